@@ -46,16 +46,16 @@ pub(crate) async fn clients(listener: TcpListener, shared: Arc<Shared>, workers:
                 continue;
             }
         };
-        if !shared.began() {
+        if !shared.connection_accepted() {
             let bound = shared.connections_bound();
             warn!(%peer, bound, "maximum connections exceeded; the connection is refused");
             refuse(stream);
             continue;
         }
         id += 1;
-        let worker = &workers[shared.home(id)];
+        let worker = &workers[shared.worker_of(id)];
         if worker.send(Newcomer::Client { stream, peer, id }).await.is_err() {
-            shared.ended();
+            shared.connection_closed();
             error!("worker ended; the connection is closed");
         }
     }

@@ -139,11 +139,11 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// Returns whether the client's PONG has to wait longer.
-    pub(crate) fn is_waiting(&mut self, now: Instant) -> bool {
-        let (flush, links) = (&self.shared.flush, &self.shared.interest.links);
+    /// Returns the time limit if the client's PONG has to wait longer.
+    pub(crate) fn waits_until(&mut self, now: Instant) -> Option<Instant> {
+        let (flush, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let timeout = self.policy.flush_timeout;
-        self.flush.is_waiting(&self.outbox, timeout, flush, links, now)
+        self.flush.waits_until(&self.outbox, timeout, flush, routes, now)
     }
 
     /// Sends the client's waiting PONG, if there is one. Then processes the complete frames at the head of `bytes`, within the turn's
@@ -152,10 +152,10 @@ impl Client {
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
-        self.flush.go_on(&self.outbox, &mut router.stage);
+        self.flush.send_pong(&self.outbox, &mut router.stage);
         let mut at = 0;
         loop {
-            if router.turn_exhausted() || self.flush.is_begun() {
+            if router.turn_exhausted() || self.flush.is_started() {
                 return Ok(at);
             }
             let span = match self.scanner.next(&bytes[at..]) {
@@ -182,16 +182,16 @@ impl Client {
             is_new |= interest.unsubscribe(subscription).is_new;
         }
         if is_new {
-            interest.links.load().iter().for_each(|link| link.outbox.wake());
+            interest.wake_routes();
         }
         live
     }
 
-    /// Records a change of the client's interest for its next PONG, and puts the links on the stage if it is to be announced.
+    /// Records a change of the client's interest for its next PONG, and puts the routes on the stage if it is to be announced.
     fn record(&mut self, recorded: Recorded, router: &mut Router) {
         self.flush.changed(recorded.change);
         if recorded.is_new {
-            router.touch_links(&self.shared.interest);
+            router.touch_routes(&self.shared.interest);
         }
     }
 

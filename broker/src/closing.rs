@@ -3,11 +3,8 @@
 /// Reason for closing the connection of a client or a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
-    /// The peer closed the connection.
     ClientClosed,
-    /// A read from the socket failed.
     ReadError,
-    /// A write to the socket failed.
     WriteError,
     /// More than `pending_bytes_max` bytes are pending.
     SlowConsumerPending,
@@ -15,9 +12,7 @@ pub(crate) enum Reason {
     SlowConsumerDeadline,
     /// Too many PINGs are unanswered.
     Stale,
-    /// No CONNECT within the timeout.
     AuthenticationTimeout,
-    /// The credentials are wrong or missing.
     AuthorizationViolation,
     /// Reloaded settings no longer admit the client.
     AuthorizationRevoked,
@@ -31,13 +26,11 @@ pub(crate) enum Reason {
     HeadersNotSupported,
     /// The node at the other end refused the route.
     Refused,
-    /// The server is shutting down.
     Shutdown,
-    /// The task of the connection panicked.
-    Bug,
+    Panicked,
 }
 
-/// The values of the metric label `reason`.
+/// The values of the metric label `reason`. Their indexes are those of [`Reason::kind`].
 pub(crate) const KINDS: [&str; 12] = [
     "client_closed",
     "read_error",
@@ -66,7 +59,7 @@ impl Reason {
             | Self::Shutdown
             // As in nats-server: many client libraries do not reconnect after an `-ERR`, and this client did nothing wrong.
             | Self::AuthorizationRevoked
-            | Self::Bug => None,
+            | Self::Panicked => None,
             Self::Stale => Some("Stale Connection"),
             Self::AuthenticationTimeout => Some("Authentication Timeout"),
             Self::AuthorizationViolation => Some("Authorization Violation"),
@@ -79,42 +72,30 @@ impl Reason {
 
     /// Returns the name of the reason in the log and the pages of `nats-server`.
     pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "Client Closed",
-            Self::ReadError => "Read Error",
-            Self::WriteError => "Write Error",
-            Self::SlowConsumerPending => "Slow Consumer (Pending Bytes)",
-            Self::SlowConsumerDeadline => "Slow Consumer (Write Deadline)",
-            Self::Stale => "Stale Connection",
-            Self::AuthenticationTimeout => "Authentication Timeout",
-            Self::AuthorizationViolation | Self::AuthorizationRevoked => "Authentication Failure",
-            Self::Protocol(_) | Self::InvalidProtocol => "Protocol Violation",
-            Self::NoRespondersWithoutHeaders => "No Responders Requires Headers",
-            Self::HeadersNotSupported => "Missing Headers Support",
-            Self::Refused => "Refused",
-            Self::Shutdown => "Server Shutdown",
-            Self::Bug => "Internal Error",
-        }
+        self.kind_and_name().1
     }
 
     /// Returns the index of the reason in [`KINDS`].
     pub(crate) const fn kind(self) -> usize {
+        self.kind_and_name().0
+    }
+
+    const fn kind_and_name(self) -> (usize, &'static str) {
         match self {
-            Self::ClientClosed => 0,
-            Self::ReadError => 1,
-            Self::WriteError => 2,
-            Self::SlowConsumerPending => 3,
-            Self::SlowConsumerDeadline => 4,
-            Self::Stale => 5,
-            Self::AuthenticationTimeout => 6,
-            Self::AuthorizationViolation | Self::AuthorizationRevoked => 7,
-            Self::Protocol(_)
-            | Self::InvalidProtocol
-            | Self::NoRespondersWithoutHeaders
-            | Self::HeadersNotSupported => 8,
-            Self::Refused => 9,
-            Self::Shutdown => 10,
-            Self::Bug => 11,
+            Self::ClientClosed => (0, "Client Closed"),
+            Self::ReadError => (1, "Read Error"),
+            Self::WriteError => (2, "Write Error"),
+            Self::SlowConsumerPending => (3, "Slow Consumer (Pending Bytes)"),
+            Self::SlowConsumerDeadline => (4, "Slow Consumer (Write Deadline)"),
+            Self::Stale => (5, "Stale Connection"),
+            Self::AuthenticationTimeout => (6, "Authentication Timeout"),
+            Self::AuthorizationViolation | Self::AuthorizationRevoked => (7, "Authentication Failure"),
+            Self::Protocol(_) | Self::InvalidProtocol => (8, "Protocol Violation"),
+            Self::NoRespondersWithoutHeaders => (8, "No Responders Requires Headers"),
+            Self::HeadersNotSupported => (8, "Missing Headers Support"),
+            Self::Refused => (9, "Refused"),
+            Self::Shutdown => (10, "Server Shutdown"),
+            Self::Panicked => (11, "Internal Error"),
         }
     }
 

@@ -44,9 +44,9 @@ use tracing::warn;
 
 use crate::interest::Interest;
 use crate::outbox::Outbox;
+use crate::route::Route;
 use crate::route::frame;
-use crate::route::link::Link;
-use crate::route::links::Links;
+use crate::route::routes::Routes;
 use crate::stage::{Split, Stage};
 
 /// Flushes of all clients of this node.
@@ -81,31 +81,31 @@ impl Flush {
     }
 
     /// Wakes the clients that have nothing more to wait for. To be called when a route has ended.
-    pub(crate) fn wake(&self, links: &Links) {
+    pub(crate) fn wake(&self, routes: &Routes) {
         let mut waiting = self.waiting();
         while let Some(first) = waiting.first_entry()
-            && is_acked(links, first.key().0)
+            && is_acked(routes, first.key().0)
         {
             first.remove().wake();
         }
     }
 
     /// Records the peer's ack of all changes up to `change`.
-    fn acked(&self, link: &Link, change: u64, links: &Links) {
-        let acks = &link.acks;
+    fn acked(&self, route: &Route, change: u64, routes: &Routes) {
+        let acks = &route.acks;
         if change >= acks.late.load(Relaxed) {
             acks.late.store(0, Relaxed);
         }
         if change > 0 && acks.acked.fetch_max(change, SeqCst) < change {
-            self.wake(links);
+            self.wake(routes);
         }
     }
 
     /// Asks the routes that have not acked this change, and registers `client` to be woken when all have. The caller must then check the
     /// acks once more, because the last ack may have arrived before the registration.
-    fn ask(&self, change: u64, client: &Arc<Outbox>, links: &Links, stage: &mut Stage) {
-        for link in links.load().iter().filter(|link| !has_acked(link, change)) {
-            ask(link, change, stage);
+    fn ask(&self, change: u64, client: &Arc<Outbox>, routes: &Routes, stage: &mut Stage) {
+        for route in routes.load().iter().filter(|route| !has_acked(route, change)) {
+            ask(route, change, stage);
         }
         self.waiting().insert((change, client.id), Arc::clone(client));
     }
@@ -115,19 +115,19 @@ impl Flush {
     }
 
     /// Stops waiting for the routes that have not acked this change in time.
-    fn give_up(&self, change: u64, after: Duration, links: &Links) {
+    fn give_up(&self, change: u64, after: Duration, routes: &Routes) {
         self.given_up.fetch_add(1, Relaxed);
-        for link in links.load().iter().filter(|link| !has_acked(link, change)) {
-            let acks = &link.acks;
+        for route in routes.load().iter().filter(|route| !has_acked(route, change)) {
+            let acks = &route.acks;
             if acks.late.swap(acks.asked.load(SeqCst).max(change), Relaxed) == 0 {
                 warn!(
-                    peer = link.peer.id,
-                    address = %link.address,
+                    peer = route.peer.id,
+                    address = %route.address,
                     "the peer did not confirm a change of interest within {after:?}; clients do not wait for it until it answers"
                 );
             }
         }
-        self.wake(links);
+        self.wake(routes);
     }
 
     /// Notes the stages that are split now, with their split counters.
@@ -139,14 +139,12 @@ impl Flush {
     }
 
     /// Returns whether each noted stage has completely sent the batch that was partly sent at that time.
-    fn are_mended(&self, noted: &[(usize, u64)]) -> bool {
+    fn are_finished(&self, noted: &[(usize, u64)]) -> bool {
         let splits = self.splits.load();
-        noted
-            .iter()
-            .all(|(which, count)| splits[*which].load(Acquire) != *count)
+        let mut noted = noted.iter();
+        noted.all(|(which, count)| splits[*which].load(Acquire) != *count)
     }
 
-    /// Returns the number of waiting clients.
     #[cfg(test)]
     pub(crate) fn waiting_len(&self) -> usize {
         self.waiting().len()
@@ -158,25 +156,25 @@ impl Flush {
 }
 
 /// Asks the peer to ack this change. Does nothing while the complete interest is being sent to the peer, because a PING follows it.
-fn ask(link: &Link, change: u64, stage: &mut Stage) {
-    let told = link.acks.told_all.load(SeqCst);
-    if told && link.acks.asked.fetch_max(change, SeqCst) < change {
-        frame::put_ping(&mut stage.of(&link.outbox).bytes, change);
+fn ask(route: &Route, change: u64, stage: &mut Stage) {
+    let is_sent = route.acks.snapshot_sent.load(SeqCst);
+    if is_sent && route.acks.asked.fetch_max(change, SeqCst) < change {
+        frame::put_token(&mut stage.of(&route.outbox).bytes, frame::PING, change);
     }
 }
 
 /// Returns whether clients wait for this route's acks.
-pub(crate) fn is_waited_for(link: &Link) -> bool {
-    let joined = link.acks.told_all.load(SeqCst) || link.serving.load(Relaxed);
-    joined && link.acks.late.load(Relaxed) == 0 && link.outbox.reason().is_none()
+pub(crate) fn is_waited_for(route: &Route) -> bool {
+    let joined = route.acks.snapshot_sent.load(SeqCst) || route.serving.load(Relaxed);
+    joined && route.acks.late.load(Relaxed) == 0 && route.outbox.reason().is_none()
 }
 
-fn has_acked(link: &Link, change: u64) -> bool {
-    link.acks.acked.load(SeqCst) >= change || !is_waited_for(link)
+fn has_acked(route: &Route, change: u64) -> bool {
+    route.acks.acked.load(SeqCst) >= change || !is_waited_for(route)
 }
 
-fn is_acked(links: &Links, change: u64) -> bool {
-    links.load().iter().all(|link| has_acked(link, change))
+fn is_acked(routes: &Routes, change: u64) -> bool {
+    routes.load().iter().all(|route| has_acked(route, change))
 }
 
 /// Returns whether a message from a route that has acked the change `acked` is for this client: see *A client that moves* above.
@@ -203,7 +201,7 @@ impl ClientFlush {
     /// route has acked the watermark. Returns whether the SUB is the first. If so, the caller calls [`ask_all`](Self::ask_all) after it.
     pub(crate) fn suppress_in_flight(&mut self, client: &Outbox, interest: &Interest) -> bool {
         let is_first = !std::mem::replace(&mut self.has_subscribed, true);
-        if is_first && !interest.links.load().is_empty() {
+        if is_first && !interest.routes.load().is_empty() {
             client.watermark.store(interest.next_change(), Relaxed);
         }
         is_first
@@ -212,14 +210,13 @@ impl ClientFlush {
     /// Asks all routes to ack the client's last change. Also asks the routes that are not waited for, because the client gets only
     /// messages that follow their acks.
     pub(crate) fn ask_all(&self, interest: &Interest, stage: &mut Stage) {
-        let links = interest.links.load();
-        if let Some(change) = self.changed.filter(|_| !links.is_empty()) {
+        let routes = interest.routes.load();
+        if let Some(change) = self.changed.filter(|_| !routes.is_empty()) {
             interest.announce_all();
-            links.iter().for_each(|link| ask(link, change, stage));
+            routes.iter().for_each(|route| ask(route, change, stage));
         }
     }
 
-    /// Records a change of the client's interest.
     pub(crate) const fn changed(&mut self, change: u64) {
         self.changed = Some(change);
     }
@@ -235,57 +232,49 @@ impl ClientFlush {
         let changed = self.changed.take();
         let in_flight = flush.is_draining.load(Relaxed).then(|| interest.next_change());
         match in_flight.or(changed) {
-            Some(change) if !is_acked(&interest.links, change) => {
+            Some(change) if !is_acked(&interest.routes, change) => {
                 self.waits_for = Some(change);
                 interest.announce_all();
-                flush.ask(change, client, &interest.links, stage);
+                flush.ask(change, client, &interest.routes, stage);
             }
             _ => pong(client, stage),
         }
     }
 
     /// Returns whether the PONG waits. Meanwhile no input of the client is processed.
-    pub(crate) const fn is_begun(&self) -> bool {
+    pub(crate) const fn is_started(&self) -> bool {
         self.waits_for.is_some()
     }
 
-    /// Returns the time limit of the wait.
-    pub(crate) const fn until(&self) -> Option<Instant> {
-        self.until
-    }
-
-    /// Returns whether the PONG has to wait longer. If not, it is sent by [`go_on`](Self::go_on) in the client's next turn.
-    pub(crate) fn is_waiting(
+    /// Returns the time limit if the PONG has to wait longer. If not, it is sent by [`send_pong`](Self::send_pong) in the client's next
+    /// turn.
+    pub(crate) fn waits_until(
         &mut self,
         client: &Outbox,
         timeout: Duration,
         flush: &Flush,
-        links: &Links,
+        routes: &Routes,
         now: Instant,
-    ) -> bool {
-        let Some(change) = self.waits_for else {
-            return false;
-        };
+    ) -> Option<Instant> {
+        let change = self.waits_for?;
         let until = *self.until.get_or_insert_with(|| now + timeout);
-        if !is_acked(links, change) {
+        if !is_acked(routes, change) {
             if now < until {
-                return true;
+                return Some(until);
             }
-            flush.give_up(change, timeout, links);
+            flush.give_up(change, timeout, routes);
         }
         flush.forget(change, client);
         self.until = None;
-        false
+        None
     }
 
-    /// Sends the waiting PONG, if there is one.
-    pub(crate) fn go_on(&mut self, client: &Arc<Outbox>, stage: &mut Stage) {
+    pub(crate) fn send_pong(&mut self, client: &Arc<Outbox>, stage: &mut Stage) {
         if self.waits_for.take().is_some() {
             pong(client, stage);
         }
     }
 
-    /// Ends the wait because the client ends.
     pub(crate) fn end(&mut self, client: &Outbox, flush: &Flush) {
         if let Some(change) = self.waits_for.take() {
             flush.forget(change, client);
@@ -313,7 +302,7 @@ pub(crate) struct PeerFlush {
 }
 
 impl PeerFlush {
-    /// Creates the state of a route that [was added](Interest::add_link).
+    /// Creates the state of a route that [was added](Interest::add_route).
     pub(crate) fn new(interest: &Interest) -> Self {
         Self {
             owed: None,
@@ -323,21 +312,20 @@ impl PeerFlush {
         }
     }
 
-    /// Handles the peer's PING.
-    pub(crate) fn asked(&mut self, change: u64, flush: &Flush, stage: &mut Stage) {
+    pub(crate) fn peer_pinged(&mut self, change: u64, flush: &Flush, stage: &mut Stage) {
         self.owed = self.owed.max(Some(change));
-        stage.mend();
+        stage.finish_split();
         flush.note_splits(&mut self.splits);
     }
 
     /// Acks the peer's last PING, and thereby all earlier ones, once all noted stages have sent their batches. Returns whether no ack is
     /// owed. Frames after the PING wait until then.
-    pub(crate) fn ack(&mut self, link: &Link, flush: &Flush, stage: &mut Stage) -> bool {
+    pub(crate) fn ack(&mut self, route: &Route, flush: &Flush, stage: &mut Stage) -> bool {
         if let Some(change) = self.owed
-            && flush.are_mended(&self.splits)
+            && flush.are_finished(&self.splits)
         {
             self.owed = None;
-            frame::put_pong(&mut stage.of(&link.outbox).bytes, change);
+            frame::put_token(&mut stage.of(&route.outbox).bytes, frame::PONG, change);
             self.is_staged = true;
         }
         !self.is_owed()
@@ -348,11 +336,10 @@ impl PeerFlush {
         self.owed.is_some()
     }
 
-    /// Handles the peer's PONG.
     pub(crate) fn acked(
         &mut self,
         change: u64,
-        link: &Link,
+        route: &Route,
         flush: &Flush,
         interest: &Interest,
         stage: &mut Stage,
@@ -362,7 +349,7 @@ impl PeerFlush {
             stage.flush();
         }
         self.acked = self.acked.max(change);
-        flush.acked(link, change, &interest.links);
+        flush.acked(route, change, &interest.routes);
     }
 
     /// Sends staged acks. Called before each message of the peer. Returns the last change that the peer has acked.
@@ -384,24 +371,24 @@ mod tests {
 
     #[test]
     fn a_link_that_was_late_is_waited_for_again_once_it_has_answered_also_while_new_clients_ask() {
-        let (flush, links, mut stage) = (Flush::default(), Links::default(), Stage::new(0));
+        let (flush, routes, mut stage) = (Flush::default(), Routes::default(), Stage::new(0));
         let address = ([127, 0, 0, 1], 6222).into();
         let outbox = Arc::new(Outbox::unconnected(1));
-        let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
-        links.insert(&link);
-        link.set_told_all();
+        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, true));
+        routes.insert(&route);
+        route.set_snapshot_sent();
         let client = Arc::new(Outbox::unconnected(2));
-        flush.ask(5, &client, &links, &mut stage);
-        assert!(!is_acked(&links, 5));
-        flush.give_up(5, Duration::from_secs(1), &links);
-        assert!(is_acked(&links, 5), "no client waits for the late link");
-        ask(&link, 8, &mut stage);
-        flush.acked(&link, 4, &links);
-        assert!(is_acked(&links, 8), "the link is still late");
-        flush.acked(&link, 5, &links);
-        assert!(!is_acked(&links, 8), "clients wait for the link again");
-        flush.acked(&link, 8, &links);
-        assert!(is_acked(&links, 8));
+        flush.ask(5, &client, &routes, &mut stage);
+        assert!(!is_acked(&routes, 5));
+        flush.give_up(5, Duration::from_secs(1), &routes);
+        assert!(is_acked(&routes, 5), "no client waits for the late link");
+        ask(&route, 8, &mut stage);
+        flush.acked(&route, 4, &routes);
+        assert!(is_acked(&routes, 8), "the link is still late");
+        flush.acked(&route, 5, &routes);
+        assert!(!is_acked(&routes, 8), "clients wait for the link again");
+        flush.acked(&route, 8, &routes);
+        assert!(is_acked(&routes, 8));
     }
 
     #[test]
@@ -409,9 +396,9 @@ mod tests {
         let (flush, interest, wire) = (Flush::default(), Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();
-        let link = Arc::new(Link::new(1, outbox, Hello::default(), address, true));
-        interest.add_link(&link);
-        link.set_told_all();
+        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, true));
+        interest.add_route(&route);
+        route.set_snapshot_sent();
         let [one, other] = [2, 3].map(|id| {
             let client = Arc::new(Outbox::unconnected(id));
             Arc::new(Subscription::new(client, b"a", None, b"1"))
@@ -422,11 +409,11 @@ mod tests {
         let recorded = interest.subscribe(&other);
         client.changed(recorded.change);
         client.ping(&other.client, &flush, &interest, &mut stage);
-        assert!(client.is_begun());
+        assert!(client.is_started());
         stage.flush();
         let mut expected = Vec::new();
         frame::put_interest(&mut expected, b"a", None, 1);
-        frame::put_ping(&mut expected, recorded.change);
+        frame::put_token(&mut expected, frame::PING, recorded.change);
         let sent = std::mem::take(&mut *wire.lock().unwrap());
         let sent: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();
         assert_eq!(sent, expected);

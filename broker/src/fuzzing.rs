@@ -1,9 +1,9 @@
 //! Sessions of several clients that send arbitrary bytes, without sockets, and the invariants that must hold. Used by the fuzz target
 //! `sessions` and by a test with random sessions.
 
-mod link;
+mod route;
 
-pub use link::link;
+pub use route::route;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

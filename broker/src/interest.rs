@@ -1,16 +1,16 @@
 //! The interest of local clients and of other nodes, and the look-up of the recipients for a subject.
 //!
-//! The interest of other nodes is in a table of the same type as that of local clients. A subscription in it belongs to a link, and
+//! The interest of other nodes is in a table of the same type as that of local clients. A subscription in it belongs to a route, and
 //! stands for all subscriptions of that node's clients to one subject (and queue group).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::generations::Generations;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
+use crate::route::Route;
 use crate::route::announcer::Announcer;
-use crate::route::link::Link;
-use crate::route::links::Links;
+use crate::route::routes::Routes;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Cursor, Matched, Recorded, Subscriptions};
 
@@ -29,22 +29,22 @@ pub(crate) struct Recipients {
     /// Subscriptions of local clients without a queue group. Each gets the message.
     pub(crate) each: Vec<Arc<Subscription>>,
     /// Queue groups. One member of each gets the message.
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<GroupRecipients>,
     by_name: NameIndex,
     /// Other nodes with plain subscriptions. Each node gets the message once.
-    pub(crate) links: Vec<Arc<Outbox>>,
+    pub(crate) routes: Vec<Arc<Outbox>>,
 }
 
 /// A queue group: its local members, and the other nodes that have members. At least one of the two lists is not empty.
 #[derive(Debug, Default)]
-pub(crate) struct Group {
+pub(crate) struct GroupRecipients {
     pub(crate) members: Vec<Arc<Subscription>>,
-    pub(crate) elsewhere: Vec<Arc<Subscription>>,
+    pub(crate) remote: Vec<Arc<Subscription>>,
 }
 
-impl Group {
+impl GroupRecipients {
     pub(crate) fn name(&self) -> &[u8] {
-        let any = self.members.first().or(self.elsewhere.first());
+        let any = self.members.first().or(self.remote.first());
         any.and_then(|one| one.queue()).unwrap_or_default()
     }
 }
@@ -56,7 +56,7 @@ impl Recipients {
         self.by_name.find(name, groups.len(), |at| groups[at].name())
     }
 
-    fn push_group(&mut self, group: Group) {
+    fn push_group(&mut self, group: GroupRecipients) {
         let Self { groups, by_name, .. } = self;
         groups.push(group);
         by_name.pushed(groups.len(), |at| groups[at].name());
@@ -64,21 +64,18 @@ impl Recipients {
 
     /// Returns the number of recipients. All members of a group count.
     pub(crate) fn len(&self) -> usize {
-        let in_groups = self
-            .groups
-            .iter()
-            .map(|group| group.members.len() + group.elsewhere.len());
-        self.each.len() + self.links.len() + in_groups.sum::<usize>()
+        let groups = self.groups.iter();
+        let in_groups = groups.map(|group| group.members.len() + group.remote.len());
+        self.each.len() + self.routes.len() + in_groups.sum::<usize>()
     }
 }
 
-/// The interest of local clients and of other nodes.
 #[derive(Debug)]
 pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
     pub(crate) remote: Subscriptions,
-    pub(crate) links: Links,
-    announcer: Announcer,
+    pub(crate) routes: Routes,
+    announcer: Mutex<Announcer>,
     generations: Arc<Generations>,
 }
 
@@ -88,13 +85,12 @@ impl Interest {
         Self {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
-            links: Links::default(),
-            announcer: Announcer::default(),
+            routes: Routes::default(),
+            announcer: Mutex::default(),
             generations,
         }
     }
 
-    /// Returns the generations, by which a cached look-up is known to be still valid.
     pub(crate) fn generations(&self) -> &Generations {
         &self.generations
     }
@@ -120,34 +116,44 @@ impl Interest {
     /// Announces all recorded changes. When this returns, all changes made before the call are queued on all routes, including those
     /// that another thread was about to announce.
     pub(crate) fn announce_all(&self) {
-        self.announcer.announce(&self.local, &self.links);
+        self.announcer().announce(&self.local, &self.routes);
     }
 
-    /// Announces the sizes of the queue groups whose size has changed. Returns whether there was any.
-    pub(crate) fn announce_members(&self) -> bool {
-        let any = self.local.count_members();
-        if any {
+    // A panic under the lock ends one connection only, so the poison flag is ignored.
+    fn announcer(&self) -> MutexGuard<'_, Announcer> {
+        self.announcer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Announces the sizes of the queue groups whose size has changed, and makes the routes send them.
+    pub(crate) fn announce_members(&self) {
+        if self.local.count_members() {
             self.announce_all();
+            self.wake_routes();
         }
-        any
+    }
+
+    /// Makes the routes send what was queued on them.
+    pub(crate) fn wake_routes(&self) {
+        self.routes.load().iter().for_each(|route| route.outbox.wake());
     }
 
     /// Adds an established route. From now on messages may be sent over it, and all changes are announced to it.
-    pub(crate) fn add_link(&self, link: &Arc<Link>) {
+    pub(crate) fn add_route(&self, route: &Arc<Route>) {
         self.local.follow();
-        self.links.insert(link);
+        self.routes.insert(route);
     }
 
     /// Removes a route. Nothing is sent over it any more. Does nothing if it was removed before.
-    pub(crate) fn remove_link(&self, link: &Link) {
-        if self.links.remove(link) {
+    pub(crate) fn remove_route(&self, route: &Route) {
+        if self.routes.remove(route) {
             self.local.unfollow();
         }
     }
 
     /// Queues the next piece of the local clients' interest on a new route. Returns whether it was the last piece.
-    pub(crate) fn tell_piece(&self, cursor: &mut Cursor, link: &Link) -> bool {
-        self.announcer.tell_piece(cursor, link, &self.local, &self.links)
+    pub(crate) fn announce_piece(&self, cursor: &mut Cursor, route: &Route) -> bool {
+        let mut announcer = self.announcer();
+        announcer.announce_piece(cursor, route, &self.local, &self.routes)
     }
 
     /// Returns a new change number that stands for no change. A PING with it is a barrier: all that the peer sends before the ack comes
@@ -158,46 +164,42 @@ impl Interest {
         change
     }
 
-    /// Returns the recipients of a message to `subject`.
     pub(crate) fn recipients(&self, subject: &[u8], scope: Scope) -> Recipients {
         let mut here = Matched::default();
         self.local.collect(subject, &mut here);
+        let groups = here.groups.into_iter().map(|members| GroupRecipients {
+            members,
+            remote: Vec::new(),
+        });
         let mut recipients = Recipients {
             each: here.each,
-            groups: here
-                .groups
-                .into_iter()
-                .map(|members| Group {
-                    members,
-                    elsewhere: Vec::new(),
-                })
-                .collect(),
+            groups: groups.collect(),
             by_name: here.by_name,
-            links: Vec::new(),
+            routes: Vec::new(),
         };
         if scope == Scope::Whole && self.remote.len() > 0 {
-            self.add_elsewhere(subject, &mut recipients);
+            self.add_remote(subject, &mut recipients);
         }
         recipients
     }
 
-    fn add_elsewhere(&self, subject: &[u8], recipients: &mut Recipients) {
+    fn add_remote(&self, subject: &[u8], recipients: &mut Recipients) {
         let mut elsewhere = Matched::default();
         self.remote.collect(subject, &mut elsewhere);
         for subscription in elsewhere.each {
             // Several subscriptions of one node may match. The node gets the message once.
-            let link = &subscription.client;
-            if !recipients.links.iter().any(|known| Arc::ptr_eq(known, link)) {
-                recipients.links.push(Arc::clone(link));
+            let route = &subscription.client;
+            if !recipients.routes.iter().any(|known| Arc::ptr_eq(known, route)) {
+                recipients.routes.push(Arc::clone(route));
             }
         }
         for elsewhere in elsewhere.groups {
             let name = elsewhere.first().and_then(|one| one.queue()).unwrap_or_default();
             match recipients.place_of(name) {
-                Some(at) => recipients.groups[at].elsewhere = elsewhere,
-                None => recipients.push_group(Group {
+                Some(at) => recipients.groups[at].remote = elsewhere,
+                None => recipients.push_group(GroupRecipients {
                     members: Vec::new(),
-                    elsewhere,
+                    remote: elsewhere,
                 }),
             }
         }

@@ -1,14 +1,13 @@
-//! The mesh: one link to each other node. Over it, nodes announce the interest of their clients and forward messages, one hop only.
+//! The mesh: one route to each other node. Over it, nodes announce the interest of their clients and forward messages, one hop only.
 //!
 //! | file | holds |
 //! |---|---|
 //! | this one | [`Mesh`], the steps of a node: join, announce, drain, leave |
-//! | [`keeper`] | the keeper of the links, and its task, which listens, dials and follows the registry |
-//! | [`orders`] | the node's orders to its keeper, and the keeper's reports |
-//! | [`membership`] | which nodes exist, which addresses to dial, which of two links survives; a value without sockets |
-//! | [`sockets`] | the sockets of links |
-//! | [`pending_handshakes`], [`complaints`] | limits on the cost and on the log lines of connections that do not become links |
-//! | [`session`] | the session of one link |
+//! | [`keeper`] | the keeper of the routes, and its task, which listens, dials and follows the registry |
+//! | [`membership`] | which nodes exist, which addresses to dial, which of two routes survives; a value without sockets |
+//! | [`sockets`] | the sockets of routes |
+//! | [`pending_handshakes`], [`rate_limited_log`] | limits on the cost and on the log lines of connections that do not become routes |
+//! | [`session`] | the session of one route |
 //!
 //! *Start.* A node listens for other nodes, reads the registry, and links with all registered nodes. When each has sent its complete
 //! interest, and no other node holds this node's id in the registry, the node listens for clients and registers. Then it links with
@@ -16,11 +15,10 @@
 //! registration of the first, and serves no client before the two are linked. Without a registry, the listening sockets have this
 //! role: if the dial of a node fails because the other does not listen yet, the other will reach it.
 
-mod complaints;
 mod keeper;
 mod membership;
-mod orders;
 mod pending_handshakes;
+mod rate_limited_log;
 #[cfg(test)]
 mod schedules;
 pub(crate) mod session;
@@ -28,7 +26,7 @@ mod sockets;
 
 use std::future::pending;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -43,10 +41,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use self::keeper::task::{self as keeper_task, Parts};
+use self::keeper::{ClusterStatus, Order, task};
 use self::membership::{Membership, Rules};
-use self::orders::{Order, Standing};
-use self::session::Pace;
 use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::settings::{Settings, SettingsError, address_towards, split_url};
 use crate::shared::Shared;
@@ -57,7 +53,7 @@ const DRAINING_SHOWN_WITHIN: Duration = Duration::from_secs(1);
 /// Maximum number of orders in the keeper's queue.
 const ORDERS_MAX: usize = 16;
 /// Number of steps into which [`within`] divides its time limit.
-const PATIENCE_STEPS: u32 = 20;
+const LIMIT_STEPS: u32 = 20;
 
 /// Error that prevents a node from joining the cluster.
 #[derive(Debug, Error)]
@@ -76,7 +72,7 @@ pub enum MeshError {
         "another node with the id {0} is alive in the cluster; give each node its own name (--name), or start this node after the other has ended"
     )]
     DuplicateId(String),
-    /// The link with a registered node was refused by one of the two sides, and there is no other link.
+    /// The route with a registered node was refused by one of the two sides, and there is no other route.
     #[error("no link with the registered node at {at}, and none with any other node: {why}")]
     Refused {
         /// Address of the registered node.
@@ -89,94 +85,67 @@ pub enum MeshError {
 /// This node's membership in the cluster.
 #[derive(Debug)]
 pub(crate) struct Mesh {
-    id: String,
     started: Instant,
     sync_timeout: Duration,
     ping_timeout: Duration,
     orders: Sender<Order>,
-    standing: channel::Receiver<Standing>,
+    status: channel::Receiver<ClusterStatus>,
     keeper: JoinHandle<()>,
     watch: Option<Watch>,
     record: Node,
     announcement: Mutex<Option<Announcement>>,
 }
 
-/// Addresses at which others reach this node.
-#[derive(Debug, Clone)]
-struct Places {
-    client: Endpoint,
-    mesh: Endpoint,
-    http: Option<Endpoint>,
-}
-
 impl Mesh {
     /// Starts the keeper, which accepts other nodes on `listener` and dials them. `address` is the address of `listener`. Must be
     /// called within a tokio runtime.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        (listener, address): (StdListener, SocketAddr),
+        (listener, address): (TcpListener, SocketAddr),
         http: Option<SocketAddr>,
         workers: Vec<Sender<Newcomer>>,
     ) -> Result<Self, MeshError> {
         let settings = shared.settings.load_full();
-        listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
-        let watch = match settings.zookeeper()? {
-            Some(zookeeper) => Some(watch(Config {
-                zookeeper: Some(zookeeper),
-                gossip: false,
-                ..Config::default()
-            })?),
-            None => None,
+        let config = settings.zookeeper()?.map(|zookeeper| Config {
+            zookeeper: Some(zookeeper),
+            gossip: false,
+            ..Config::default()
+        });
+        let watch = config.map(watch).transpose()?;
+        let record = record(shared, &settings, address, http);
+        let own = hello(shared, &settings, &record);
+        shared.set_advertised(address, own.client.clone());
+        let name = match own.cluster.as_str() {
+            "" => "the cluster without a name",
+            name => name,
         };
-        let places = Places::of(&settings, shared.address, address, http);
-        shared.set_places(address, places.client.to_string());
-        let own = hello(shared, &settings, &places);
         info!(
-            "Listening for route connections on {address}, as {} of {}",
-            own.id,
-            cluster_name(&settings)
+            "Listening for route connections on {address}, as {} of {name}",
+            own.id
         );
-        let routes = settings.routes();
         let cluster = &settings.cluster;
         let rules = Rules {
-            own: own.clone(),
+            own,
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
             has_registry: watch.is_some(),
         };
-        let named = routes.iter().map(|route| route.endpoint.to_string());
-        let membership = Membership::new(rules, named, rand::random(), Instant::now());
-        let record = record(&own, &settings, places);
-        let id = own.id.clone();
-        let parts = Parts {
-            shared: Arc::clone(shared),
-            membership,
-            routes,
-            listener,
-            workers,
-            watch: watch.clone(),
-            connect_timeout: cluster.connect_timeout_ms.duration(),
-            sync_timeout: cluster.sync_timeout_ms.duration(),
-            pace: Pace {
-                ping_interval: cluster.ping_interval_ms.duration(),
-                ping_timeout: cluster.ping_timeout_ms.duration(),
-            },
-            pending_bytes_max: cluster.max_pending,
-        };
+        let configured = settings.routes().into_iter();
+        let configured = configured.map(|route| route.endpoint.to_string());
+        let membership = Membership::new(rules, configured, rand::random(), Instant::now());
         let (orders, ordered) = mpsc::channel(ORDERS_MAX);
-        let (standing, stands) = channel::channel(Standing::default());
+        let (reported, status) = channel::channel(ClusterStatus::default());
+        let (shared, watch_copy) = (Arc::clone(shared), watch.clone());
+        let keeper = task::run(
+            shared, membership, listener, workers, watch_copy, ordered, reported,
+        );
         Ok(Self {
-            id,
             started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
             ping_timeout: cluster.ping_timeout_ms.duration(),
             orders,
-            standing: stands,
-            keeper: tokio::spawn(keeper_task::run(parts, ordered, standing)),
+            status,
+            keeper: tokio::spawn(keeper),
             watch,
             record,
             announcement: Mutex::new(None),
@@ -186,101 +155,91 @@ impl Mesh {
     /// Waits until all known nodes have exchanged their complete interest with this node, at most for `sync_timeout`. Does not wait
     /// for the addresses in `without`. Returns the addresses of the nodes without which this node has to serve.
     ///
-    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::patience_with_others`]): the other may be
+    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::duplicate_timeout`]): the other may be
     /// ending, or may soon be found dead.
     ///
     /// # Errors
-    /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any link, the node's clients would be cut off from all others.
+    /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any route, the node's clients would be cut off from all others.
     pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
-        let mut standing = self.standing.clone();
-        let is_joined = |now: &Standing| {
+        let mut status = self.status.clone();
+        let is_joined = |now: &ClusterStatus| {
             let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
             now.has_read && now.awaited.iter().all(|at| without.contains(at)) && no_other
         };
-        let mut joined = within(self.sync_timeout, standing.wait_for(is_joined))
+        if within(self.sync_timeout, status.wait_for(is_joined))
             .await
-            .is_some();
-        if !joined && self.standing.borrow().namesake_precedes == Some(false) {
-            let patience = self.patience_with_others();
-            joined = within(patience, standing.wait_for(is_joined)).await.is_some();
+            .is_some()
+        {
+            return Ok(without.to_vec());
         }
-        if joined {
-            Ok(without.to_vec())
-        } else {
-            self.serve_without()
+        if self.status.borrow().namesake_precedes == Some(false) {
+            let joined = within(self.duplicate_timeout(), status.wait_for(is_joined));
+            if joined.await.is_some() {
+                return Ok(without.to_vec());
+            }
         }
+        self.serve_without()
     }
 
     /// Returns the longest time that other nodes need to find a node dead, and that a node needs to end.
-    fn patience_with_others(&self) -> Duration {
+    fn duplicate_timeout(&self) -> Duration {
         self.sync_timeout.max(self.ping_timeout * 2)
     }
 
     /// Decides what to do after the timeout of [`Self::join`]: returns the addresses to serve without, or the error.
     fn serve_without(&self) -> Result<Vec<String>, MeshError> {
-        let now = self.standing.borrow();
+        let (now, limit) = (self.status.borrow(), self.sync_timeout);
         if now.namesake_precedes.is_some() {
-            return Err(MeshError::DuplicateId(self.id.clone()));
+            return Err(MeshError::DuplicateId(self.record.id.to_string()));
         }
-        if let Some((at, why)) = &now.refusal {
-            let (at, why) = (at.clone(), why.clone());
+        if let Some((at, why)) = now.refusal.clone() {
             return Err(MeshError::Refused { at, why });
         }
         if !now.has_read {
-            warn!(
-                "ZooKeeper could not be read within {:?}; serving without it",
-                self.sync_timeout
-            );
+            warn!("ZooKeeper could not be read within {limit:?}; serving without it");
         }
         if !now.awaited.is_empty() {
-            warn!(
-                "not synced within {:?} with {}; serving without",
-                self.sync_timeout,
-                now.awaited.join(" ")
-            );
+            let awaited = now.awaited.join(" ");
+            warn!("not synced within {limit:?} with {awaited}; serving without");
         }
         Ok(now.awaited.clone())
     }
 
     /// Waits until this node can be registered: ZooKeeper answers, and no other node holds this node's id. If that takes too long,
     /// the node is registered later.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) async fn reserve(&self) -> Result<(), MeshError> {
         let Some(watch) = &self.watch else {
             return Ok(());
         };
         let mut announcement = self.announcement.lock().await;
         let announcement = announcement.insert(Announcement::reserve(watch, self.record.clone())?);
-        let mut standing = announcement.follow();
+        let mut status = announcement.follow();
         // If `join` could not read the registry in time, this does not wait for it a second time.
-        let patience = if self.standing.borrow().has_read {
+        let limit = if self.status.borrow().has_read {
             self.sync_timeout
         } else {
             Duration::ZERO
         };
-        let ready = standing.wait_for(|now| *now == Registration::Ready);
-        if within(patience, ready).await.is_some() {
+        let is_ready = |now: &Registration| *now == Registration::Ready;
+        if within(limit, status.wait_for(is_ready)).await.is_some() {
             return Ok(());
         }
-        let now = self.standing.borrow().clone();
+        let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
             // The other node is ending, and its registration is deleted then.
-            let ready = standing.wait_for(|now| *now == Registration::Ready);
-            within(self.patience_with_others(), ready).await;
+            within(self.duplicate_timeout(), status.wait_for(is_ready)).await;
         }
         self.unregistered(announcement.state())
     }
 
     /// Handles a registration that did not succeed in time. It is an error if a connection has proved that another node with this
     /// node's id is alive. A record in the registry proves nothing.
-    fn unregistered(&self, standing: Registration) -> Result<(), MeshError> {
-        let is_there = matches!(standing, Registration::Ready | Registration::Announced);
-        if self.standing.borrow().has_living_namesake && !is_there {
-            return Err(MeshError::DuplicateId(self.id.clone()));
+    fn unregistered(&self, status: Registration) -> Result<(), MeshError> {
+        let is_there = matches!(status, Registration::Ready | Registration::Announced);
+        if self.status.borrow().has_living_namesake && !is_there {
+            return Err(MeshError::DuplicateId(self.record.id.to_string()));
         }
-        if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = standing {
+        if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = status {
             warn!("not registered yet, retrying: {reason}");
         }
         Ok(())
@@ -288,47 +247,43 @@ impl Mesh {
 
     /// Registers this node, and returns when it is linked with all nodes that registered before it, except those in `without`. Its
     /// sockets must already listen, because clients may connect as soon as they see the registration.
-    ///
-    /// # Errors
-    /// [`MeshError`].
     pub(crate) async fn announce(&self, without: &[String]) -> Result<(), MeshError> {
         let announcement = self.announcement.lock().await;
         let Some(announcement) = &*announcement else {
             return Ok(());
         };
-        let mut standing = announcement.follow();
+        let mut status = announcement.follow();
         let is_ready = announcement.state() == Registration::Ready;
         announcement.release();
         if !is_ready {
             return Ok(());
         }
-        let registered = standing.wait_for(|now| *now == Registration::Announced);
+        let registered = status.wait_for(|now| *now == Registration::Announced);
         // The state after the wait decides, not the result of the wait.
         within(self.sync_timeout, registered).await;
-        let standing = announcement.state();
-        if standing != Registration::Announced {
-            return self.unregistered(standing);
+        let status = announcement.state();
+        if status != Registration::Announced {
+            return self.unregistered(status);
         }
         let (done, met) = oneshot::channel();
         // The snapshot contains all nodes that registered before this one. If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::ReadRegistry(done)).await;
         let _ = met.await;
-        self.join(without).await?;
-        Ok(())
+        self.join(without).await.map(drop)
     }
 
     /// Waits until this node must give up its id to another node.
     pub(crate) async fn displaced(&self) {
-        let mut standing = self.standing.clone();
-        if standing.wait_for(|now| now.is_displaced).await.is_err() {
+        let mut status = self.status.clone();
+        if status.wait_for(|now| now.is_displaced).await.is_err() {
             pending::<()>().await;
         }
     }
 
     /// Tells the other nodes that this one accepts clients from now on.
     pub(crate) async fn serve(&self) {
-        let links = self.standing.borrow().links;
-        info!(links, "joined the mesh in {:?}", self.started.elapsed());
+        let routes = self.status.borrow().routes;
+        info!(links = routes, "joined the mesh in {:?}", self.started.elapsed());
         // If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::Serve).await;
     }
@@ -383,61 +338,57 @@ impl Mesh {
     }
 }
 
-/// Returns the output of `coming`, or `None` after `patience`. The time is counted in steps, so that a pause of the process (such as
+/// Returns the output of `awaited`, or `None` after `limit`. The time is counted in steps, so that a pause of the process (such as
 /// SIGSTOP) counts as one step at most.
-async fn within<T>(patience: Duration, coming: impl Future<Output = T>) -> Option<T> {
+async fn within<T>(limit: Duration, awaited: impl Future<Output = T>) -> Option<T> {
     let over = async {
-        for _ in 0..PATIENCE_STEPS {
-            sleep(patience / PATIENCE_STEPS).await;
+        for _ in 0..LIMIT_STEPS {
+            sleep(limit / LIMIT_STEPS).await;
         }
     };
     tokio::select! {
         biased;
-        came = coming => Some(came),
+        output = awaited => Some(output),
         () = over => None,
     }
 }
 
-impl Places {
-    fn of(settings: &Settings, client: SocketAddr, mesh: SocketAddr, http: Option<SocketAddr>) -> Self {
-        let routes = settings.cluster.routes.iter();
-        let routes = routes.map(|route| split_url(route.reveal()).1);
-        let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
-        let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
-        // A loopback address does not show how other hosts reach this one, so it is used only if there is no other.
-        let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
-        let towards = elsewhere.or(hosts.first()).copied();
-        let reachable = |address: SocketAddr| {
-            let ip = match address.ip() {
-                ip if ip.is_unspecified() => address_towards(towards),
-                ip => ip,
-            };
-            Endpoint::new(ip.to_string(), address.port())
+fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<SocketAddr>) -> Node {
+    let routes = settings.cluster.routes.iter();
+    let routes = routes.map(|route| split_url(route.reveal()).1);
+    let hosts = settings.nodes.zookeeper.split([',', '/']).chain(routes);
+    let hosts: Vec<SocketAddr> = hosts.filter_map(|host| host.parse().ok()).collect();
+    // A loopback address does not show how other hosts reach this one, so it is used only if there is no other.
+    let elsewhere = hosts.iter().find(|host| !host.ip().is_loopback());
+    let towards = elsewhere.or(hosts.first()).copied();
+    let reachable = |address: SocketAddr| {
+        let ip = match address.ip() {
+            ip if ip.is_unspecified() => address_towards(towards),
+            ip => ip,
         };
-        let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
-            Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                Endpoint::new(host, port.parse().unwrap_or_default())
-            }
-            _ if text.is_empty() => reachable(address),
-            _ => Endpoint::new(text, address.port()),
-        };
-        Self {
-            client: advertised(&settings.advertise, client),
-            mesh: advertised(&settings.cluster.advertise, mesh),
-            http: http.map(reachable),
+        Endpoint::new(ip.to_string(), address.port())
+    };
+    let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Endpoint::new(host, port.parse().unwrap_or_default())
         }
+        _ if text.is_empty() => reachable(address),
+        _ => Endpoint::new(text, address.port()),
+    };
+    let client = advertised(&settings.advertise, shared.address);
+    Node {
+        run: shared.server_id.as_str().into(),
+        mesh: Some(advertised(&settings.cluster.advertise, mesh)),
+        http: http.map(reachable),
+        zone: settings.cluster.zone.as_str().into(),
+        weight: settings.cluster.weight,
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..Node::new(shared.server_name(settings), client)
     }
 }
 
-fn cluster_name(settings: &Settings) -> &str {
-    match settings.cluster.name.as_str() {
-        "" => "the cluster without a name",
-        name => name,
-    }
-}
-
-fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
+fn hello(shared: &Shared, settings: &Settings, record: &Node) -> Hello {
     // A clock before 1970 gives 0: the node then precedes all others.
     let began = shared.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Hello {
@@ -445,28 +396,15 @@ fn hello(shared: &Shared, settings: &Settings, places: &Places) -> Hello {
         protocol_min: PROTOCOL_MIN,
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         cluster: settings.cluster.name.clone(),
-        id: shared.server_name(settings).to_owned(),
-        run: shared.server_id.clone(),
+        id: record.id.to_string(),
+        run: record.run.to_string(),
         began: began.as_millis() as u64,
-        client: places.client.to_string(),
-        mesh: places.mesh.to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        serving: false,
+        client: record.client.to_string(),
+        mesh: record.mesh.as_ref().map(ToString::to_string).unwrap_or_default(),
+        version: record.version.to_string(),
         user: settings.cluster.user.clone(),
         password: settings.cluster.password.reveal().to_owned(),
-        draining: false,
         no_advertise: settings.cluster.no_advertise,
-    }
-}
-
-fn record(own: &Hello, settings: &Settings, places: Places) -> Node {
-    Node {
-        run: own.run.clone().into(),
-        mesh: Some(places.mesh),
-        http: places.http,
-        zone: settings.cluster.zone.clone().into(),
-        weight: settings.cluster.weight,
-        version: own.version.clone().into(),
-        ..Node::new(own.id.clone(), places.client)
+        ..Hello::default()
     }
 }

@@ -1,4 +1,4 @@
-//! The output of one client or link: the last stop of a message.
+//! The output of one client or route: the last stop of a message.
 //!
 //! Any worker may have output for any client. It first stages the output of one turn ([`Stage`](crate::stage::Stage)), and then
 //! passes it to the outbox at once. If nothing is pending, the worker itself writes to the socket. Only bytes that the socket does
@@ -31,7 +31,6 @@ use crate::closing::Reason;
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
 
-/// The output of one client or link.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     /// Number of the client, unique in this run of the server; `client_id` in INFO.
@@ -85,12 +84,10 @@ impl Outbox {
         }
     }
 
-    /// Creates the outbox of a link to another node.
-    pub(crate) fn of_link(id: u64, socket: Arc<TcpStream>, workers: usize, pending_bytes_max: usize) -> Self {
-        Self {
-            pending_bytes_max: Some(pending_bytes_max),
-            ..Self::new(id, Some(socket), workers)
-        }
+    /// Sets a limit on pending bytes, instead of the limit for clients.
+    pub(crate) const fn with_pending_bytes_max(mut self, bytes: usize) -> Self {
+        self.pending_bytes_max = Some(bytes);
+        self
     }
 
     /// Creates an outbox that sends nothing, for tests.
@@ -110,9 +107,8 @@ impl Outbox {
     /// Returns the slot in which this worker last staged bytes for the client. A hint: the slot may be another client's now.
     #[inline]
     pub(crate) fn place(&self, worker: usize) -> usize {
-        self.places
-            .get(worker)
-            .map_or(usize::MAX, |place| place.load(Relaxed) as usize)
+        let place = self.places.get(worker);
+        place.map_or(usize::MAX, |place| place.load(Relaxed) as usize)
     }
 
     #[inline]
@@ -246,12 +242,10 @@ impl Outbox {
         self.stalled.load(Relaxed) && self.stalled.swap(false, Relaxed)
     }
 
-    /// Wakes the client's task.
     pub(crate) fn wake(&self) {
         self.task.wake();
     }
 
-    /// Returns the number of pending bytes.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.queue().bytes
     }
@@ -264,19 +258,12 @@ impl Outbox {
 
     /// Returns the reason to close the connection, if another task or a socket error has set one.
     pub(crate) fn reason(&self) -> Option<Reason> {
-        if self.needs_attention() {
-            self.queue().reason
-        } else {
-            None
-        }
+        self.needs_attention().then(|| self.queue().reason).flatten()
     }
 
     /// Returns the time since which the socket has taken no pending bytes, or `None` if none are pending.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        if !self.needs_attention() {
-            return None;
-        }
-        let queue = self.queue();
+        let queue = self.needs_attention().then(|| self.queue())?;
         (queue.bytes > 0).then_some(queue.blocked_since)
     }
 
@@ -301,7 +288,7 @@ impl Outbox {
     }
 
     /// Drops the pending bytes and the socket after the end of the client, although other threads may still hold the outbox.
-    pub(crate) fn gone(&self) {
+    pub(crate) fn release(&self) {
         let mut queue = self.queue();
         queue.end(Reason::ClientClosed);
         queue.socket = None;

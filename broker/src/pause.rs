@@ -10,7 +10,6 @@
 //! closes the connection with unread bytes from the node; this cannot be distinguished from a peer that declared the node dead.) Without a
 //! pause, input of a reset connection is delivered. A pause in which the machine's clock stops too is not detected.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
@@ -22,11 +21,10 @@ use crate::shared::Shared;
 /// Longest gap between two runs of a worker that is not a pause. The timeouts after which a peer declares a node dead are longer.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Interval at which an idle worker runs the check.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after a pause in which each read checks for a reset.
 const CHECK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause detection of one worker.
 #[derive(Debug)]
 pub(crate) struct PauseWatch {
     worker: usize,
@@ -45,7 +43,7 @@ impl PauseWatch {
     }
 
     /// Records the time of this run. After a pause, closes the reset connections.
-    pub(crate) fn look(&mut self, shared: &Shared) {
+    pub(crate) fn check(&mut self, shared: &Shared) {
         let now = Instant::now();
         let paused = now.saturating_duration_since(self.ran_at);
         self.ran_at = now;
@@ -57,13 +55,13 @@ impl PauseWatch {
         }
     }
 
-    /// Calls [`look`](Self::look), and after a pause checks this connection. To be called after a read, before its bytes are processed.
+    /// Calls [`check`](Self::check), and after a pause checks this connection. To be called after a read, before its bytes are processed.
     ///
     /// # Errors
     /// The reason for closing: the connection was reset during a pause, so the bytes just read must be dropped.
     #[inline]
     pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), Reason> {
-        self.look(shared);
+        self.check(shared);
         if self.check_until.is_none() {
             return Ok(());
         }
@@ -76,17 +74,13 @@ impl PauseWatch {
 
 /// Checks every socket of this worker and closes the reset ones.
 fn end_reset_connections(worker: usize, paused: Duration, shared: &Shared) {
-    let is_here = |number| shared.home(number) == worker;
-    let clients = shared.clients.open();
-    let clients = clients
-        .iter()
-        .filter(|client_info| is_here(client_info.outbox.id));
-    let links = shared.interest.links.load();
-    let links = links.iter().filter(|link| is_here(link.number));
-    let outboxes = clients
-        .map(|client_info| &client_info.outbox)
-        .chain(links.map(|link| &link.outbox));
-    let reset = outboxes.filter(|outbox: &&Arc<Outbox>| outbox.end_if_reset().is_some());
+    let is_here = |number| shared.worker_of(number) == worker;
+    let (clients, routes) = (shared.clients.open(), shared.interest.routes.load());
+    let clients = clients.iter().map(|client| &client.outbox);
+    let clients = clients.filter(|outbox| is_here(outbox.id));
+    let routes = routes.iter().filter(|route| is_here(route.number));
+    let outboxes = clients.chain(routes.map(|route| &route.outbox));
+    let reset = outboxes.filter(|outbox| outbox.end_if_reset().is_some());
     let (reset, paused_ms) = (reset.count(), paused.as_millis());
     if reset > 0 {
         warn!(

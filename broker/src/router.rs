@@ -11,7 +11,7 @@ use tracing::trace;
 
 use crate::cache::Cache;
 use crate::flush;
-use crate::interest::{Group, Interest, Recipients, Scope};
+use crate::interest::{GroupRecipients, Interest, Recipients, Scope};
 use crate::lookups::Lookups;
 use crate::outbox::{Outbox, Staged};
 use crate::route::frame;
@@ -26,19 +26,18 @@ const SHARED_BYTES_MIN: usize = 8 * 1024;
 /// writes: with 10,000, a message to a hundred subscribers took 1.6 times the CPU.
 const TURN_DELIVERIES_MAX: usize = 50_000;
 
-/// The routing state of one worker. No other thread uses it.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) stage: Stage,
     /// Recipients of messages that local clients publish.
     pub(crate) cache: Cache,
     /// Recipients of messages from other nodes.
-    pub(crate) link_cache: Cache,
-    dice: Dice,
+    pub(crate) route_cache: Cache,
+    rng: FastRng,
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
-    /// and the index of the chosen node in the group's `elsewhere`.
+    /// and the index of the chosen node in the group's `remote`.
     chosen: Vec<(usize, usize)>,
-    /// Buffer for the names of the chosen groups of one link, encoded.
+    /// Buffer for the names of the chosen groups of one route, encoded.
     names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
@@ -49,9 +48,9 @@ pub(crate) struct Router {
 
 /// Fast random numbers, not for secrets. They choose the member of a queue group.
 #[derive(Debug)]
-struct Dice(u64);
+struct FastRng(u64);
 
-impl Dice {
+impl FastRng {
     /// Returns a random number below `limit`. xorshift64*: Vigna, "An experimental exploration of Marsaglia's xorshift generators", 2016.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
@@ -69,10 +68,10 @@ impl Router {
         Self {
             stage: Stage::new(worker),
             cache: Cache::new(Scope::Whole, cache_weight_max),
-            link_cache: Cache::new(Scope::Local, cache_weight_max),
+            route_cache: Cache::new(Scope::Local, cache_weight_max),
             chosen: Vec::new(),
             names: Vec::new(),
-            dice: Dice(rand::random::<u64>() | 1),
+            rng: FastRng(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
             trace: false,
@@ -82,15 +81,13 @@ impl Router {
     /// Seeds the random numbers, for simulations.
     #[cfg(test)]
     pub(crate) const fn seed(&mut self, seed: u64) {
-        self.dice = Dice(seed | 1);
+        self.rng = FastRng(seed | 1);
     }
 
-    /// Begins the turn of another client.
     pub(crate) const fn begin_turn(&mut self) {
         self.delivered = 0;
     }
 
-    /// Returns whether this turn has reached its maximum number of deliveries.
     #[inline]
     pub(crate) const fn turn_exhausted(&self) -> bool {
         self.delivered >= TURN_DELIVERIES_MAX
@@ -98,15 +95,14 @@ impl Router {
 
     /// Adds the counts of look-ups since the last call to `lookups`, which the monitoring pages show.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
-        for cache in [&mut self.cache, &mut self.link_cache] {
+        for cache in [&mut self.cache, &mut self.route_cache] {
             let (total, hits) = cache.take_counts();
             lookups.total.fetch_add(total, Relaxed);
             lookups.hits.fetch_add(hits, Relaxed);
             lookups.cached.fetch_add(cache.take_growth(), Relaxed);
         }
-        lookups
-            .fanout_max
-            .fetch_max(std::mem::take(&mut self.fanout_max) as u64, Relaxed);
+        let fanout_max = std::mem::take(&mut self.fanout_max) as u64;
+        lookups.fanout_max.fetch_max(fanout_max, Relaxed);
     }
 
     /// Stages `message` for all its recipients. Returns whether there is any.
@@ -117,124 +113,111 @@ impl Router {
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
-        let total = to.each.len() + to.groups.len() + to.links.len();
-        self.fanout_max = self.fanout_max.max(total);
-        let shared = SharedBody::if_worth_it(message, total);
+        let recipients = to.each.len() + to.groups.len() + to.routes.len();
+        let sent = self.begin(from, message, recipients, interest);
         let echo = from.echo.load(Relaxed);
         let mut delivered = false;
         for subscription in &to.each {
             if echo || subscription.client.id != from.id {
-                delivered |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+                delivered |= self.deliver(&sent, subscription);
             }
         }
         for (at, group) in to.groups.iter().enumerate() {
             let not = if echo { None } else { Some(from.id) };
-            let here = self.deliver_to_one(from, group, not, message, shared.as_ref(), interest);
+            let here = self.deliver_to_one(&sent, group, not);
             delivered |= here;
-            if !here && let Some(place) = self.choose(&group.elsewhere) {
+            if !here && let Some(place) = self.choose(&group.remote) {
                 self.chosen.push((at, place));
             }
         }
-        if !to.links.is_empty() || !self.chosen.is_empty() {
-            self.forward(from, message, to, shared.as_ref());
+        if !to.routes.is_empty() || !self.chosen.is_empty() {
+            self.forward(&sent, to);
             delivered = true;
         }
         self.stage.bound();
         delivered
     }
 
-    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each group in `queues`.
+    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each of its queue groups.
     /// `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
     /// the message (see [`flush`]). Returns whether any client gets it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
         acked: u64,
-        queues: frame::Queues<'_>,
-        message: &Publish<'_>,
+        message: &frame::Message<'_>,
         to: &Recipients,
         interest: &Interest,
     ) -> bool {
-        let total = to.each.len() + to.groups.len();
-        self.fanout_max = self.fanout_max.max(total);
-        let shared = SharedBody::if_worth_it(message, total);
+        let recipients = to.each.len() + to.groups.len();
+        let sent = self.begin(from, &message.published, recipients, interest);
         let mut taken = false;
         for subscription in &to.each {
             if flush::admits(&subscription.client, acked) {
-                taken |= self.deliver(from, subscription, message, shared.as_ref(), interest);
+                taken |= self.deliver(&sent, subscription);
             }
         }
-        for name in queues {
+        for name in message.queues {
             if let Some(at) = to.place_of(name) {
-                let group = &to.groups[at];
-                taken |= self.deliver_to_one(from, group, None, message, shared.as_ref(), interest);
+                taken |= self.deliver_to_one(&sent, &to.groups[at], None);
             }
         }
         self.stage.bound();
         taken
     }
 
+    fn begin<'a>(
+        &mut self,
+        from: &'a Arc<Outbox>,
+        message: &'a Publish<'a>,
+        recipients: usize,
+        interest: &'a Interest,
+    ) -> Sent<'a> {
+        self.fanout_max = self.fanout_max.max(recipients);
+        Sent {
+            from,
+            message,
+            shared: SharedBody::if_worth_it(message, recipients),
+            interest,
+        }
+    }
+
     /// Stages the message for one local member of the group: the first that can take it, starting at a random one. The client `not`
     /// is skipped. Returns whether a member took it.
-    fn deliver_to_one(
-        &mut self,
-        from: &Arc<Outbox>,
-        group: &Group,
-        not: Option<u64>,
-        message: &Publish<'_>,
-        shared: Option<&SharedBody>,
-        interest: &Interest,
-    ) -> bool {
-        let start = self.dice.below(group.members.len());
+    fn deliver_to_one(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
+        let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
-        from_start
-            .iter()
-            .chain(before)
-            .filter(|member| Some(member.client.id) != not)
-            .any(|member| self.deliver(from, member, message, shared, interest))
+        let mut members = from_start.iter().chain(before);
+        members.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
     }
 
     /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the connection to
     /// that node is closing, takes the next node. Returns the index, or `None` if all connections are closing.
-    fn choose(&mut self, elsewhere: &[Arc<Subscription>]) -> Option<usize> {
+    fn choose(&mut self, remote: &[Arc<Subscription>]) -> Option<usize> {
         let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
-        let total: usize = elsewhere.iter().map(weight).sum();
-        let mut left = self.dice.below(total);
-        let heavy = elsewhere.iter().position(|one| {
+        let total: usize = remote.iter().map(weight).sum();
+        let mut left = self.rng.below(total);
+        let heavy = remote.iter().position(|one| {
             let found = left < weight(one);
             left = left.saturating_sub(weight(one));
             found
         })?;
-        let places = (heavy..elsewhere.len()).chain(0..heavy);
-        places
-            .into_iter()
-            .find(|place| elsewhere[*place].client.reason().is_none())
+        let mut places = (heavy..remote.len()).chain(0..heavy);
+        places.find(|place| remote[*place].client.reason().is_none())
     }
 
-    /// Stages `message` once for each node with recipients, with the names of the queue groups for which that node was chosen.
-    fn forward(
-        &mut self,
-        from: &Arc<Outbox>,
-        message: &Publish<'_>,
-        to: &Recipients,
-        shared: Option<&SharedBody>,
-    ) {
+    /// Stages the message once for each node with recipients, with the names of the queue groups for which that node was chosen.
+    fn forward(&mut self, sent: &Sent<'_>, to: &Recipients) {
         let chosen = std::mem::take(&mut self.chosen);
-        for link in &to.links {
-            self.forward_to(link, from, message, to, &chosen, shared);
+        for route in &to.routes {
+            self.forward_to(route, sent, to, &chosen);
         }
-        for (number, (group, place)) in chosen.iter().enumerate() {
-            let link = &to.groups[*group].elsewhere[*place].client;
-            let earlier = chosen[..number]
-                .iter()
-                .map(|(group, place)| &to.groups[*group].elsewhere[*place].client);
-            if !to
-                .links
-                .iter()
-                .chain(earlier)
-                .any(|known| Arc::ptr_eq(known, link))
-            {
-                self.forward_to(link, from, message, to, &chosen, shared);
+        let chosen_route = |(group, place): &(usize, usize)| &to.groups[*group].remote[*place].client;
+        for (number, choice) in chosen.iter().enumerate() {
+            let route = chosen_route(choice);
+            let mut earlier = to.routes.iter().chain(chosen[..number].iter().map(chosen_route));
+            if !earlier.any(|known| Arc::ptr_eq(known, route)) {
+                self.forward_to(route, sent, to, &chosen);
             }
         }
         self.chosen = chosen;
@@ -243,35 +226,27 @@ impl Router {
 
     fn forward_to(
         &mut self,
-        link: &Arc<Outbox>,
-        from: &Arc<Outbox>,
-        message: &Publish<'_>,
+        route: &Arc<Outbox>,
+        sent: &Sent<'_>,
         to: &Recipients,
         chosen: &[(usize, usize)],
-        shared: Option<&SharedBody>,
     ) {
         self.names.clear();
         for (group, place) in chosen {
             let group = &to.groups[*group];
-            if Arc::ptr_eq(&group.elsewhere[*place].client, link) {
+            if Arc::ptr_eq(&group.remote[*place].client, route) {
                 frame::text(&mut self.names, group.name());
             }
         }
         self.delivered += 1;
-        let staged = self.stage.message(link, from);
+        let message = sent.message;
+        let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
         let start = staged.bytes.len();
         let out = &mut staged.bytes;
-        frame::put_message_head(
-            out,
-            &self.names,
-            message.subject,
-            message.reply,
-            headers_len,
-            message.payload.len(),
-        );
-        match shared {
+        frame::put_message_head(out, &self.names, message);
+        match &sent.shared {
             Some(shared) => staged.share(shared.body.slice(..shared.body.len() - 2)),
             None => {
                 out.extend_from_slice(message.headers.unwrap_or_default());
@@ -282,10 +257,10 @@ impl Router {
         self.stage.added(added);
     }
 
-    /// Puts all links on the stage, so that interest that was announced to them is sent at the end of this turn.
-    pub(crate) fn touch_links(&mut self, interest: &Interest) {
-        for link in interest.links.load().iter() {
-            self.stage.of(&link.outbox);
+    /// Puts all routes on the stage, so that interest that was announced to them is sent at the end of this turn.
+    pub(crate) fn touch_routes(&mut self, interest: &Interest) {
+        for route in interest.routes.load().iter() {
+            self.stage.of(&route.outbox);
         }
     }
 
@@ -296,49 +271,54 @@ impl Router {
         let Some(own) = each.find(|subscription| subscription.client.id == from.id) else {
             return;
         };
-        let answer = Publish {
+        let message = Publish {
             subject: reply,
             reply: None,
             headers: Some(b"NATS/1.0 503\r\n\r\n"),
             payload: b"",
         };
-        self.deliver(from, own, &answer, None, interest);
+        let sent = Sent {
+            from,
+            message: &message,
+            shared: None,
+            interest,
+        };
+        self.deliver(&sent, own);
     }
 
-    fn deliver(
-        &mut self,
-        from: &Arc<Outbox>,
-        subscription: &Arc<Subscription>,
-        message: &Publish<'_>,
-        shared: Option<&SharedBody>,
-        interest: &Interest,
-    ) -> bool {
+    fn deliver(&mut self, sent: &Sent<'_>, subscription: &Arc<Subscription>) -> bool {
         let delivery = subscription.take_delivery();
         if delivery == Delivery::Over {
             return false;
         }
         self.delivered += 1;
-        let staged = self.stage.message(&subscription.client, from);
+        let (message, client) = (sent.message, &subscription.client);
+        let staged = self.stage.message(client, sent.from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
-        stage_message(staged, subscription, message, shared);
+        stage_message(staged, subscription, message, sent.shared.as_ref());
         if self.trace {
-            trace!(
-                client = subscription.client.id,
-                "->> [{}]",
-                line(&staged.bytes[start..])
-            );
+            trace!(client = client.id, "->> [{}]", line(&staged.bytes[start..]));
         }
         let added = staged.bytes.len() - start;
         self.stage.added(added);
         if delivery == Delivery::Last {
-            subscription.client.has_ended.store(true, Relaxed);
-            if interest.unsubscribe(subscription).is_new {
-                self.touch_links(interest);
+            client.has_ended.store(true, Relaxed);
+            if sent.interest.unsubscribe(subscription).is_new {
+                self.touch_routes(sent.interest);
             }
         }
         true
     }
+}
+
+/// A message on its way to its recipients.
+struct Sent<'a> {
+    from: &'a Arc<Outbox>,
+    message: &'a Publish<'a>,
+    /// `None` if each recipient gets its own copy.
+    shared: Option<SharedBody>,
+    interest: &'a Interest,
 }
 
 /// The part of a large message that all its recipients share.
@@ -352,16 +332,12 @@ struct SharedBody {
 impl SharedBody {
     /// Returns the shared part if the message is large and has several recipients.
     fn if_worth_it(message: &Publish<'_>, recipients: usize) -> Option<Self> {
-        let whole_bytes = message.payload.len() + message.headers.map_or(0, <[u8]>::len);
-        (recipients > 1 && whole_bytes >= SHARED_BYTES_MIN).then(|| Self::new(message))
-    }
-
-    fn new(message: &Publish<'_>) -> Self {
         let headers = message.headers.unwrap_or_default();
-        Self {
+        let is_large = headers.len() + message.payload.len() >= SHARED_BYTES_MIN;
+        (recipients > 1 && is_large).then(|| Self {
             headers_len: headers.len(),
             body: [headers, message.payload, b"\r\n"].concat().into(),
-        }
+        })
     }
 }
 
@@ -373,9 +349,10 @@ fn stage_message(
     message: &Publish<'_>,
     shared: Option<&SharedBody>,
 ) {
+    let takes_headers = || subscription.client.takes_headers.load(Relaxed);
     let headers = message
         .headers
-        .filter(|headers| !headers.is_empty() && subscription.client.takes_headers.load(Relaxed));
+        .filter(|headers| !headers.is_empty() && takes_headers());
     let message = server::Message {
         subject: message.subject,
         sid: subscription.sid(),
@@ -397,10 +374,8 @@ fn stage_message(
 
 /// Returns the control line of a frame, for the log.
 pub(crate) fn line(frame: &[u8]) -> Cow<'_, str> {
-    let end = frame
-        .iter()
-        .position(|byte| *byte == b'\r')
-        .unwrap_or(frame.len());
+    let end = frame.iter().position(|byte| *byte == b'\r');
+    let end = end.unwrap_or(frame.len());
     String::from_utf8_lossy(&frame[..end])
 }
 
@@ -411,16 +386,11 @@ mod tests {
     #[test]
     fn what_is_staged_for_all_subscribers_together_is_bounded() {
         let all = Interest::new();
-        let subscriptions: Vec<_> = (0..1000)
-            .map(|id| {
-                Arc::new(Subscription::new(
-                    Arc::new(Outbox::unconnected(id)),
-                    b"a",
-                    None,
-                    b"1",
-                ))
-            })
-            .collect();
+        let subscribe = |id| {
+            let client = Arc::new(Outbox::unconnected(id));
+            Arc::new(Subscription::new(client, b"a", None, b"1"))
+        };
+        let subscriptions: Vec<_> = (0..1000).map(subscribe).collect();
         for subscription in &subscriptions {
             all.local.add(subscription);
         }
@@ -435,10 +405,8 @@ mod tests {
         for _ in 0..100 {
             let found = router.cache.find(b"a", &all);
             assert!(router.publish(&from, &message, &found.recipients, &all));
-            let staged: usize = subscriptions
-                .iter()
-                .map(|subscription| router.stage.of(&subscription.client).len())
-                .sum();
+            let staged = subscriptions.iter().map(|one| router.stage.of(&one.client).len());
+            let staged: usize = staged.sum();
             assert!(staged <= 9 * 1024 * 1024 + 2_000_000, "{staged} bytes are staged");
         }
         assert_eq!(subscriptions[7].delivered(), 100);

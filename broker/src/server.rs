@@ -116,7 +116,13 @@ impl Server {
             }
             None => bind(&wanted).map_err(clients_error)?,
         };
-        let http = settings.http_listen().as_ref().map(listen_for_http).transpose()?;
+        let http = match settings.http_listen() {
+            Some(wanted) => {
+                let listening = bind_and_listen(&wanted);
+                Some(listening.map_err(|error| listen_error("HTTP", "-m", &wanted, error))?)
+            }
+            None => None,
+        };
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
         let shared = Arc::new(Shared::new(settings, address));
@@ -147,10 +153,10 @@ impl Server {
             let Some(mesh) = &server.mesh else {
                 return listen(&socket, backlog).map_err(clients_error);
             };
-            let unheard = mesh.join(&[]).await?;
+            let unreached = mesh.join(&[]).await?;
             mesh.reserve().await?;
             let listener = listen(&socket, backlog).map_err(clients_error)?;
-            mesh.announce(&unheard).await?;
+            mesh.announce(&unreached).await?;
             Ok(listener)
         };
         let joined = tokio::select! {
@@ -211,12 +217,6 @@ impl Server {
         self.shared.mesh_address()
     }
 
-    /// Returns the number of routes to other nodes.
-    #[must_use]
-    pub fn links(&self) -> usize {
-        self.shared.interest.links.load().len()
-    }
-
     /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a
     /// warning.
     pub fn reload(&self, new: Settings) {
@@ -253,7 +253,7 @@ impl Server {
         }
         self.shared.set_lame_duck();
         let policy = self.shared.policy.load_full();
-        let all_left = timeout(policy.lame_duck_grace, self.shared.none_left());
+        let all_left = timeout(policy.lame_duck_grace, self.shared.all_clients_closed());
         let all_left = all_left.await.is_ok();
         // Sidecars left because of the state `draining`. Readers that ignore the state would still connect while the record exists.
         if let Some(mesh) = &self.mesh {
@@ -286,7 +286,7 @@ impl Server {
         if let Some(mut mesh) = self.mesh.take() {
             mesh.unregister().await;
             // The last messages of clients must go over the routes before these are closed. Closing a client takes a bounded time.
-            self.shared.none_left().await;
+            self.shared.all_clients_closed().await;
             mesh.leave().await;
         }
         // Each worker ends with its last client. Closing a client takes a bounded time.
@@ -334,34 +334,18 @@ fn listen_error(
     }
 }
 
-fn listen_for_http(wanted: &ListenAddress) -> Result<(TcpListener, SocketAddr), RunError> {
-    let listen = || {
-        let (socket, address) = bind(wanted)?;
-        Ok((listen(&socket, 128)?, address))
-    };
-    listen().map_err(|error| listen_error("HTTP", "-m", wanted, error))
-}
-
 fn mesh_socket(
     given: Option<StdListener>,
     settings: &Settings,
-) -> Result<Option<(StdListener, SocketAddr)>, RunError> {
+) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
     if let Some(listener) = given {
         let address = listener.local_addr().map_err(MeshError::Socket)?;
-        return Ok(Some((listener, address)));
-    }
-    if !settings.is_clustered() {
-        return Ok(None);
+        return Ok(Some((nonblocking(listener).map_err(MeshError::Socket)?, address)));
     }
     let wanted = settings.mesh_listen();
-    let listener = || {
-        let (socket, address) = bind(&wanted)?;
-        socket.listen(128)?;
-        Ok((StdListener::from(socket), address))
-    };
-    listener()
-        .map(Some)
-        .map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
+    let is_clustered = settings.is_clustered();
+    let listening = is_clustered.then(|| bind_and_listen(&wanted)).transpose();
+    listening.map_err(|error| listen_error("other nodes", "--cluster", &wanted, error))
 }
 
 /// Returns a socket bound to `wanted`, and its actual address.
@@ -374,7 +358,15 @@ fn bind(wanted: &ListenAddress) -> io::Result<(Socket, SocketAddr)> {
 
 fn listen(socket: &Socket, backlog: u32) -> io::Result<TcpListener> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    let listener = StdListener::from(socket.try_clone()?);
+    nonblocking(socket.try_clone()?.into())
+}
+
+fn bind_and_listen(wanted: &ListenAddress) -> io::Result<(TcpListener, SocketAddr)> {
+    let (socket, address) = bind(wanted)?;
+    Ok((listen(&socket, 128)?, address))
+}
+
+fn nonblocking(listener: StdListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }

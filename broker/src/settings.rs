@@ -26,7 +26,7 @@ mod cluster;
 mod listen_address;
 
 pub use cluster::{Cluster, Nodes};
-pub(crate) use cluster::{Route, address_towards, credentials, split_url};
+pub(crate) use cluster::{address_towards, credentials, split_url};
 pub use listen_address::ListenAddress;
 
 /// The commented defaults, `deploy/broker.toml`.

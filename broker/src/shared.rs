@@ -1,5 +1,6 @@
 //! The state that all workers of a node share.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +36,6 @@ pub(crate) struct Advertised {
     peers: u64,
 }
 
-/// The state that all workers of a node share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// The settings in force. A setting that needs a restart has its value of the start.
@@ -43,19 +43,17 @@ pub(crate) struct Shared {
     pub(crate) loaded_at: ArcSwap<SystemTime>,
     pub(crate) policy: ArcSwap<Policy>,
     /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count differs.
-    news: AtomicU64,
+    revision: AtomicU64,
     lame_duck: AtomicBool,
     /// Addresses of the other nodes for clients.
     connect_urls: ArcSwap<Vec<String>>,
-    /// Address of this node for clients.
-    own_url: OnceLock<String>,
     /// Whether INFO has ever had other nodes in `connect_urls`. If so, it continues to have this node's address when there are no other
     /// nodes, so that clients remove the others from their lists.
     had_peers: AtomicBool,
     /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,
-    /// Address for other nodes, if the node is clustered.
-    mesh_address: OnceLock<SocketAddr>,
+    /// Addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
+    advertised: OnceLock<(SocketAddr, String)>,
     /// Counts changes of `connect_urls` and `cluster_name`.
     peers: AtomicU64,
     pub(crate) workers: usize,
@@ -66,7 +64,6 @@ pub(crate) struct Shared {
     /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
-    /// Address for clients.
     pub(crate) address: SocketAddr,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -76,7 +73,7 @@ pub(crate) struct Shared {
     /// Number of client connections that are accepted and not closed yet.
     live: AtomicU64,
     near_limit: NearLimit,
-    none_left: Notify,
+    all_closed: Notify,
 }
 
 impl Shared {
@@ -90,13 +87,12 @@ impl Shared {
             },
             policy: ArcSwap::from_pointee(Policy::new(&settings)),
             loaded_at: ArcSwap::from_pointee(started_at),
-            news: AtomicU64::new(0),
+            revision: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),
-            own_url: OnceLock::new(),
             had_peers: AtomicBool::new(false),
             cluster_name: ArcSwap::from_pointee(settings.cluster_name().to_owned()),
-            mesh_address: OnceLock::new(),
+            advertised: OnceLock::new(),
             peers: AtomicU64::new(0),
             interest: Interest::new(),
             flush: Flush::default(),
@@ -111,13 +107,13 @@ impl Shared {
             serving: AtomicBool::new(false),
             live: AtomicU64::new(0),
             near_limit: NearLimit::default(),
-            none_left: Notify::new(),
+            all_closed: Notify::new(),
             settings: ArcSwap::from_pointee(settings),
         }
     }
 
     /// Returns the number of the worker that serves the client or route with this number.
-    pub(crate) const fn home(&self, number: u64) -> usize {
+    pub(crate) const fn worker_of(&self, number: u64) -> usize {
         (number % self.workers as u64) as usize
     }
 
@@ -131,10 +127,15 @@ impl Shared {
         let is_new = **self.cluster_name.load() != name;
         if is_new {
             self.cluster_name.store(Arc::new(name.to_owned()));
-            self.peers.fetch_add(1, Relaxed);
-            self.notify_clients();
+            self.peers_changed();
         }
         is_new
+    }
+
+    /// Sends clients a new INFO, because `connect_urls` or the cluster name has changed.
+    fn peers_changed(&self) {
+        self.peers.fetch_add(1, Relaxed);
+        self.notify_clients();
     }
 
     /// Applies new settings, also to connected clients.
@@ -152,22 +153,21 @@ impl Shared {
         self.notify_clients();
     }
 
-    /// Wakes the task of each client, to check [`news`](Self::news).
+    /// Wakes the task of each client, to check [`revision`](Self::revision).
     fn notify_clients(&self) {
-        self.news.fetch_add(1, Relaxed);
+        self.revision.fetch_add(1, Relaxed);
         self.clients.wake_all();
     }
 
-    /// Sets the addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
-    pub(crate) fn set_places(&self, mesh: SocketAddr, own_url: String) {
+    /// Sets the addresses of a clustered node.
+    pub(crate) fn set_advertised(&self, mesh: SocketAddr, client: String) {
         // Called once, at the start.
-        let _ = self.mesh_address.set(mesh);
-        let _ = self.own_url.set(own_url);
+        let _ = self.advertised.set((mesh, client));
     }
 
     /// Returns the address for other nodes; `None` if the node is alone.
     pub(crate) fn mesh_address(&self) -> Option<SocketAddr> {
-        self.mesh_address.get().copied()
+        self.advertised.get().map(|(mesh, _)| *mesh)
     }
 
     /// Returns `connect_urls` of INFO. This node is the first, unless it is in lame duck mode.
@@ -176,37 +176,34 @@ impl Shared {
         if others.is_empty() && !self.had_peers.load(Relaxed) {
             return Vec::new();
         }
-        let own = self.own_url.get().filter(|_| !advertised.lame_duck);
+        let own = self.advertised.get().filter(|_| !advertised.lame_duck);
+        let own = own.map(|(_, client)| client);
         own.into_iter().chain(others.iter()).cloned().collect()
     }
 
     /// Updates `connect_urls` after a change of the routes, and sends clients a new INFO if it differs.
-    pub(crate) fn set_peers(&self) {
+    pub(crate) fn update_connect_urls(&self) {
         if self.settings.load().cluster.no_advertise {
             return;
         }
-        let links = self.interest.links.load();
-        let serving = links.iter().filter(|link| {
-            link.serving.load(Relaxed) && !link.draining.load(Relaxed) && !link.peer.no_advertise
+        let routes = self.interest.routes.load();
+        let serving = routes.iter().filter(|route| {
+            route.serving.load(Relaxed) && !route.draining.load(Relaxed) && !route.peer.no_advertise
         });
-        let mut urls: Vec<String> = serving
-            .map(|link| link.peer.client.clone())
-            .filter(|url| !url.is_empty())
-            .collect();
-        urls.sort();
-        urls.dedup();
+        let urls = serving.map(|route| route.peer.client.clone());
+        let urls: BTreeSet<String> = urls.filter(|url| !url.is_empty()).collect();
+        let urls: Vec<String> = urls.into_iter().collect();
         if **self.connect_urls.load() != urls {
             self.connect_urls.store(Arc::new(urls));
             self.had_peers.store(true, Relaxed);
-            self.peers.fetch_add(1, Relaxed);
-            self.notify_clients();
+            self.peers_changed();
         }
     }
 
     /// Returns a number that changes with `policy` and [`Advertised`].
     #[inline]
-    pub(crate) fn news(&self) -> u64 {
-        self.news.load(Relaxed)
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision.load(Relaxed)
     }
 
     /// Returns the fields of INFO that can change.
@@ -290,17 +287,16 @@ impl Shared {
     }
 
     /// Counts an accepted client connection. Returns `false` if it is over the limit and must be refused.
-    pub(crate) fn began(&self) -> bool {
+    pub(crate) fn connection_accepted(&self) -> bool {
         let max = self.policy.load().connections_max as u64;
         let room = |live| (live < max).then_some(live + 1);
-        let taken = self.live.fetch_update(Relaxed, Relaxed, room);
-        if let Ok(before) = taken {
-            let connections = self.settings.load().connections();
-            let _ = self
-                .near_limit
-                .look(connections, max as usize, before as usize + 1);
-        }
-        taken.is_ok()
+        let Ok(before) = self.live.fetch_update(Relaxed, Relaxed, room) else {
+            return false;
+        };
+        let connections = self.settings.load().connections();
+        let used = before as usize + 1;
+        let _ = self.near_limit.look(connections, max as usize, used);
+        true
     }
 
     /// Returns the name of the limit on client connections that is in force, for the log.
@@ -310,22 +306,22 @@ impl Shared {
     }
 
     /// Counts a closed client connection.
-    pub(crate) fn ended(&self) {
+    pub(crate) fn connection_closed(&self) {
         if self.live.fetch_sub(1, Relaxed) == 1 {
-            self.none_left.notify_waiters();
+            self.all_closed.notify_waiters();
         }
     }
 
     /// Waits until no client connection is left.
-    pub(crate) async fn none_left(&self) {
+    pub(crate) async fn all_clients_closed(&self) {
         loop {
-            let none_left = self.none_left.notified();
-            tokio::pin!(none_left);
-            none_left.as_mut().enable();
+            let all_closed = self.all_closed.notified();
+            tokio::pin!(all_closed);
+            all_closed.as_mut().enable();
             if self.live.load(Relaxed) == 0 {
                 return;
             }
-            none_left.await;
+            all_closed.await;
         }
     }
 }

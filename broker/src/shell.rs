@@ -1,6 +1,6 @@
 //! The task around one connection, a client's or a route's: its socket, its read buffer, one timer, and the turns of its [`Session`].
 //!
-//! The session is synchronous: it takes bytes and the time. Everything that waits is here.
+//! The session is synchronous: it takes bytes and the time. This file has everything that waits.
 //!
 //! *Architecture invariant:* a session that panics or errs takes only its own connection down.
 
@@ -21,26 +21,25 @@ use crate::router::Router;
 use crate::shared::Shared;
 use crate::turn;
 
-/// How often a socket that takes nothing is looked at.
+/// Interval at which a blocked socket is checked.
 const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 
 /// State machine of one connection.
 pub(crate) trait Session {
-    /// Takes settings that have changed. Called also when the server is about to go.
-    ///
-    /// # Errors
-    /// The reason why the connection must end.
-    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason>;
+    /// Applies changed settings. Also called when the server is shutting down.
+    fn renew(&mut self, _policy: &Arc<Policy>) -> Result<(), Reason> {
+        Ok(())
+    }
 
-    /// Appends to the outbox what is to be sent when there is room.
+    /// Appends output that waits for room in the outbox.
     fn fill(&mut self) {}
 
-    /// Returns whether there is more to append, and room for it.
+    /// Returns whether there is more of that output, and room for it.
     fn has_more(&self) -> bool {
         false
     }
 
-    /// Returns until when no input is taken; `None` if it is taken now.
+    /// Returns the time until which no input is processed, or `None` if it is processed now.
     fn held_until(&mut self) -> Option<Instant>;
 
     /// Processes complete frames at the head of `bytes`, within the turn's budget. Returns their length.
@@ -49,45 +48,45 @@ pub(crate) trait Session {
     /// The reason why the connection must end. Frames before the error have taken effect.
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason>;
 
-    /// Returns whether another turn is wanted, whether bytes come or not.
+    /// Returns whether the session needs another turn even if no bytes arrive.
     fn wants_turn(&self) -> bool;
 
-    /// Ends a turn in which so many bytes came.
-    fn end_turn(&mut self, came: usize, now: Instant);
+    /// Ends a turn in which `received` bytes arrived.
+    fn end_turn(&mut self, received: usize, now: Instant);
 
-    /// Does what is due. Returns why the connection must end, if it must.
+    /// Handles expired timers. Returns the reason if the connection must end.
     fn tick(&mut self, now: Instant) -> Option<Reason>;
 
-    /// Returns when [`tick`](Self::tick) is due.
+    /// Returns the time at which [`tick`](Self::tick) is to be called.
     fn due(&self, now: Instant) -> Instant;
 }
 
-/// See the file's head.
+/// The task around one connection.
 pub(crate) struct Shell<S> {
     pub(crate) session: S,
     pub(crate) socket: Arc<TcpStream>,
     outbox: Arc<Outbox>,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
-    /// The news that `policy` is of.
-    news: u64,
+    /// Value of [`Shared::revision`] at the time of `policy`.
+    revision: u64,
     intake: Intake,
-    /// There are complete frames in `intake`: the last turn's budget was not enough for all.
+    /// Complete frames may be left in `intake`, because the budget of the last turn was exhausted.
     unfinished: bool,
-    /// No input is taken before.
+    /// No input is processed before this time.
     held_until: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     timer_at: Instant,
 }
 
 impl<S: Session> Shell<S> {
-    /// The shell of a connection, of which `came` was read before. `news` was [read](Shared::news) before `policy`.
+    /// Creates the shell of a connection. `received` was read with the handshake. `revision` was [read](Shared::revision) before `policy`.
     pub(crate) fn new(
         session: S,
         (outbox, socket): (Arc<Outbox>, Arc<TcpStream>),
         shared: Arc<Shared>,
-        (news, policy): (u64, Arc<Policy>),
-        came: &[u8],
+        (revision, policy): (u64, Arc<Policy>),
+        received: &[u8],
     ) -> Self {
         Self {
             session,
@@ -95,28 +94,28 @@ impl<S: Session> Shell<S> {
             outbox,
             shared,
             policy,
-            news,
-            intake: Intake::with(came),
-            unfinished: !came.is_empty(),
+            revision,
+            intake: Intake::with(received),
+            unfinished: !received.is_empty(),
             held_until: None,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_at: Instant::now(),
         }
     }
 
-    /// Serves the connection until it must end, and returns why.
+    /// Serves the connection until it must end. Returns the reason.
     pub(crate) async fn run(&mut self) -> Reason {
         poll_fn(|cx| self.poll(cx)).await
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         self.session.fill();
-        // Not being able to write is no reason not to read: the limit on what waits decides.
+        // A blocked socket does not stop reading. The limit on pending bytes does.
         let _ = self.outbox.poll_drain(cx);
         if let Some(reason) = self.outbox.reason() {
             return Poll::Ready(reason);
         }
-        if self.shared.news() != self.news
+        if self.shared.revision() != self.revision
             && let Err(reason) = self.renew()
         {
             return Poll::Ready(reason);
@@ -142,7 +141,7 @@ impl<S: Session> Shell<S> {
     }
 
     fn renew(&mut self) -> Result<(), Reason> {
-        self.news = self.shared.news();
+        self.revision = self.shared.revision();
         self.policy = self.shared.policy.load_full();
         self.session.renew(&self.policy)
     }
@@ -156,9 +155,9 @@ impl<S: Session> Shell<S> {
         self.unfinished || self.socket.poll_read_ready(cx).is_ready()
     }
 
-    /// Goes on with what was read before, or reads once.
+    /// Processes input that was left from the last turn, or reads once.
     fn take_turn(&mut self) -> Result<(), Reason> {
-        let came = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
+        let received = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
             let session = &mut self.session;
             let take = |bytes: &[u8]| {
                 pauses.admit(&self.shared, &self.outbox)?;
@@ -173,7 +172,7 @@ impl<S: Session> Shell<S> {
             router.count(&self.shared.lookups);
             taken
         })?;
-        self.session.end_turn(came, Instant::now());
+        self.session.end_turn(received, Instant::now());
         Ok(())
     }
 
@@ -184,7 +183,7 @@ impl<S: Session> Shell<S> {
                 return Poll::Ready(reason);
             }
             let due = self.due(now);
-            // A timer that fires too early is set anew then; setting it anew for each batch would cost more.
+            // If the timer fires too early, it is reset then. To reset it after each batch would cost more.
             if due < self.timer_at || self.timer.is_elapsed() {
                 self.timer_at = due;
                 self.timer.as_mut().reset(due.into());
@@ -210,21 +209,18 @@ impl<S: Session> Shell<S> {
     fn due(&self, now: Instant) -> Instant {
         let blocked = self.outbox.blocked_since();
         let blocked = blocked.map(|since| (since + self.policy.write_deadline).max(now + BLOCKED_LOOK));
-        let others = [blocked, self.held_until];
-        others
-            .into_iter()
-            .flatten()
-            .fold(self.session.due(now), Instant::min)
+        let others = [blocked, self.held_until].into_iter().flatten();
+        others.fold(self.session.due(now), Instant::min)
     }
 }
 
-/// Writes what waits in the outbox of a connection that ends, for at most so long.
-pub(crate) async fn write_rest(outbox: &Outbox, patience: Duration) {
-    // Whatever comes of it, the connection ends here.
-    let _ = tokio::time::timeout(patience, poll_fn(|cx| outbox.poll_drain(cx))).await;
+/// Writes the pending bytes of a connection that ends, for at most `limit`.
+pub(crate) async fn write_rest(outbox: &Outbox, limit: Duration) {
+    // The connection ends here in any case.
+    let _ = tokio::time::timeout(limit, poll_fn(|cx| outbox.poll_drain(cx))).await;
 }
 
-/// There is more to do, but the sockets of all others are looked at before: one firehose must not starve them.
+/// Yields, so that the sockets of all other connections are polled before this one continues.
 fn yielding(cx: &mut Context<'_>) -> Poll<Reason> {
     if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
         cx.waker().wake_by_ref();

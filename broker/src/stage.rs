@@ -20,7 +20,6 @@ const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Limit on the total size of the empty buffers that are kept for the next turn. Buffers above it are freed.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Maximum number of producers that are recorded per slot.
 const PRODUCERS_MAX: usize = 64;
 
 /// The staged bytes of one client, and the clients that published them. These are paused if the client cannot keep up.
@@ -35,10 +34,8 @@ struct Slot {
 impl Slot {
     #[inline]
     fn published_by(&mut self, producer: &Arc<Outbox>) {
-        let known = self
-            .producers
-            .last()
-            .is_some_and(|last| Arc::ptr_eq(last, producer));
+        let last = self.producers.last();
+        let known = last.is_some_and(|last| Arc::ptr_eq(last, producer));
         if !known && self.producers.len() < PRODUCERS_MAX {
             self.producers.push(Arc::clone(producer));
         }
@@ -49,7 +46,6 @@ impl Slot {
 /// incremented at the beginning and at the end of each split.
 pub(crate) type Split = Arc<AtomicU64>;
 
-/// The output of one worker in one turn.
 #[derive(Debug)]
 pub(crate) struct Stage {
     worker: usize,
@@ -64,7 +60,6 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Creates the stage of worker number `worker`.
     pub(crate) fn new(worker: usize) -> Self {
         Self {
             worker,
@@ -95,7 +90,7 @@ impl Stage {
     }
 
     /// Sends everything if the stage is split.
-    pub(crate) fn mend(&mut self) {
+    pub(crate) fn finish_split(&mut self) {
         if self.is_split() {
             self.flush();
         }
@@ -149,7 +144,6 @@ impl Stage {
         slot
     }
 
-    /// Records that `bytes` bytes were staged.
     #[inline]
     pub(crate) const fn added(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -163,7 +157,6 @@ impl Stage {
         }
     }
 
-    /// Returns whether nothing is staged.
     pub(crate) const fn is_empty(&self) -> bool {
         self.used == 0
     }

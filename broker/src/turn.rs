@@ -1,5 +1,5 @@
-//! The turns of a worker: the connections of one thread that are ready read what has come, one after the other, and what they have
-//! for clients and routes is collected on one stage. It is sent once, when all that were ready have had their turn.
+//! The turns of a worker. The ready connections of one thread read their input, one after the other, and their output for clients and
+//! routes is collected on one stage. It is sent once, when all ready connections have had their turns.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -8,20 +8,20 @@ use std::task::{Poll, Waker};
 
 use crate::closing::Reason;
 use crate::outbox::Outbox;
-use crate::pause::{LOOK_INTERVAL, PauseWatch};
+use crate::pause::{CHECK_INTERVAL, PauseWatch};
 use crate::router::Router;
 use crate::shared::Shared;
 use crate::stage::Stage;
 
-/// The read buffer of a worker, in bytes. Larger reads mean fewer calls to the kernel for each message; smaller ones give way
-/// to other clients sooner.
+/// Size of a worker's read buffer. Larger reads need fewer system calls per message; smaller ones let other clients have their turn
+/// sooner.
 const READ_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static TURNS: RefCell<Option<Turns>> = const { RefCell::new(None) };
 }
 
-/// What all connections of one thread use in turn.
+/// State that the connections of one thread use in turn.
 struct Turns {
     router: Router,
     buffer: Vec<u8>,
@@ -41,51 +41,44 @@ pub(crate) fn begin(number: usize, shared: &Shared) {
     }));
 }
 
-/// Gives one connection its turn. What `take` stages is sent when all that are ready have had theirs.
+/// Runs `act` with the turns of this thread. Does nothing if the thread is not a worker.
+fn with_turns<R>(act: impl FnOnce(&mut Turns) -> R) -> Option<R> {
+    TURNS.with_borrow_mut(|turns| turns.as_mut().map(act))
+}
+
+/// Gives one connection its turn. The output that `take` stages is sent when all ready connections have had their turns.
 pub(crate) fn take<R>(
     pending_bytes_max: usize,
     take: impl FnOnce(&mut Router, &mut [u8], &mut PauseWatch) -> Result<R, Reason>,
 ) -> Result<R, Reason> {
-    TURNS.with_borrow_mut(|turns| {
-        let Some(Turns {
-            router,
-            buffer,
-            flusher,
-            pauses,
-        }) = turns
-        else {
-            return Err(Reason::Shutdown);
-        };
+    let taken = with_turns(|turns| {
+        let router = &mut turns.router;
         router.trace = tracing::enabled!(tracing::Level::TRACE);
         router.stage.set_pending_bytes_max(pending_bytes_max);
         router.begin_turn();
-        let taken = take(router, buffer, pauses);
-        flusher.call(&router.stage);
+        let taken = take(router, &mut turns.buffer, &mut turns.pauses);
+        turns.flusher.call(&router.stage);
         taken
-    })
+    });
+    taken.unwrap_or(Err(Reason::Shutdown))
 }
 
-/// Sends at once all that is staged.
+/// Sends all staged output at once.
 pub(crate) fn flush() {
-    TURNS.with_borrow_mut(|turns| {
-        if let Some(Turns { router, .. }) = turns {
-            router.stage.flush();
-        }
+    with_turns(|turns| turns.router.stage.flush());
+}
+
+/// Sends these bytes at once, after the output that is staged for this connection.
+pub(crate) fn send(outbox: &Arc<Outbox>, bytes: &[u8]) {
+    with_turns(|turns| {
+        let stage = &mut turns.router.stage;
+        stage.of(outbox).bytes.extend_from_slice(bytes);
+        stage.flush_to(outbox);
     });
 }
 
-/// Sends these bytes at once, behind what is staged for this connection.
-pub(crate) fn say(outbox: &Arc<Outbox>, bytes: &[u8]) {
-    TURNS.with_borrow_mut(|turns| {
-        if let Some(Turns { router, .. }) = turns {
-            router.stage.of(outbox).bytes.extend_from_slice(bytes);
-            router.stage.flush_to(outbox);
-        }
-    });
-}
-
-/// The task that sends what is staged. It is woken by the first connection that stages something in a turn, and so its own turn
-/// comes when all connections that were ready with that one have had theirs.
+/// Waker of the task that sends the staged output. The first connection that stages something in a turn wakes the task, so the task
+/// runs when all connections that were ready at that time have had their turns.
 #[derive(Default)]
 struct Flusher {
     task: Option<Waker>,
@@ -104,31 +97,24 @@ impl Flusher {
     }
 }
 
-/// Sends what the connections of this thread stage, for ever. To be spawned on each worker.
+/// Sends the staged output of this thread's connections, forever. To be spawned on each worker.
 pub(crate) async fn keep_flushing() {
     poll_fn(|cx| {
-        TURNS.with_borrow_mut(|turns| {
-            if let Some(Turns { router, flusher, .. }) = turns {
-                if flusher.task.is_none() {
-                    flusher.task = Some(cx.waker().clone());
-                }
-                flusher.called = false;
-                router.stage.flush();
-            }
+        with_turns(|turns| {
+            let flusher = &mut turns.flusher;
+            flusher.task.get_or_insert_with(|| cx.waker().clone());
+            flusher.called = false;
+            turns.router.stage.flush();
         });
         Poll::<()>::Pending
     })
     .await;
 }
 
-/// Detects pauses of this worker while no connection has a turn, for ever. To be spawned on each worker.
+/// Detects pauses of this worker while no connection has a turn, forever. To be spawned on each worker.
 pub(crate) async fn watch_for_pauses(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        TURNS.with_borrow_mut(|turns| {
-            if let Some(Turns { pauses, .. }) = turns {
-                pauses.look(&shared);
-            }
-        });
+        tokio::time::sleep(CHECK_INTERVAL).await;
+        with_turns(|turns| turns.pauses.check(&shared));
     }
 }

@@ -1,4 +1,4 @@
-//! The threads that serve clients and links: each worker is one thread, and a connection stays with its worker.
+//! The threads that serve clients and routes: each worker is one thread, and a connection stays with its worker.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -22,25 +22,23 @@ use crate::closing::Reason;
 use crate::shared::Shared;
 use crate::turn;
 
-/// Connections that wait for a worker. While there are as many, no more are accepted.
+/// Maximum number of connections that wait for a worker. While there are as many, no more are accepted.
 const NEWCOMERS_MAX: usize = 1024;
 
-/// What serves a link on its socket, to its end.
-type ServeLink = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
+/// Serves a route on its socket, until its end.
+type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
-/// A connection for a worker.
 pub(crate) enum Newcomer {
-    /// A client that was just taken.
+    /// A client that was just accepted.
     Client {
         stream: StdStream,
         peer: SocketAddr,
         id: u64,
     },
-    /// A link to another node.
-    Link(Box<ServeLink>, StdStream),
+    Route(Box<ServeRoute>, StdStream),
 }
 
-/// One worker, as those see it that have connections for it. It ends when all copies of its queue are dropped and the last client is gone.
+/// Handle of one worker. The worker ends when all senders of its queue are dropped and its last client is closed.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) newcomers: Sender<Newcomer>,
@@ -48,7 +46,6 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts worker number `number`.
     pub(crate) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (newcomers, queue) = channel(NEWCOMERS_MAX);
@@ -65,33 +62,33 @@ impl Worker {
 async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
     let flushing = tokio::spawn(turn::keep_flushing());
     let watching = tokio::spawn(turn::watch_for_pauses(Arc::clone(&shared)));
-    let mut links = JoinSet::new();
+    let mut routes = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
         match newcomer {
             Newcomer::Client { stream, peer, id } => {
                 tokio::spawn(serve_client(stream, peer, id, Arc::clone(&shared)));
             }
-            Newcomer::Link(serve, stream) => {
-                links.spawn(serve_link(serve, stream));
+            Newcomer::Route(serve, stream) => {
+                routes.spawn(serve_route(serve, stream));
             }
         }
-        while links.try_join_next().is_some() {}
+        while routes.try_join_next().is_some() {}
     }
-    shared.none_left().await;
-    while links.join_next().await.is_some() {}
+    shared.all_clients_closed().await;
+    while routes.join_next().await.is_some() {}
     flushing.abort();
     watching.abort();
 }
 
-/// One link from its beginning to its end. A panic in it ends only this one.
-async fn serve_link(serve: Box<ServeLink>, stream: StdStream) {
+/// Serves one route until its end. A panic ends only this route.
+async fn serve_route(serve: Box<ServeRoute>, stream: StdStream) {
     let serving = async { serve(TcpStream::from_std(stream)).await };
     if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
         error!("a bug ended a link; the others go on");
     }
 }
 
-/// One client from its first byte to its last. A panic in it ends only this one.
+/// Serves one client until its end. A panic ends only this client.
 async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<Shared>) {
     let serving = async {
         let stream = TcpStream::from_std(stream)?;
@@ -106,9 +103,9 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
         Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),
         Ok(Err(error)) => debug!(client = id, %peer, "client connection broke at once: {error}"),
         Err(_) => {
-            shared.clients.remove(id, Reason::Bug, 0);
+            shared.clients.remove(id, Reason::Panicked, 0);
             error!(client = id, %peer, "a bug ended the connection; the others go on");
         }
     }
-    shared.ended();
+    shared.connection_closed();
 }

@@ -94,7 +94,10 @@ impl DialError {
 /// Dials `candidates` in their order. If a node has not sent its INFO after `dial.stagger_ms`, the next node is
 /// dialled in parallel (RFC 8305, "happy eyeballs"), so an address that drops packets costs little time. The first
 /// INFO wins. Failed nodes that may not be retried yet are skipped. Returns `None` if no candidate could be used.
-pub(crate) async fn dial_candidates(shared: &SidecarState, candidates: Vec<Arc<Node>>) -> Option<DialledNode> {
+pub(crate) async fn dial_candidates(
+    shared: &SidecarState,
+    candidates: Vec<Arc<Node>>,
+) -> Option<DialledNode> {
     let settings = shared.settings.load_full();
     let mut dials = FuturesUnordered::new();
     for node in candidates {

@@ -156,7 +156,11 @@ fn log_end(shared: &SidecarState, session: &SessionInfo, ended: &SessionEnd) {
 }
 
 /// Sets the options of the component's socket and runs its session.
-async fn serve(shared: Arc<SidecarState>, session: Arc<SessionInfo>, stream: StdStream) -> io::Result<SessionEnd> {
+async fn serve(
+    shared: Arc<SidecarState>,
+    session: Arc<SessionInfo>,
+    stream: StdStream,
+) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     let socket = SockRef::from(&stream);
     tcp::send_at_once(&socket)?;

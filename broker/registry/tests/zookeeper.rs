@@ -147,12 +147,12 @@ async fn a_server_that_accepts_and_closes_costs_little_cpu_time() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let child = child_process(CHILD, &listener.local_addr().unwrap().to_string());
     drop(listener.accept().await.unwrap());
-    let (begun, cpu_before, mut connects) = (Instant::now(), child.cpu_time(), 1);
+    let (begun, cpu_before, mut connects) = (Instant::now(), child.figures().cpu_time, 1);
     while let Ok(accepted) = tokio::time::timeout_at((begun + WATCHED).into(), listener.accept()).await {
         drop(accepted.unwrap());
         connects += 1;
     }
-    let share = (child.cpu_time() - cpu_before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let share = (child.figures().cpu_time - cpu_before).as_secs_f64() / begun.elapsed().as_secs_f64();
     println!("{connects} connects, {share:.4} of a core in {WATCHED:?}");
     assert!(share < 0.05, "{share} of a core");
     assert!(connects < 2 * WATCHED.as_secs(), "{connects} connects");

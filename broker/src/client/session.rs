@@ -57,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
     // The number of the last reload is read before the policy, so that a reload in between is noticed later.
-    let news = shared.news();
+    let revision = shared.revision();
     shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
     let mut session = ClientSession {
@@ -78,7 +78,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         shared: Arc::clone(&shared),
     };
     session.inform(true);
-    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &[]);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (revision, policy), &[]);
     let reason = shell.run().await;
     shell.session.end(reason);
     Box::pin(close(shell, reason)).await;
@@ -111,8 +111,10 @@ impl Session for ClientSession {
             }
             self.stalled_until = None;
         }
-        let waits = self.client.flush.is_begun() && self.client.is_waiting(Instant::now());
-        self.client.flush.until().filter(|_| waits)
+        let is_started = self.client.flush.is_started();
+        is_started
+            .then(|| self.client.waits_until(Instant::now()))
+            .flatten()
     }
 
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
@@ -123,7 +125,7 @@ impl Session for ClientSession {
 
     /// While the PONG waits, the frames after the PING wait too.
     fn wants_turn(&self) -> bool {
-        self.client.flush.is_begun()
+        self.client.flush.is_started()
     }
 
     fn end_turn(&mut self, came: usize, now: Instant) {
@@ -152,7 +154,7 @@ impl Session for ClientSession {
                 return Some(Reason::Stale);
             }
             self.pings += 1;
-            turn::say(&self.outbox, encode::PING);
+            turn::send(&self.outbox, encode::PING);
         }
         None
     }
@@ -177,7 +179,7 @@ impl ClientSession {
         let (id, peer) = (self.outbox.id, self.client_info.peer);
         let (line, is_whole) = self.shared.info(self.advertised, id, peer, self.local, is_first);
         self.owes_info = !is_whole;
-        turn::say(&self.outbox, line.as_bytes());
+        turn::send(&self.outbox, line.as_bytes());
     }
 
     fn heard(&mut self, now: Instant) {
@@ -202,7 +204,7 @@ impl ClientSession {
             (None, None) => self.started + interval,
             (None, Some(pinged)) => pinged.max(self.heard) + interval,
         };
-        (!self.client.flush.is_begun()).then_some(due)
+        (!self.client.flush.is_started()).then_some(due)
     }
 
     /// Ends the client's subscriptions and sends the `-ERR` for `reason`, if it has one.
@@ -214,7 +216,7 @@ impl ClientSession {
         if let Some(text) = reason.text() {
             let mut line = Vec::new();
             encode::err(text.as_bytes(), &mut line);
-            turn::say(&self.outbox, &line);
+            turn::send(&self.outbox, &line);
         }
         // When a node stops, its routes are closed after its last client. The client's last messages must be in their queues by then.
         turn::flush();
@@ -235,7 +237,7 @@ async fn close(shell: Shell<ClientSession>, reason: Reason) {
         };
         shell::write_rest(&outbox, patience).await;
     }
-    outbox.gone();
+    outbox.release();
     drop(outbox);
     if let Some(stream) = Arc::into_inner(socket).filter(|_| !is_broken) {
         linger::close(stream).await;

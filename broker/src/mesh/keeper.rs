@@ -1,125 +1,131 @@
-//! The keeper of the links. It judges each connection, handles the events of the links, and reports the node's standing in the
+//! The keeper of the routes. It judges each connection, handles the events of the routes, and reports the node's status in the
 //! cluster. It handles no messages of clients. A value without sockets: the sockets belong to its [`task`].
 
 pub(super) mod task;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
-use super::complaints::Complaints;
-use super::membership::Membership;
-use super::orders::Standing;
-use super::session::{Beginning, Events, Pace};
+use super::membership::{Membership, RouteState};
+use super::rate_limited_log::RateLimitedLog;
+use super::session::{Events, RouteParameters};
 use crate::closing::Reason;
 use crate::route::event::RouteEvent;
-use crate::route::frame;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
-use crate::route::hello::{Hello, Peer, Why, put_json};
-use crate::route::link::Link;
+use crate::route::hello::{Hello, Peer, RefusalReason, json_frame};
+use crate::route::{Route, frame};
 use crate::shared::Shared;
 
 /// Interval at which changed sizes of queue groups are announced, and at which the node checks whether it must give up its id.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// The keeper of the links.
+/// Order of the node to its keeper.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Read the present snapshot of the registry, then signal the sender.
+    ReadRegistry(oneshot::Sender<()>),
+    /// Tell the peers that this node accepts clients.
+    Serve,
+    /// Tell the peers that this node accepts no more clients.
+    Drain,
+    /// Close all routes and end the keeper.
+    Leave,
+}
+
+/// Status of this node in the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ClusterStatus {
+    /// The registry was read, or there is none.
+    pub(super) has_read: bool,
+    /// Addresses for which a starting node waits.
+    pub(super) awaited: Vec<String>,
+    /// Another node with this node's id is known to keep the id (`true`), or exists but may give it up (`false`).
+    pub(super) namesake_precedes: Option<bool>,
+    /// The other node with this node's id is known to be alive.
+    pub(super) has_living_namesake: bool,
+    /// This node must give up its id to another node.
+    pub(super) is_displaced: bool,
+    /// Address of a registered node whose route was refused, and the reason. `None` if there is any route.
+    pub(super) refusal: Option<(String, String)>,
+    pub(super) routes: usize,
+}
+
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     pub(super) membership: Membership,
-    pace: Pace,
-    sync_timeout: Duration,
     /// Sender of the routes' events to the keeper's task.
     events: Events,
-    complaints: Complaints,
-    /// Text of the last refusal, by dialled address.
-    refusals: HashMap<String, String>,
+    log_limit: RateLimitedLog,
     /// Number of ticks in a row in which this node was outnumbered by a namesake. Ticks are counted, not time, so that a pause of
     /// the process does not count.
-    displaced_ticks: u128,
-    /// Number of links so far. The next link has the next number.
+    outnumbered_ticks: u32,
+    /// Number of routes so far. The next route has the next number.
     numbers: u64,
 }
 
 impl Keeper {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        membership: Membership,
-        pace: Pace,
-        sync_timeout: Duration,
-        events: Events,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, membership: Membership, events: Events) -> Self {
         Self {
             shared,
             membership,
-            pace,
-            sync_timeout,
             events,
-            complaints: Complaints::default(),
-            refusals: HashMap::new(),
-            displaced_ticks: 0,
+            log_limit: RateLimitedLog::default(),
+            outnumbered_ticks: 0,
             numbers: 0,
         }
     }
 
-    /// Returns the node's standing in the cluster.
-    pub(super) fn standing(&mut self, has_read: bool) -> Standing {
+    pub(super) fn status(&mut self, has_read: bool) -> ClusterStatus {
         let membership = &self.membership;
         if !membership.is_outnumbered() {
-            self.displaced_ticks = 0;
+            self.outnumbered_ticks = 0;
         }
-        Standing {
+        let sync_timeout = self.shared.settings.load().cluster.sync_timeout_ms.duration();
+        ClusterStatus {
             has_read,
             awaited: membership.awaited(),
             namesake_precedes: membership.namesake_precedes(),
             has_living_namesake: membership.has_living_namesake(),
-            is_displaced: membership.is_superseded()
-                || self.displaced_ticks * TICK.as_millis() >= self.sync_timeout.as_millis(),
-            refusal: membership.refusal().map(|(at, why)| {
-                let known = self.refusals.get(&at);
-                let text = known.map_or_else(|| why.text().to_owned(), Clone::clone);
-                (at, text)
-            }),
-            links: membership.len(),
+            is_displaced: membership.is_superseded() || self.outnumbered_ticks * TICK >= sync_timeout,
+            refusal: membership.refusal(),
+            routes: membership.len(),
         }
     }
 
     /// Tells all peers that the node accepts clients.
     pub(super) fn serve(&mut self) {
-        self.membership.serve();
-        self.tell_all(&frame::bare(frame::SERVING));
+        self.membership.own_mut().serving = true;
+        self.broadcast(&frame::bare(frame::SERVING));
     }
 
     /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
-        if !self.membership.own().draining {
-            self.membership.drain();
-            self.tell_all(&frame::bare(frame::DRAINING));
+        if !std::mem::replace(&mut self.membership.own_mut().draining, true) {
+            self.broadcast(&frame::bare(frame::DRAINING));
         }
     }
 
-    /// Sends GOODBYE over all links, and closes them.
+    /// Sends GOODBYE over all routes, and closes them.
     pub(super) fn leave(&mut self) {
         self.membership.leave();
-        let links = self.shared.interest.links.load();
-        links.iter().for_each(|link| part(link));
+        let routes = self.shared.interest.routes.load();
+        routes.iter().for_each(|route| close_with_goodbye(route));
     }
 
     /// Does the work of each [`TICK`].
     pub(super) fn tick(&mut self) {
         if self.membership.is_outnumbered() {
-            self.displaced_ticks += 1;
+            self.outnumbered_ticks += 1;
         }
-        let interest = &self.shared.interest;
-        if interest.announce_members() {
-            interest.links.load().iter().for_each(|link| link.outbox.wake());
-        }
+        self.shared.interest.announce_members();
     }
 
     /// Judges a peer that has sent HELLO, or also WELCOME (`welcome`). If the verdict is `Accept`, the returned number is the number of
-    /// the link.
+    /// the route.
     pub(super) fn judge(
         &mut self,
         hello: &Hello,
@@ -129,27 +135,27 @@ impl Keeper {
     ) -> (Verdict, u64) {
         let number = self.numbers + 1;
         let verdict = if welcome {
-            self.membership.welcomed(hello, dialled, number, now)
+            self.membership.judge_welcome(hello, dialled, number, now)
         } else {
-            self.membership.greet(hello, dialled, now)
+            self.membership.judge_hello(hello, dialled, now)
         };
         match verdict {
             Verdict::Refuse {
                 why,
                 probe: Some(number),
-            } => self.with_link(
-                number,
-                if why.is_duplicate() {
-                    Link::claim
+            } => {
+                let ping = if why.is_duplicate() {
+                    Route::claim
                 } else {
-                    Link::probe
-                },
-            ),
+                    Route::probe
+                };
+                self.with_route(number, ping);
+            }
             Verdict::Accept { replaces } => {
                 self.numbers = number;
                 self.take_cluster_name();
                 if let Some(replaced) = replaces {
-                    self.with_link(replaced, |link| link.outbox.close(Reason::Stale));
+                    self.with_route(replaced, |route| route.outbox.close(Reason::Stale));
                 }
             }
             _ => {}
@@ -157,36 +163,33 @@ impl Keeper {
         (verdict, number)
     }
 
-    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the links whose peers sent no
+    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the routes whose peers sent no
     /// name, so that they send HELLO again: they may have joined another cluster since.
     fn take_cluster_name(&self) {
         let name = &self.membership.own().cluster;
         if self.shared.set_cluster_name(name) {
             info!(cluster = name, "cluster name taken over from the cluster joined");
             for number in self.membership.with_other_names() {
-                self.with_link(number, |link| link.outbox.close(Reason::Refused));
+                self.with_route(number, |route| route.outbox.close(Reason::Refused));
             }
         }
     }
 
-    /// Handles a connection that did not become a link: logs the reason, and records it for the next dial.
-    pub(super) fn not_linked(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
-        let fault = match error {
-            HandshakeError::RefusedByPeer { why, .. } | HandshakeError::RefusedHere { why, .. } => {
-                Some(*why).filter(|why| why.is_fault())
-            }
+    /// Handles a connection that did not become a route: logs the reason, and records it for the next dial.
+    pub(super) fn connection_failed(&mut self, origin: Origin, error: &HandshakeError, now: Instant) {
+        let refused = match error {
+            HandshakeError::Refused(refused) => Some(refused),
             _ => None,
         };
+        let fault = refused.map(|refused| refused.why).filter(|why| why.is_fault());
         let at = match origin {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
                 // Limited by IP address, because the peer could change its id each time.
-                let is_news = |why| self.complaints.is_news(&format!("{} {why:?}", peer.ip()), now);
-                if fault.is_some_and(is_news) {
+                let mut is_due = |fault: &str| self.log_limit.is_due(&format!("{} {fault}", peer.ip()), now);
+                if fault.is_some_and(|why| is_due(&format!("{why:?}"))) {
                     error!(%peer, "link not accepted: {error}");
-                } else if matches!(error, HandshakeError::Client(_))
-                    && self.complaints.is_news(&format!("{} client", peer.ip()), now)
-                {
+                } else if matches!(error, HandshakeError::Client(_)) && is_due("client") {
                     warn!(%peer, "{error}");
                 } else {
                     debug!(%peer, "connection did not become a link: {error}");
@@ -194,123 +197,89 @@ impl Keeper {
                 return;
             }
         };
-        match error {
-            HandshakeError::RefusedByPeer { text, .. } | HandshakeError::RefusedHere { text, .. } => {
-                self.refusals.insert(at.clone(), text.clone());
-            }
-            _ => drop(self.refusals.remove(&at)),
-        }
         let membership = &mut self.membership;
-        let first = match error {
-            HandshakeError::RefusedByPeer { id, run, why, .. } => {
-                membership.answered(&at, id, run);
-                membership.dial_refused(&at, id, *why, true, now)
-            }
-            HandshakeError::RefusedHere { id, run, why, .. } => {
-                membership.answered(&at, id, run);
-                membership.dial_refused(&at, id, *why, false, now)
-            }
-            _ => membership.dial_failed(&at, error.is_unheard(), now),
+        let is_first = match refused {
+            Some(refused) => membership.dial_refused(&at, refused, now),
+            None => membership.dial_failed(&at, error.is_connection_refused(), now),
         };
-        // Both nodes dialled at the same time, and the other connection is the link.
-        let is_linked = matches!(
-            error,
-            HandshakeError::RefusedByPeer { why: Why::Linked, .. }
-                | HandshakeError::RefusedHere { why: Why::Linked, .. }
-        );
-        match (fault.is_some() || error.is_foreign(), first && !is_linked) {
+        // Both nodes dialled at the same time, and the other connection is the route.
+        let is_linked = refused.is_some_and(|refused| refused.why == RefusalReason::Linked);
+        match (fault.is_some() || error.is_foreign(), is_first && !is_linked) {
             (true, true) => error!("no link with {at}: {error}"),
             (false, true) => info!("no link with {at} yet: {error}"),
             (_, false) => debug!("no link with {at}: {error}"),
         }
     }
 
-    /// Records that a connection has become link `number`, and announces its node to the other peers. Returns the parameters of its
+    /// Records that a connection has become route `number`, and announces its node to the other peers. Returns the parameters of its
     /// session.
-    pub(super) fn begin(
+    pub(super) fn begin_session(
         &mut self,
         number: u64,
         peer: Hello,
         dialled: Option<&str>,
         address: SocketAddr,
         now: Instant,
-    ) -> Beginning {
-        self.membership.link_stands(&peer, dialled, now);
+    ) -> RouteParameters {
+        self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
         info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
-        self.tell_of(&peer);
-        let known = self.membership.known();
-        let others: Vec<Peer> = known.into_iter().filter(|other| other.id != peer.id).collect();
-        let mut greeting = Vec::new();
-        put_json(&mut greeting, frame::PEERS, &others);
-        Beginning {
+        self.broadcast(&json_frame(frame::PEERS, &[Peer::of(&peer)]));
+        let greeting = json_frame(frame::PEERS, &self.membership.others_than(&peer.id));
+        RouteParameters {
             shared: Arc::clone(&self.shared),
             number,
             peer,
             address,
             dialled: dialled.is_some(),
             greeting,
-            pace: self.pace,
             events: self.events.clone(),
         }
     }
 
-    /// Sends the new peer's id and address to all peers.
-    fn tell_of(&self, hello: &Hello) {
-        let newcomer = [Peer {
-            id: hello.id.clone(),
-            mesh: hello.mesh.clone(),
-        }];
-        let mut word = Vec::new();
-        put_json(&mut word, frame::PEERS, &newcomer);
-        self.tell_all(&word);
-    }
-
-    /// Handles an event of a link.
-    pub(super) fn happened(&mut self, number: u64, event: RouteEvent, now: Instant) {
+    pub(super) fn handle_event(&mut self, number: u64, event: RouteEvent, now: Instant) {
+        let mut update = |change: &dyn Fn(&mut RouteState)| self.membership.update(number, change);
         match event {
-            RouteEvent::Stands => {
+            RouteEvent::Established => {
                 // State changes between the handshake and the start of the session were not sent to this peer.
-                self.with_link(number, |link| {
+                self.with_route(number, |route| {
                     if self.membership.own().serving {
-                        link.outbox.append(&frame::bare(frame::SERVING));
+                        route.outbox.append(&frame::bare(frame::SERVING));
                     }
                     if self.membership.own().draining {
-                        link.outbox.append(&frame::bare(frame::DRAINING));
+                        route.outbox.append(&frame::bare(frame::DRAINING));
                     }
                     if self.membership.is_leaving() {
-                        part(link);
+                        close_with_goodbye(route);
                     }
-                    link.outbox.wake();
+                    route.outbox.wake();
                 });
-                self.shared.set_peers();
+                self.shared.update_connect_urls();
             }
-            RouteEvent::Told => self.membership.told(number),
-            RouteEvent::Synced => self.membership.synced(number),
-            RouteEvent::Peers(peers) => self.membership.named(&peers, now),
+            RouteEvent::SnapshotSent => update(&|route| route.is_snapshot_sent = true),
+            RouteEvent::Synced => update(&|route| route.is_synced = true),
+            RouteEvent::Peers(peers) => self.membership.named_by_peer(&peers, now),
             RouteEvent::Serving => {
-                self.membership.serves(number);
-                self.shared.set_peers();
+                update(&|route| route.peer.serving = true);
+                self.shared.update_connect_urls();
             }
             RouteEvent::Draining => {
-                self.membership.drains(number);
-                self.shared.set_peers();
+                update(&|route| route.peer.draining = true);
+                self.shared.update_connect_urls();
             }
-            RouteEvent::Lives => self.membership.lives(number, now),
-            RouteEvent::Goodbye => {
-                info!(link = number, "peer leaves");
-            }
+            RouteEvent::ClaimAnswered => update(&|route| route.answered_at = Some(now)),
+            RouteEvent::Goodbye => info!(link = number, "peer leaves"),
             RouteEvent::Lost {
                 peer,
                 reason,
-                leaves,
+                sent_goodbye,
                 unsent_bytes,
                 undelivered,
             } => {
-                let was = self.membership.link_lost(number, leaves, now);
-                self.shared.set_peers();
+                let was = self.membership.route_ended(number, sent_goodbye, now);
+                self.shared.update_connect_urls();
                 let why = reason.as_str();
-                if leaves || !was || self.membership.is_leaving() {
+                if sent_goodbye || !was || self.membership.is_leaving() {
                     info!(
                         link = number,
                         unsent_bytes, undelivered, "the link with {peer} has ended: {why}"
@@ -325,24 +294,24 @@ impl Keeper {
         }
     }
 
-    fn with_link(&self, number: u64, act: impl FnOnce(&Link)) {
-        let links = self.shared.interest.links.load();
-        if let Some(link) = links.iter().find(|link| link.number == number) {
-            act(link);
+    fn with_route(&self, number: u64, act: impl FnOnce(&Route)) {
+        let routes = self.shared.interest.routes.load();
+        if let Some(route) = routes.iter().find(|route| route.number == number) {
+            act(route);
         }
     }
 
-    fn tell_all(&self, word: &[u8]) {
-        for link in self.shared.interest.links.load().iter() {
-            link.say(word);
+    fn broadcast(&self, frame: &[u8]) {
+        for route in self.shared.interest.routes.load().iter() {
+            route.send(frame);
         }
     }
 }
 
-/// Sends GOODBYE over a link and closes it, unless it is closing already.
-fn part(link: &Link) {
-    if link.outbox.reason().is_none() {
-        link.outbox.append(&frame::bare(frame::GOODBYE));
-        link.outbox.close(Reason::Shutdown);
+/// Sends GOODBYE over a route and closes it, unless it is closing already.
+fn close_with_goodbye(route: &Route) {
+    if route.outbox.reason().is_none() {
+        route.outbox.append(&frame::bare(frame::GOODBYE));
+        route.outbox.close(Reason::Shutdown);
     }
 }

@@ -1,17 +1,17 @@
-//! The members of the cluster: which nodes exist, which addresses to dial and when, and which of two links between the same nodes
+//! The members of the cluster: which nodes exist, which addresses to dial and when, and which of two routes between the same nodes
 //! survives. A synchronous state machine: each call takes an event and the time, and returns what to do.
 //!
 //! Nodes are dialled at addresses from three sources: the configured routes, the registry, and the lists that other nodes send. The
-//! address of a node that was linked is remembered, so that a lost link is restored even if no source names the address any more.
-//! If two nodes dial each other at the same time, the one with the lower id decides which connection becomes the link.
+//! address of a node that was linked is remembered, so that a lost route is restored even if no source names the address any more.
+//! If two nodes dial each other at the same time, the one with the lower id decides which connection becomes the route.
 //!
-//! *Architecture invariant:* a link is never closed because a registration is gone. The registry only says where a node may be; only
+//! *Architecture invariant:* a route is never closed because a registration is gone. The registry only says where a node may be; only
 //! a connection proves that it is alive.
 
 mod address;
 mod namesake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -19,14 +19,14 @@ use rand::rngs::StdRng;
 
 use self::address::{Address, is_ip};
 use self::namesake::Namesake;
-use crate::auth::same;
-use crate::route::handshake::Verdict;
-use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, Why};
+use crate::auth::constant_time_eq;
+use crate::route::handshake::{RefusedRoute, Verdict};
+use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, RefusalReason};
 
 /// Time after which an address that is neither configured nor registered, and not linked, is forgotten.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// Age from which the loss of a link resets the backoff of its addresses.
-const GOOD_LINK: Duration = Duration::from_secs(5);
+/// Age from which the loss of a route resets the backoff of its addresses.
+const LASTING_ROUTE: Duration = Duration::from_secs(5);
 /// Limit on known addresses, as a multiple of `nodes_max`.
 const ADDRESSES_PER_NODE: usize = 4;
 /// Maximum redial delay after a refusal because of a duplicate id. The other node may end soon, and the id is free then.
@@ -44,25 +44,19 @@ pub(crate) struct Rules {
     pub(crate) has_registry: bool,
 }
 
-/// A link, from the decision that a connection becomes the link.
-#[derive(Debug)]
-struct Linked {
+/// State of a route, from the decision that a connection becomes the route.
+#[derive(Debug, Default)]
+pub(super) struct RouteState {
     number: u64,
-    peer: Hello,
+    pub(super) peer: Hello,
     /// Time of the peer's last PONG to a PING that was sent because another node claimed its id.
-    answered_at: Option<Instant>,
+    pub(super) answered_at: Option<Instant>,
     /// The peer has sent its complete interest.
-    is_synced: bool,
+    pub(super) is_synced: bool,
     /// The peer was sent this node's complete interest.
-    is_told: bool,
+    pub(super) is_snapshot_sent: bool,
+    /// `None` until the route is established.
     since: Option<Instant>,
-}
-
-impl Linked {
-    /// Returns whether both sides have sent their complete interest.
-    const fn is_settled(&self) -> bool {
-        self.is_synced && self.is_told
-    }
 }
 
 /// The members of the cluster, as this node knows them.
@@ -71,11 +65,11 @@ pub(crate) struct Membership {
     rules: Rules,
     addresses: BTreeMap<String, Address>,
     /// Keyed by the peer's id.
-    links: BTreeMap<String, Linked>,
+    routes: BTreeMap<String, RouteState>,
     /// The run in the registry's record of this node's id, if another node wrote that record.
     registered_namesake: Option<String>,
     leaving: bool,
-    dice: StdRng,
+    rng: StdRng,
 }
 
 impl Membership {
@@ -88,14 +82,14 @@ impl Membership {
         let mut membership = Self {
             rules,
             addresses: BTreeMap::new(),
-            links: BTreeMap::new(),
+            routes: BTreeMap::new(),
             registered_namesake: None,
             leaving: false,
-            dice: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed),
         };
         for route in routes {
             if let Some(address) = membership.address(&route, now) {
-                address.named.by_hand = true;
+                address.is_configured = true;
             }
         }
         membership
@@ -110,9 +104,9 @@ impl Membership {
         }
         let is_full = self.addresses.len() >= self.rules.nodes_max * ADDRESSES_PER_NODE;
         if is_full && !self.addresses.contains_key(at) {
-            let spare = self.addresses.iter().filter(|(_, address)| {
-                !address.named.is_kept() && !address.is_dialled && !address.is_linked(&self.links)
-            });
+            let addresses = self.addresses.iter();
+            let open = addresses.filter(|(_, address)| address.is_open(&self.routes));
+            let spare = open.filter(|(_, address)| !address.is_permanent());
             let oldest = spare.min_by_key(|(_, address)| address.seen_at)?.0.clone();
             self.addresses.remove(&oldest);
         }
@@ -126,10 +120,10 @@ impl Membership {
         let is_other = self.registered_namesake != namesake_run;
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
-            address.named.in_registry = nodes.iter().any(|node| node.mesh == *at);
+            address.is_registered = nodes.iter().any(|node| node.mesh == *at);
         }
         for node in nodes {
-            self.hear_of(node, now, |address| address.named.in_registry = true);
+            self.add_source(node, now, |address| address.is_registered = true);
         }
         if is_other {
             // What is known about the namesake before is no evidence about this record: it is dialled again first.
@@ -138,18 +132,18 @@ impl Membership {
             for address in self.addresses.values_mut().filter(of_namesake) {
                 address.failures = 0;
                 address.dial_at = now;
-                address.has_no_word();
+                address.clear_refusal();
             }
         }
     }
 
     /// Adds the nodes that a peer has named.
-    pub(crate) fn named(&mut self, nodes: &[Peer], now: Instant) {
+    pub(crate) fn named_by_peer(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
             // A peer may still name the previous run of this node.
             if node.id != self.rules.own.id {
-                self.hear_of(node, now, |address| {
-                    address.named.by_node = true;
+                self.add_source(node, now, |address| {
+                    address.is_named_by_peer = true;
                     address.seen_at = now;
                 });
             }
@@ -158,18 +152,18 @@ impl Membership {
 
     /// Records that `node` may be at its mesh address. A node with this node's own id is dialled as well: it is a duplicate, or the
     /// previous run of this node.
-    fn hear_of(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
-        let linked = self.links.contains_key(&node.id);
+    fn add_source(&mut self, node: &Peer, now: Instant, name: impl FnOnce(&mut Address)) {
+        let linked = self.routes.contains_key(&node.id);
         let Some(address) = self.address(&node.mesh, now) else {
             return;
         };
-        let was_not = address.named.is_not();
+        let was_unnamed = !address.is_named();
         name(address);
         if address.id.as_deref() != Some(&*node.id) {
             address.id = Some(node.id.clone());
             address.answered = false;
         }
-        if was_not && !linked {
+        if was_unnamed && !linked {
             // The address is newly named, so it is dialled at once.
             address.dial_at = now;
             address.failures = 0;
@@ -179,175 +173,162 @@ impl Membership {
 
     /// Returns the addresses to dial now, and marks them as being dialled. Forgets old addresses.
     pub(crate) fn dials(&mut self, now: Instant) -> Vec<String> {
-        let links = &self.links;
+        let routes = &self.routes;
         self.addresses.retain(|_, address| {
-            let forgotten = !address.named.is_kept() && now.duration_since(address.seen_at) > REMEMBERED;
-            !forgotten || address.is_dialled || address.is_linked(links)
+            let is_recent = now.duration_since(address.seen_at) <= REMEMBERED;
+            is_recent || address.is_permanent() || !address.is_open(routes)
         });
         if self.leaving {
             return Vec::new();
         }
-        let mut dials = Vec::new();
-        for (at, address) in &mut self.addresses {
-            if !address.is_dialled && !address.is_linked(links) && address.dial_at <= now {
-                address.is_dialled = true;
-                dials.push(at.clone());
-            }
-        }
-        dials
+        let addresses = self.addresses.iter_mut();
+        let open = addresses.filter(|(_, address)| address.is_open(routes));
+        let due = open.filter(|(_, address)| address.dial_at <= now);
+        due.map(|(at, address)| {
+            address.is_dialled = true;
+            at.clone()
+        })
+        .collect()
     }
 
-    /// Returns the time of the next dial.
     pub(crate) fn next_dial(&self) -> Option<Instant> {
-        let open = self
-            .addresses
-            .values()
-            .filter(|address| !address.is_dialled && !address.is_linked(&self.links));
-        open.map(|address| address.dial_at)
-            .min()
-            .filter(|_| !self.leaving)
+        let addresses = self.addresses.values().filter(|_| !self.leaving);
+        let open = addresses.filter(|address| address.is_open(&self.routes));
+        open.map(|address| address.dial_at).min()
     }
 
-    /// Records a failed dial. `unheard`: the connection was refused (ECONNREFUSED). Returns whether it is the first failure in a row.
-    pub(crate) fn dial_failed(&mut self, at: &str, unheard: bool, now: Instant) -> bool {
-        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+    /// Records a failed dial. `is_refused`: with ECONNREFUSED. Returns whether it is the first failure in a row.
+    pub(crate) fn dial_failed(&mut self, at: &str, is_refused: bool, now: Instant) -> bool {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.has_no_word();
-        address.unheard = if unheard { address.unheard + 1 } else { 0 };
+        address.clear_refusal();
+        let refusals = address.connects_refused + 1;
+        address.connects_refused = if is_refused { refusals } else { 0 };
         address.is_dialled = false;
-        address.dial_later(now, dice, max);
-        address.failures == 1
+        address.dial_later(now, &mut self.rng, self.rules.redial_max)
     }
 
-    /// Records that the run `run` of the node `id` answered at a dialled address.
-    pub(crate) fn answered(&mut self, at: &str, id: &str, run: &str) {
-        let is_namesake = id == self.rules.own.id;
-        if let Some(address) = self.addresses.get_mut(at) {
-            address.namesake_run = is_namesake.then(|| run.to_owned());
-        }
-    }
-
-    /// Records that the link with the node at a dialled address was refused, by the peer (`theirs`) or by this node. Returns whether
-    /// it is the first failure in a row.
-    pub(crate) fn dial_refused(&mut self, at: &str, id: &str, why: Why, theirs: bool, now: Instant) -> bool {
-        let (dice, mut max) = (&mut self.dice, self.rules.redial_max);
+    /// Records that the route with the node at a dialled address was refused. Returns whether it is the first failure in a row.
+    pub(crate) fn dial_refused(&mut self, at: &str, refused: &RefusedRoute, now: Instant) -> bool {
+        let (why, mut max) = (refused.why, self.rules.redial_max);
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
         };
-        address.unheard = 0;
-        address.refused = Some(why).filter(|why| why.is_fault());
-        address.namesake = Namesake::told(why, theirs, id == self.rules.own.id);
+        let is_own = refused.id == self.rules.own.id;
+        address.connects_refused = 0;
+        address.namesake_run = is_own.then(|| refused.run.clone());
+        address.refusal = why.is_fault().then(|| refused.text.clone());
+        address.namesake = Namesake::from_refusal(why, refused.by_peer, is_own);
+        if why == RefusalReason::Linked || address.namesake.is_some() {
+            address.id = Some(refused.id.clone());
+        }
         match why {
-            Why::Linked => address.id = Some(id.to_owned()),
-            _ if why.is_duplicate() => {
-                max = max.min(DUPLICATE_REDIAL_MAX);
-                if address.namesake.is_some() {
-                    address.id = Some(id.to_owned());
-                }
-            }
+            RefusalReason::Linked => {}
+            _ if why.is_duplicate() => max = max.min(DUPLICATE_REDIAL_MAX),
             // A configured host name may resolve to another node the next time, so it is kept.
-            Why::Itself if !address.named.by_hand || is_ip(at) => {
+            RefusalReason::Itself if !address.is_configured || is_ip(at) => {
                 self.addresses.remove(at);
                 return false;
             }
             _ => address.answered = true,
         }
         address.is_dialled = false;
-        address.dial_later(now, dice, max);
-        address.failures == 1
+        address.dial_later(now, &mut self.rng, max)
     }
 
-    /// Returns the reason to refuse a link with the node of `hello`, if there is one. Only the side that dials shows the cluster's
+    /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
     /// credentials. They are checked before a duplicate id counts.
-    fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<Why> {
+    fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<RefusalReason> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {
-            return Some(Why::Itself);
+            return Some(RefusalReason::Itself);
         }
         if hello.protocol < PROTOCOL_MIN || hello.protocol_min > own.protocol || !hello.is_sound() {
-            return Some(Why::Protocol);
+            return Some(RefusalReason::Protocol);
         }
         // A node without a cluster name takes the name of the cluster that it joins.
         let is_named = !hello.cluster.is_empty() && !own.cluster.is_empty();
         if is_named && hello.cluster != own.cluster {
-            return Some(Why::ClusterName);
+            return Some(RefusalReason::ClusterName);
         }
-        if !dialled && !(same(&hello.user, &own.user) & same(&hello.password, &own.password)) {
-            return Some(Why::Credentials);
+        if !dialled
+            && !(constant_time_eq(&hello.user, &own.user) & constant_time_eq(&hello.password, &own.password))
+        {
+            return Some(RefusalReason::Credentials);
         }
         if hello.id == own.id {
-            return Some(namesake::refusal_of(own, hello, now));
+            // A draining node ends soon, so this node should try again.
+            let is_ending = hello.draining.then_some(RefusalReason::DuplicateId);
+            return is_ending.or_else(|| Some(namesake::refusal(own, Some(now), hello, now)));
         }
         if self.leaving {
-            return Some(Why::Leaving);
+            return Some(RefusalReason::Leaving);
         }
-        let full = self.links.len() + 1 >= self.rules.nodes_max && !self.links.contains_key(&hello.id);
-        full.then_some(Why::Full)
+        let full = self.routes.len() + 1 >= self.rules.nodes_max && !self.routes.contains_key(&hello.id);
+        full.then_some(RefusalReason::Full)
     }
 
     /// Judges a peer that has sent HELLO.
-    pub(crate) fn greet(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
+    pub(crate) fn judge_hello(&self, hello: &Hello, dialled: bool, now: Instant) -> Verdict {
         if let Some(why) = self.objection(hello, dialled, now) {
             return Verdict::Refuse { why, probe: None };
         }
-        match self.links.get(&hello.id) {
-            Some(link) if link.peer.run != hello.run && !namesake::gives_way(&link.peer, hello) => {
+        match self.routes.get(&hello.id) {
+            Some(route) if route.peer.run != hello.run && !namesake::is_replaced_by(&route.peer, hello) => {
                 Verdict::Refuse {
-                    why: namesake::refusal(&link.peer, link.answered_at, hello, now),
-                    probe: Some(link.number),
+                    why: namesake::refusal(&route.peer, route.answered_at, hello, now),
+                    probe: Some(route.number),
                 }
             }
             _ => Verdict::Wait,
         }
     }
 
-    /// Judges a peer that has sent WELCOME: it agrees to the link or, if it has the lower id, has decided that this connection is the
-    /// link. If the verdict is `Accept`, the connection is link `number`.
-    pub(crate) fn welcomed(&mut self, hello: &Hello, dialled: bool, number: u64, now: Instant) -> Verdict {
+    /// Judges a peer that has sent WELCOME: it agrees to the route or, if it has the lower id, has decided that this connection is the
+    /// route. If the verdict is `Accept`, the connection is route `number`.
+    pub(crate) fn judge_welcome(
+        &mut self,
+        hello: &Hello,
+        dialled: bool,
+        number: u64,
+        now: Instant,
+    ) -> Verdict {
         // The state may have changed since HELLO.
-        let verdict = self.greet(hello, dialled, now);
+        let verdict = self.judge_hello(hello, dialled, now);
         if verdict != Verdict::Wait {
             return verdict;
         }
-        let present = self.links.get(&hello.id);
-        let replaces = present.map(|link| link.number);
-        let is_theirs = present.is_some_and(|link| link.peer.run == hello.run);
+        let present = self.routes.get(&hello.id);
+        let replaces = present.map(|route| route.number);
+        let is_theirs = present.is_some_and(|route| route.peer.run == hello.run);
         if self.rules.own.decides_with(hello) && is_theirs {
-            let why = Why::Linked;
+            let why = RefusalReason::Linked;
             return Verdict::Refuse { why, probe: replaces };
         }
-        self.link(hello, number);
-        Verdict::Accept { replaces }
-    }
-
-    fn link(&mut self, hello: &Hello, number: u64) {
         if self.rules.own.cluster.is_empty() {
             self.rules.own.cluster.clone_from(&hello.cluster);
         }
-        let linked = Linked {
+        let route = RouteState {
             number,
             peer: hello.clone(),
-            answered_at: None,
-            is_synced: false,
-            is_told: false,
-            since: None,
+            ..RouteState::default()
         };
-        self.links.insert(hello.id.clone(), linked);
+        self.routes.insert(hello.id.clone(), route);
+        Verdict::Accept { replaces }
     }
 
-    /// Records that a link is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
-    pub(crate) fn link_stands(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
-        if let Some(link) = self.links.get_mut(&hello.id) {
-            link.since = Some(now);
+    /// Records that a route is established. `dialled` is the address that was dialled, or `None` if the peer dialled.
+    pub(crate) fn route_established(&mut self, hello: &Hello, dialled: Option<&str>, now: Instant) {
+        if let Some(route) = self.routes.get_mut(&hello.id) {
+            route.since = Some(now);
         }
         for at in dialled.into_iter().chain([&*hello.mesh]) {
             if let Some(address) = self.address(at, now) {
                 address.id = Some(hello.id.clone());
-                address.unheard = 0;
+                address.connects_refused = 0;
                 address.answered = true;
-                address.has_no_word();
+                address.clear_refusal();
                 if dialled == Some(at) {
                     address.is_dialled = false;
                 }
@@ -355,153 +336,107 @@ impl Membership {
         }
     }
 
-    /// Returns the numbers of the links whose peers sent another cluster name, or none, in HELLO.
+    /// Returns the numbers of the routes whose peers sent another cluster name, or none, in HELLO.
     pub(crate) fn with_other_names(&self) -> Vec<u64> {
         let own = &self.rules.own.cluster;
-        let others = self.links.values().filter(|link| link.peer.cluster != *own);
-        others.map(|link| link.number).collect()
+        let others = self.routes.values().filter(|route| route.peer.cluster != *own);
+        others.map(|route| route.number).collect()
     }
 
-    fn numbered(&mut self, number: u64) -> Option<&mut Linked> {
-        self.links.values_mut().find(|link| link.number == number)
-    }
-
-    /// Records that the peer has sent its complete interest.
-    pub(crate) fn synced(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.is_synced = true;
+    pub(super) fn update(&mut self, number: u64, change: impl FnOnce(&mut RouteState)) {
+        if let Some(route) = self.routes.values_mut().find(|route| route.number == number) {
+            change(route);
         }
     }
 
-    /// Records that the peer accepts clients.
-    pub(crate) fn serves(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.peer.serving = true;
-        }
-    }
-
-    /// Records that the peer accepts no more clients.
-    pub(crate) fn drains(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.peer.draining = true;
-        }
-    }
-
-    /// Records that the peer has answered the PING that was sent because another node claimed its id.
-    pub(crate) fn lives(&mut self, number: u64, now: Instant) {
-        if let Some(link) = self.numbered(number) {
-            link.answered_at = Some(now);
-        }
-    }
-
-    /// Records that the peer was sent this node's complete interest.
-    pub(crate) fn told(&mut self, number: u64) {
-        if let Some(link) = self.numbered(number) {
-            link.is_told = true;
-        }
-    }
-
-    /// Removes a link that has ended. Its node is dialled again, unless it had sent GOODBYE (`leaves`) and is not configured. Returns
-    /// whether the link was known; a link that was replaced is not.
-    pub(crate) fn link_lost(&mut self, number: u64, leaves: bool, now: Instant) -> bool {
-        let is_it = |(_, link): &(&String, &Linked)| link.number == number;
-        let Some(id) = self.links.iter().find(is_it).map(|(id, _)| id.clone()) else {
+    /// Removes a route that has ended. Its node is dialled again, unless it had sent GOODBYE and is not configured. Returns
+    /// whether the route was known; a route that was replaced is not.
+    pub(crate) fn route_ended(&mut self, number: u64, sent_goodbye: bool, now: Instant) -> bool {
+        let mut routes = self.routes.values();
+        let route = routes.find(|route| route.number == number);
+        let id = route.map(|route| route.peer.id.clone());
+        let Some((id, route)) = id.and_then(|id| self.routes.remove_entry(&id)) else {
             return false;
         };
-        let since = self.links.remove(&id).and_then(|link| link.since);
-        if leaves {
+        if sent_goodbye {
             self.addresses
-                .retain(|_, address| address.id.as_ref() != Some(&id) || address.named.by_hand);
+                .retain(|_, address| address.id.as_ref() != Some(&id) || address.is_configured);
         }
-        // Only a link that lasted resets the backoff.
-        let was_good = since.is_some_and(|since| now.duration_since(since) >= GOOD_LINK);
-        let (dice, max) = (&mut self.dice, self.rules.redial_max);
+        // Only a route that lasted resets the backoff.
+        let lasted = |since| now.duration_since(since) >= LASTING_ROUTE;
+        let was_lasting = route.since.is_some_and(lasted);
         let addresses = self.addresses.values_mut();
         for address in addresses.filter(|address| address.id.as_ref() == Some(&id)) {
             address.seen_at = now;
-            address.named.by_node = false;
+            address.is_named_by_peer = false;
             address.answered = false;
-            if was_good {
+            if was_lasting {
                 address.failures = 0;
             }
-            address.dial_later(now, dice, max);
+            address.dial_later(now, &mut self.rng, self.rules.redial_max);
         }
         true
     }
 
-    /// Returns this node's HELLO.
     pub(crate) const fn own(&self) -> &Hello {
         &self.rules.own
     }
 
-    /// Records that this node accepts clients.
-    pub(crate) fn serve(&mut self) {
-        self.rules.own.serving = true;
+    pub(crate) const fn own_mut(&mut self) -> &mut Hello {
+        &mut self.rules.own
     }
 
-    /// Records that this node accepts no more clients.
-    pub(crate) fn drain(&mut self) {
-        self.rules.own.draining = true;
-    }
-
-    /// Records that this node leaves: it dials and accepts no more nodes. Links that are not established yet are dropped.
+    /// Records that this node leaves: it dials and accepts no more nodes. Routes that are not established yet are dropped.
     pub(crate) fn leave(&mut self) {
         self.leaving = true;
-        self.links.retain(|_, link| link.since.is_some());
+        self.routes.retain(|_, route| route.since.is_some());
     }
 
-    /// Returns whether this node leaves.
     pub(crate) const fn is_leaving(&self) -> bool {
         self.leaving
     }
 
-    /// Returns the address of a registered node whose link was refused, and the reason. `None` if there is any link.
-    pub(crate) fn refusal(&self) -> Option<(String, Why)> {
-        let registered = self
-            .addresses
-            .iter()
-            .filter(|(_, address)| address.named.in_registry);
-        let mut refused = registered.filter_map(|(at, address)| Some((at.clone(), address.refused?)));
-        refused.next().filter(|_| self.links.is_empty())
+    /// Returns the address of a registered node whose route was refused, and the reason. `None` if there is any route.
+    pub(crate) fn refusal(&self) -> Option<(String, String)> {
+        let mut addresses = self.addresses.iter().filter(|_| self.routes.is_empty());
+        addresses.find_map(|(at, address)| {
+            let text = address.refusal.as_ref().filter(|_| address.is_registered)?;
+            Some((at.clone(), text.clone()))
+        })
     }
 
-    /// Returns the linked nodes, which this node names to its peers.
-    pub(crate) fn known(&self) -> Vec<Peer> {
-        let peers = self.links.iter().map(|(id, link)| Peer {
-            id: id.clone(),
-            mesh: link.peer.mesh.clone(),
-        });
-        peers.collect()
+    /// Returns the linked nodes except the node `id`, which gets them in PEERS.
+    pub(crate) fn others_than(&self, id: &str) -> Vec<Peer> {
+        let others = self.routes.values().filter(|route| route.peer.id != id);
+        others.map(|route| Peer::of(&route.peer)).collect()
     }
 
-    /// Returns the number of links.
     pub(crate) fn len(&self) -> usize {
-        self.links.len()
+        self.routes.len()
     }
 
     /// Returns the addresses for which a starting node waits: linked nodes with which the exchange of interest is not complete, and
     /// nodes that may still become linked.
     pub(crate) fn awaited(&self) -> Vec<String> {
-        let awaited = self.addresses.iter().filter(|(_, address)| {
-            match address.id.as_ref().and_then(|id| self.links.get(id)) {
-                Some(link) => !link.is_settled(),
-                None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
-                None => {
-                    let believed = if address.named.in_registry {
-                        REFUSALS_BELIEVED
-                    } else {
-                        1
-                    };
-                    !address.answered && address.unheard < believed && !address.named.is_not()
-                }
+        let is_settled = |route: &RouteState| route.is_synced && route.is_snapshot_sent;
+        let is_awaited = |address: &Address| match address.id.as_ref().and_then(|id| self.routes.get(id)) {
+            Some(route) => !is_settled(route),
+            None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
+            None => {
+                let refusals_max = if address.is_registered {
+                    REFUSALS_BELIEVED
+                } else {
+                    1
+                };
+                !address.answered && address.connects_refused < refusals_max && address.is_named()
             }
-        });
-        let unsynced = self.links.values().filter(|link| !link.is_settled());
-        let mut all: Vec<String> = awaited.map(|(at, _)| at.clone()).collect();
-        all.extend(unsynced.map(|link| link.peer.mesh.clone()));
-        all.sort();
-        all.dedup();
-        all
+        };
+        let awaited = self.addresses.iter().filter(|(_, address)| is_awaited(address));
+        let unsettled = self.routes.values().filter(|route| !is_settled(route));
+        let awaited = awaited.map(|(at, _)| at);
+        let addresses = awaited.chain(unsettled.map(|route| &route.peer.mesh));
+        let addresses: BTreeSet<&String> = addresses.collect();
+        addresses.into_iter().cloned().collect()
     }
 }
 

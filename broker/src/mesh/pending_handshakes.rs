@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use tokio::task::AbortHandle;
 
-/// Maximum number of pending handshakes.
 const HANDSHAKES_MAX: usize = 256;
 
 /// Accepted connections whose handshake is pending, the oldest first.
@@ -25,7 +24,6 @@ impl PendingHandshakes {
         Some(oldest)
     }
 
-    /// Removes the connection from `peer`, because its handshake has ended.
     pub(super) fn remove(&mut self, peer: SocketAddr) {
         self.0.retain(|(pending, _)| *pending != peer);
     }

@@ -1,9 +1,8 @@
-//! Whole meshes in one process, on virtual time and under seeded schedules: connections that are slow, silent or cut, nodes that
-//! freeze and restart, partitions, nodes that start at once and dial each other at once. The keepers, the sessions of the routes, the
-//! routers and the flush are the product's own; only sockets, timers and tasks are replaced. When all is healed, every node's
-//! picture must be the truth.
+//! Simulation of whole meshes in one process, in virtual time and under seeded schedules of faults: connections that are slow, silent or
+//! cut, nodes that freeze and restart, partitions, nodes that start and dial each other at the same time. Only sockets, timers and tasks
+//! are replaced; all other code is that of the broker. After the last fault, each node must know the interest of all others.
 //!
-//! A failing seed is printed; `STANDIN_SEED=… cargo test -p standin-broker schedules` plays it again.
+//! A failing seed is printed; `STANDIN_SEED=… cargo test -p standin-broker schedules` repeats it.
 
 mod cost;
 mod node;
@@ -13,18 +12,19 @@ mod world;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use self::node::BRISK;
 use self::world::World;
 use crate::seeds;
 
+/// Interval of the PINGs on a silent route. The timeout is twice as long.
+const PING_INTERVAL_MS: u64 = 300;
 /// Schedules of few nodes, and of more.
 const SMALL: u64 = 1500;
 const LARGE: u64 = 12;
 
-/// One schedule: faults for a while, then none, then the truth. Returns how many flushes were done.
+/// Plays one schedule: a time with faults, a time without, then the checks. Returns the number of flushes.
 fn play(seed: u64, nodes: usize) -> u64 {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut world = World::new(nodes, seed, BRISK, &mut rng);
+    let mut world = World::new(nodes, seed, PING_INTERVAL_MS, &mut rng);
     for _ in 0..rng.random_range(20..120) {
         world.disturb(&mut rng);
         for _ in 0..rng.random_range(1..15) {
@@ -32,14 +32,14 @@ fn play(seed: u64, nodes: usize) -> u64 {
         }
     }
     world.heal();
-    // Connections that nothing passes any more are noticed by their silence.
+    // Silent connections are found by PING.
     (0..150).for_each(|_| world.step(&mut rng));
     let whole = (0..2000).any(|_| {
         world.step(&mut rng);
         world.is_quiet() && world.is_whole()
     });
     assert!(whole, "the mesh does not become whole: {}", world.picture());
-    // What is under way arrives, and members of groups are told.
+    // Messages in flight arrive, and sizes of groups are announced.
     (0..60).for_each(|_| world.step(&mut rng));
     world.check_pictures();
     if seed.is_multiple_of(3) {

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use standin_daemon::linger;
-use standin_wire::client::Publish;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
@@ -26,23 +25,22 @@ use crate::cache::CachedRecipients;
 use crate::closing::Reason;
 use crate::flush::PeerFlush;
 use crate::outbox::Outbox;
-use crate::policy::Policy;
+use crate::route::Route;
 use crate::route::event::RouteEvent;
 use crate::route::frame::{self, Frame, Message};
 use crate::route::hello::Hello;
 use crate::route::incoming::Incoming;
-use crate::route::link::Link;
 use crate::router::Router;
 use crate::shared::Shared;
 use crate::shell::{self, Session, Shell};
 use crate::subscriptions::Cursor;
 
 /// Number of pending bytes above which no further piece of the complete interest is sent.
-const TELLING_BYTES_MAX: usize = 1024 * 1024;
-/// Number of the peer's subscriptions that are removed per step after the end of the link.
-const ENDED_A_TURN: usize = 4096;
+const SNAPSHOT_PENDING_BYTES_MAX: usize = 1024 * 1024;
+/// Number of the peer's subscriptions that are removed per step after the end of the route.
+const REMOVED_PER_TURN: usize = 4096;
 /// Maximum number of pieces of the complete interest that are sent in one turn.
-const PIECES_A_TURN: usize = 16;
+const PIECES_PER_TURN: usize = 16;
 
 /// Delay before an event is sent again to a keeper whose queue is full. Until then, nothing is read from the peer.
 const KEEPER_RETRY: Duration = Duration::from_millis(10);
@@ -50,17 +48,8 @@ const KEEPER_RETRY: Duration = Duration::from_millis(10);
 /// Sender of events to the keeper. Each event has the number of its route.
 pub(crate) type Events = Sender<(u64, RouteEvent)>;
 
-/// Times of a route.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
-    /// Silence of the peer after which a PING is sent.
-    pub(crate) ping_interval: Duration,
-    /// Time after the PING, without any bytes from the peer, after which the route ends.
-    pub(crate) ping_timeout: Duration,
-}
-
 /// Parameters of a route's session, besides its socket.
-pub(crate) struct Beginning {
+pub(crate) struct RouteParameters {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
     pub(crate) peer: Hello,
@@ -68,15 +57,16 @@ pub(crate) struct Beginning {
     pub(crate) dialled: bool,
     /// Frames that are sent first.
     pub(crate) greeting: Vec<u8>,
-    pub(crate) pace: Pace,
     pub(crate) events: Events,
 }
 
-/// The session of one route.
 pub(crate) struct RouteSession {
     shared: Arc<Shared>,
-    pub(crate) link: Arc<Link>,
-    pace: Pace,
+    pub(crate) route: Arc<Route>,
+    /// Silence of the peer after which a PING is sent.
+    ping_interval: Duration,
+    /// Time after the PING, without any bytes from the peer, after which the route ends.
+    ping_timeout: Duration,
     incoming: Incoming,
     flush: PeerFlush,
     /// Subject of the last message, and its recipients.
@@ -84,98 +74,96 @@ pub(crate) struct RouteSession {
     messages_in: u64,
     bytes_in: u64,
     /// Progress of sending the complete interest; `None` once it is sent.
-    telling: Option<Cursor>,
+    snapshot: Option<Cursor>,
     events: Events,
     /// Events for which the keeper's queue had no room.
     unsent: Vec<RouteEvent>,
-    leaves: bool,
+    sent_goodbye: bool,
     /// Reason for the end of the route, and the number of unsent bytes.
     lost: Option<(Reason, usize)>,
-    heard: Instant,
+    last_received: Instant,
     pinged: Option<Instant>,
     took_pong: bool,
     /// The PING was sent because another node claims the peer's id.
     claimed: bool,
 }
 
-/// Serves one route until its end. `came` are the bytes that were read with the handshake.
-pub(crate) async fn run(
-    beginning: Beginning,
-    came: Vec<u8>,
-    pending_bytes_max: usize,
-    socket: io::Result<TcpStream>,
-) {
+/// Serves one route until its end. `received` are the bytes that were read with the handshake.
+pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: io::Result<TcpStream>) {
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
-            error!(link = beginning.number, "the link broke at once: {error}");
+            error!(link = parameters.number, "the link broke at once: {error}");
             let lost = RouteEvent::Lost {
-                peer: beginning.peer.id,
+                peer: parameters.peer.id,
                 reason: Reason::ReadError,
-                leaves: false,
+                sent_goodbye: false,
                 unsent_bytes: 0,
                 undelivered: 0,
             };
             // If the keeper has ended, the event is not needed.
-            let _ = beginning.events.send((beginning.number, lost)).await;
+            let _ = parameters.events.send((parameters.number, lost)).await;
             return;
         }
     };
-    let shared = Arc::clone(&beginning.shared);
-    let (news, policy) = (shared.news(), shared.policy.load_full());
-    // Clients are numbered upwards from 1, and links downwards from the maximum, so that their ids differ.
-    let id = u64::MAX - beginning.number;
-    let outbox = Outbox::of_link(id, Arc::clone(&socket), shared.workers, pending_bytes_max);
-    let session = RouteSession::new(beginning, outbox, Instant::now());
-    let outbox = Arc::clone(&session.link.outbox);
-    let mut shell = Shell::new(session, (outbox, socket), shared, (news, policy), &came);
+    let shared = Arc::clone(&parameters.shared);
+    let (revision, policy) = (shared.revision(), shared.policy.load_full());
+    // Clients are numbered upwards from 1, and routes downwards from the maximum, so that their ids differ.
+    let id = u64::MAX - parameters.number;
+    let pending_bytes_max = shared.settings.load().cluster.max_pending;
+    let outbox = Outbox::new(id, Some(Arc::clone(&socket)), shared.workers);
+    let outbox = outbox.with_pending_bytes_max(pending_bytes_max);
+    let session = RouteSession::new(parameters, outbox, Instant::now());
+    let outbox = Arc::clone(&session.route.outbox);
+    let mut shell = Shell::new(session, (outbox, socket), shared, (revision, policy), &received);
     let reason = shell.run().await;
     end(shell, reason).await;
 }
 
 impl RouteSession {
-    pub(crate) fn new(beginning: Beginning, outbox: Outbox, now: Instant) -> Self {
-        let Beginning {
+    pub(crate) fn new(parameters: RouteParameters, outbox: Outbox, now: Instant) -> Self {
+        let RouteParameters {
             shared,
             number,
             peer,
             address,
             dialled,
             greeting,
-            pace,
             events,
-        } = beginning;
+        } = parameters;
         outbox.append(&greeting);
         outbox.set_wants_room(true);
-        let link = Arc::new(Link::new(number, Arc::new(outbox), peer, address, dialled));
-        // From here on, messages and changes of interest are sent over the link.
-        shared.interest.add_link(&link);
+        let route = Arc::new(Route::new(number, Arc::new(outbox), peer, address, dialled));
+        // From here on, messages and changes of interest are sent over the route.
+        shared.interest.add_route(&route);
+        let cluster = &shared.settings.load().cluster;
         let mut session = Self {
             flush: PeerFlush::new(&shared.interest),
-            incoming: Incoming::new(Arc::clone(&link)),
-            link,
-            pace,
+            incoming: Incoming::new(Arc::clone(&route)),
+            route,
+            ping_interval: cluster.ping_interval_ms.duration(),
+            ping_timeout: cluster.ping_timeout_ms.duration(),
             last: None,
             messages_in: 0,
             bytes_in: 0,
-            telling: Some(Cursor::default()),
+            snapshot: Some(Cursor::default()),
             events,
             unsent: Vec::new(),
-            leaves: false,
+            sent_goodbye: false,
             lost: None,
-            heard: now,
+            last_received: now,
             pinged: None,
             took_pong: false,
             claimed: false,
             shared,
         };
-        session.tell_keeper(RouteEvent::Stands);
+        session.tell_keeper(RouteEvent::Established);
         session
     }
 
     /// Returns whether few enough bytes are pending for the next piece of the complete interest.
     fn has_room(&self) -> bool {
-        self.link.outbox.pending_bytes() <= TELLING_BYTES_MAX
+        self.route.outbox.pending_bytes() <= SNAPSHOT_PENDING_BYTES_MAX
     }
 
     fn tell_keeper(&mut self, event: RouteEvent) {
@@ -184,7 +172,7 @@ impl RouteSession {
     }
 
     fn send_events(&mut self) {
-        let number = self.link.number;
+        let number = self.route.number;
         let mut unsent = std::mem::take(&mut self.unsent).into_iter();
         for event in unsent.by_ref() {
             // If the keeper has ended, the event is not needed.
@@ -198,7 +186,7 @@ impl RouteSession {
 
     /// Acks the peer's PINGs if that is allowed now. Returns whether no ack is owed.
     fn ack(&mut self, router: &mut Router) -> bool {
-        self.flush.ack(&self.link, &self.shared.flush, &mut router.stage)
+        self.flush.ack(&self.route, &self.shared.flush, &mut router.stage)
     }
 
     fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), Reason> {
@@ -207,17 +195,17 @@ impl RouteSession {
         match *frame {
             Frame::Message(message) => return self.message(&message, router),
             Frame::Ping(frame::PROBE) => {
-                frame::put_pong(&mut stage.of(&self.link.outbox).bytes, frame::PROBE)
+                frame::put_token(&mut stage.of(&self.route.outbox).bytes, frame::PONG, frame::PROBE)
             }
-            Frame::Ping(change) => self.flush.asked(change, &shared.flush, stage),
+            Frame::Ping(change) => self.flush.peer_pinged(change, &shared.flush, stage),
             Frame::Pong(frame::PROBE) => self.took_pong = true,
             Frame::Pong(change) => {
                 self.flush
-                    .acked(change, &self.link, &shared.flush, &shared.interest, stage);
+                    .acked(change, &self.route, &shared.flush, &shared.interest, stage);
             }
             _ => {
                 if let Some(event) = self.incoming.apply(frame, &shared.interest.remote)? {
-                    self.leaves |= event == RouteEvent::Goodbye;
+                    self.sent_goodbye |= event == RouteEvent::Goodbye;
                     self.tell_keeper(event);
                 }
             }
@@ -226,87 +214,90 @@ impl RouteSession {
     }
 
     fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), Reason> {
-        let interest = &self.shared.interest;
+        let (interest, published) = (&self.shared.interest, &message.published);
         let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
-        self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
-        let known = self
-            .last
-            .as_ref()
-            .filter(|(subject, found)| *subject == message.subject && found.holds(interest));
+        self.bytes_in += (published.payload.len() + published.headers.map_or(0, <[u8]>::len)) as u64;
+        let last = self.last.as_ref();
+        let known = last.filter(|(subject, found)| *subject == published.subject && found.holds(interest));
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
-                self.incoming.check(message.subject)?;
-                let found = router.link_cache.find(message.subject, interest);
+                self.incoming.check_subject(published.subject)?;
+                let found = router.route_cache.find(published.subject, interest);
                 let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
                 subject.clear();
-                subject.extend_from_slice(message.subject);
+                subject.extend_from_slice(published.subject);
                 *last = found.clone();
                 found
             }
         };
-        if let Some(reply) = message.reply {
-            self.incoming.check(reply)?;
+        if let Some(reply) = published.reply {
+            self.incoming.check_subject(reply)?;
         }
-        let published = Publish {
-            subject: message.subject,
-            reply: message.reply,
-            headers: message.headers,
-            payload: message.payload,
-        };
-        let taken = router.deliver_here(
-            &self.link.outbox,
-            acked,
-            message.queues,
-            &published,
-            &found.recipients,
-            interest,
-        );
-        if !taken {
-            self.link.undelivered.fetch_add(1, Relaxed);
+        let from = &self.route.outbox;
+        if !router.deliver_here(from, acked, message, &found.recipients, interest) {
+            self.route.undelivered.fetch_add(1, Relaxed);
         }
         Ok(())
     }
 
-    /// Removes the next [`ENDED_A_TURN`] subscriptions of the peer. Returns whether more are left.
+    /// Removes the next [`REMOVED_PER_TURN`] subscriptions of the peer. Returns whether more are left.
     pub(crate) fn end_some(&mut self) -> bool {
         self.last = None;
-        self.incoming.end_some(&self.shared.interest.remote, ENDED_A_TURN)
+        self.incoming
+            .end_some(&self.shared.interest.remote, REMOVED_PER_TURN)
     }
 
-    /// Removes the peer's interest, and then the link. In the other order, messages for the peer would be lost in between.
-    fn let_go(&mut self) {
+    /// Removes the peer's interest, and then the route. In the other order, messages for the peer would be lost in between.
+    fn detach(&mut self) {
         let interest = &self.shared.interest;
         self.incoming.end(&interest.remote);
-        interest.remove_link(&self.link);
-        self.shared.flush.wake(&interest.links);
+        interest.remove_route(&self.route);
+        self.shared.flush.wake(&interest.routes);
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl RouteSession {
+    /// Creates a session without a socket, whose keeper's queue has room for one event.
+    pub(crate) fn unconnected(
+        shared: &Arc<Shared>,
+    ) -> (Self, tokio::sync::mpsc::Receiver<(u64, RouteEvent)>) {
+        let (events, received) = tokio::sync::mpsc::channel(1);
+        let parameters = RouteParameters {
+            shared: Arc::clone(shared),
+            number: 1,
+            peer: Hello::default(),
+            address: shared.address,
+            dialled: true,
+            greeting: Vec::new(),
+            events,
+        };
+        let outbox = Outbox::new(u64::MAX - 1, None, shared.workers);
+        (Self::new(parameters, outbox, Instant::now()), received)
     }
 }
 
 impl Session for RouteSession {
-    fn renew(&mut self, _: &Arc<Policy>) -> Result<(), Reason> {
-        Ok(())
-    }
-
     /// Sends the next pieces of the complete interest.
     fn fill(&mut self) {
-        for _ in 0..PIECES_A_TURN {
+        for _ in 0..PIECES_PER_TURN {
             if !self.has_room() {
                 return;
             }
-            let Some(cursor) = &mut self.telling else { return };
-            if self.shared.interest.tell_piece(cursor, &self.link) {
-                self.telling = None;
-                self.link.outbox.set_wants_room(false);
-                self.tell_keeper(RouteEvent::Told);
+            let Some(cursor) = &mut self.snapshot else { return };
+            if self.shared.interest.announce_piece(cursor, &self.route) {
+                self.snapshot = None;
+                self.route.outbox.set_wants_room(false);
+                self.tell_keeper(RouteEvent::SnapshotSent);
             }
         }
     }
 
     /// Returns whether more of the complete interest can be sent now.
     fn has_more(&self) -> bool {
-        self.telling.is_some() && self.has_room()
+        self.snapshot.is_some() && self.has_room()
     }
 
     fn held_until(&mut self) -> Option<Instant> {
@@ -331,12 +322,9 @@ impl Session for RouteSession {
             self.frame(&frame, router)?;
         }
         self.ack(router);
-        let (messages, bytes) = (&mut self.messages_in, &mut self.bytes_in);
-        self.link
-            .stats
-            .messages_in
-            .fetch_add(std::mem::take(messages), Relaxed);
-        self.link.stats.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
+        let (stats, messages, bytes) = (&self.route.stats, &mut self.messages_in, &mut self.bytes_in);
+        stats.messages_in.fetch_add(std::mem::take(messages), Relaxed);
+        stats.bytes_in.fetch_add(std::mem::take(bytes), Relaxed);
         Ok(at)
     }
 
@@ -344,18 +332,18 @@ impl Session for RouteSession {
         self.flush.is_owed()
     }
 
-    fn end_turn(&mut self, came: usize, now: Instant) {
-        if came > 0 {
-            self.heard = now;
-            self.link.stats.heard(now);
-            self.link.raw_bytes_in.fetch_add(came as u64, Relaxed);
+    fn end_turn(&mut self, received: usize, now: Instant) {
+        if received > 0 {
+            self.last_received = now;
+            self.route.stats.heard(now);
+            self.route.raw_bytes_in.fetch_add(received as u64, Relaxed);
         }
         if std::mem::take(&mut self.took_pong)
             && let Some(pinged) = self.pinged.take()
         {
-            self.link.stats.set_rtt(now.saturating_duration_since(pinged));
+            self.route.stats.set_rtt(now.saturating_duration_since(pinged));
             if std::mem::take(&mut self.claimed) {
-                self.tell_keeper(RouteEvent::Lives);
+                self.tell_keeper(RouteEvent::ClaimAnswered);
             }
         }
     }
@@ -365,42 +353,40 @@ impl Session for RouteSession {
             return Some(Reason::Stale);
         }
         // If a PING is unanswered, a probe waits for the answer first: that answer does not prove that the peer is alive now.
-        if self.pinged.is_none() && (self.link.take_probe() || now >= self.heard + self.pace.ping_interval) {
+        if self.pinged.is_none()
+            && (self.route.take_probe() || now >= self.last_received + self.ping_interval)
+        {
             self.pinged = Some(now);
-            self.claimed = self.link.take_claim();
-            let mut ping = Vec::new();
-            frame::put_ping(&mut ping, frame::PROBE);
-            self.link.say(&ping);
+            self.claimed = self.route.take_claim();
+            self.route.send(&frame::token(frame::PING, frame::PROBE));
         }
         None
     }
 
     fn due(&self, _: Instant) -> Instant {
         match self.pinged {
-            Some(pinged) => pinged.max(self.heard) + self.pace.ping_timeout,
-            None => self.heard + self.pace.ping_interval,
+            Some(pinged) => pinged.max(self.last_received) + self.ping_timeout,
+            None => self.last_received + self.ping_interval,
         }
     }
 }
 
 /// Ends a route: sends the pending bytes and closes the connection, or resets it if the route is broken or stale.
 async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
-    let outbox = Arc::clone(&shell.session.link.outbox);
+    let outbox = Arc::clone(&shell.session.route.outbox);
     let shared = Arc::clone(&shell.session.shared);
     outbox.close(reason);
-    shared.flush.wake(&shared.interest.links);
+    shared.flush.wake(&shared.interest.routes);
     while shell.session.end_some() {
         tokio::task::yield_now().await;
     }
-    shell.session.let_go();
+    shell.session.detach();
     let is_given_up = reason.is_broken() || reason == Reason::Stale;
     if !is_given_up {
         // The pending bytes may contain the last messages of clients that have disconnected.
         shell::write_rest(&outbox, linger::LINGER).await;
     }
-    let Shell {
-        mut session, socket, ..
-    } = shell;
+    let (mut session, socket) = (shell.session, shell.socket);
     session.lost = Some((reason, outbox.unsent_bytes()));
     drop(session);
     if is_given_up {
@@ -413,30 +399,30 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
 }
 
 impl Drop for RouteSession {
-    /// Removes the route's interest and link, at any end of the session, including a panic.
+    /// Removes the peer's interest and the route, at any end of the session, including a panic.
     fn drop(&mut self) {
         let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
-            self.let_go();
-            (Reason::Bug, self.link.outbox.unsent_bytes())
+            self.detach();
+            (Reason::Panicked, self.route.outbox.unsent_bytes())
         });
-        self.link.outbox.gone();
-        self.shared.interest.links.ended(reason, unsent_bytes);
+        self.route.outbox.release();
+        self.shared.interest.routes.ended(reason, unsent_bytes);
         self.tell_keeper(RouteEvent::Lost {
-            peer: self.link.peer.id.clone(),
+            peer: self.route.peer.id.clone(),
             reason,
-            leaves: self.leaves,
+            sent_goodbye: self.sent_goodbye,
             unsent_bytes,
-            undelivered: self.link.undelivered.load(Relaxed),
+            undelivered: self.route.undelivered.load(Relaxed),
         });
         let unsent = std::mem::take(&mut self.unsent);
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
         if unsent.is_empty() {
             return;
         }
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
         // The keeper's queue is full, but it must get the event that the route has ended.
-        let (events, number) = (self.events.clone(), self.link.number);
+        let (events, number) = (self.events.clone(), self.route.number);
         runtime.spawn(async move {
             for event in unsent {
                 if events.send((number, event)).await.is_err() {
@@ -449,7 +435,8 @@ impl Drop for RouteSession {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc::{Receiver, channel};
+    use standin_wire::client::Publish;
+    use tokio::sync::mpsc::Receiver;
 
     use super::*;
     use crate::settings::Settings;
@@ -460,23 +447,8 @@ mod tests {
         let settings = Settings::from_toml("[process]\nworkers = 2\n").unwrap();
         let address = ([127, 0, 0, 1], 6222).into();
         let shared = Arc::new(Shared::new(settings, address));
-        let (events, happened) = channel(1);
-        let interval = Duration::from_secs(60);
-        let beginning = Beginning {
-            shared: Arc::clone(&shared),
-            number: 1,
-            peer: Hello::default(),
-            address,
-            dialled: true,
-            greeting: Vec::new(),
-            pace: Pace {
-                ping_interval: interval,
-                ping_timeout: interval,
-            },
-            events,
-        };
-        let session = RouteSession::new(beginning, Outbox::new(1, None, 2), Instant::now());
-        (shared, session, happened)
+        let (session, events) = RouteSession::unconnected(&shared);
+        (shared, session, events)
     }
 
     #[test]
@@ -485,12 +457,10 @@ mod tests {
         let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
         shared.flush.add_stage(&router.stage);
         shared.flush.add_stage(&other);
-        let outbox = Arc::clone(&session.link.outbox);
-        let mut words = Vec::new();
-        frame::put_ping(&mut words, 3);
-        frame::put_ping(&mut words, 4);
-        let pings = words.len();
-        frame::put_interest(&mut words, b"a", None, 1);
+        let outbox = Arc::clone(&session.route.outbox);
+        let mut frames = [3, 4].map(|change| frame::token(frame::PING, change)).concat();
+        let pings = frames.len();
+        frame::put_interest(&mut frames, b"a", None, 1);
         let mut take = |bytes: &[u8], router: &mut Router| {
             router.begin_turn();
             let taken = session.take(bytes, router);
@@ -502,32 +472,36 @@ mod tests {
         for outbox in &sent {
             other.of(outbox).bytes.push(b'x');
         }
-        let mut pong = Vec::new();
-        frame::put_pong(&mut pong, 4);
+        let pong = frame::token(frame::PONG, 4);
         other.flush_to(&sent[0]);
-        assert_eq!(take(&words, &mut router), (pings, Vec::new(), true));
-        assert_eq!(take(&words[pings..], &mut router), (0, Vec::new(), true));
+        assert_eq!(take(&frames, &mut router), (pings, Vec::new(), true));
+        assert_eq!(take(&frames[pings..], &mut router), (0, Vec::new(), true));
         other.flush();
-        let rest = words.len() - pings;
-        assert_eq!(take(&words[pings..], &mut router), (rest, pong, false));
+        let rest = frames.len() - pings;
+        assert_eq!(take(&frames[pings..], &mut router), (rest, pong, false));
         // The ack does not wait for a batch that begins after the PING.
-        let mut pong = Vec::new();
-        frame::put_pong(&mut pong, 3);
-        assert_eq!(take(&words[..pings / 2], &mut router), (pings / 2, pong, false));
+        let pong = frame::token(frame::PONG, 3);
+        assert_eq!(take(&frames[..pings / 2], &mut router), (pings / 2, pong, false));
     }
 
     #[test]
     fn messages_that_nobody_wants_any_more_are_counted() {
         let (shared, mut session, _happened) = session();
         let (interest, mut router) = (&shared.interest, Router::new(0, 10));
-        let link = Arc::clone(&session.link);
+        let route = Arc::clone(&session.route);
         let mut message = Vec::new();
-        frame::put_message_head(&mut message, b"\x01q", b"a", None, None, 2);
-        message.extend_from_slice(b"hi");
+        let published = Publish {
+            subject: b"a",
+            reply: None,
+            headers: None,
+            payload: b"hi",
+        };
+        frame::put_message_head(&mut message, b"\x01q", &published);
+        message.extend_from_slice(published.payload);
         let mut undelivered_after = |router: &mut Router| {
             router.begin_turn();
             assert_eq!(session.take(&message, router), Ok(message.len()));
-            link.undelivered.load(Relaxed)
+            route.undelivered.load(Relaxed)
         };
         assert_eq!(undelivered_after(&mut router), 1);
         let client = Arc::new(Outbox::unconnected(2));
@@ -545,21 +519,21 @@ mod tests {
         assert_eq!(undelivered_after(&mut router), 1, "a member gets the message");
         interest.local.remove(&member);
         assert_eq!(undelivered_after(&mut router), 2);
-        assert_eq!(link.stats.messages_in.load(Relaxed), 4);
+        assert_eq!(route.stats.messages_in.load(Relaxed), 4);
     }
 
     #[test]
     fn a_keeper_without_room_holds_the_route_back_and_gets_all_events_in_their_order() {
-        let (_shared, mut session, mut happened) = session();
+        let (_shared, mut session, mut received) = session();
         let mut router = Router::new(0, 10);
-        let words = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();
-        assert_eq!(session.take(&words, &mut router), Ok(words.len()));
+        let frames = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();
+        assert_eq!(session.take(&frames, &mut router), Ok(frames.len()));
         let mut events = Vec::new();
         while session.held_until().is_some() {
-            events.push(happened.try_recv().expect("an event").1);
+            events.push(received.try_recv().expect("an event").1);
         }
-        events.push(happened.try_recv().expect("an event").1);
-        let all = [RouteEvent::Stands, RouteEvent::Synced, RouteEvent::Draining];
+        events.push(received.try_recv().expect("an event").1);
+        let all = [RouteEvent::Established, RouteEvent::Synced, RouteEvent::Draining];
         assert_eq!(events, all);
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::connz::{Subs, SubsList};
 use super::query::{BadRequest, Query};
 use super::{Pages, ROWS_MAX, duration, json, time};
-use crate::route::link::Link;
+use crate::route::Route;
 use crate::subscription::Subscription;
 
 /// The page. Names and meanings of the fields are those of `nats-server`.
@@ -58,18 +58,21 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     let subs = Subs::parse(&query)?;
     let shared = &pages.shared;
     let settings = shared.settings.load();
-    let links = shared.interest.links.load_full();
+    let routes = shared.interest.routes.load_full();
     let wanted = match subs {
         Subs::No => Vec::new(),
         _ => shared.interest.remote.page(0, ROWS_MAX),
     };
-    let routes = settings.routes();
-    let named: Vec<String> = routes.iter().map(|route| route.endpoint.to_string()).collect();
-    let routes: Vec<Row> = links
+    let configured = settings.routes();
+    let named: Vec<String> = configured
         .iter()
-        .map(|link| Row {
-            is_configured: named.contains(&link.peer.mesh),
-            ..row(link, &wanted, subs)
+        .map(|route| route.endpoint.to_string())
+        .collect();
+    let routes: Vec<Row> = routes
+        .iter()
+        .map(|route| Row {
+            is_configured: named.contains(&route.peer.mesh),
+            ..row(route, &wanted, subs)
         })
         .collect();
     Ok(json(&Routez {
@@ -81,30 +84,32 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     }))
 }
 
-fn row(link: &Link, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
-    let of_link = wanted.iter().filter(|one| Arc::ptr_eq(&one.client, &link.outbox));
+fn row(route: &Route, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
+    let of_route = wanted
+        .iter()
+        .filter(|one| Arc::ptr_eq(&one.client, &route.outbox));
     Row {
-        rid: link.number,
-        remote_id: link.peer.run.clone(),
-        remote_name: link.peer.id.clone(),
-        did_solicit: link.dialled,
+        rid: route.number,
+        remote_id: route.peer.run.clone(),
+        remote_name: route.peer.id.clone(),
+        did_solicit: route.dialled,
         is_configured: false,
-        ip: link.address.ip().to_string(),
-        port: link.address.port(),
-        start: time(link.stats.started_at),
-        last_activity: time(SystemTime::now() - link.stats.idle()),
-        rtt: format!("{:?}", link.stats.rtt().unwrap_or_default()),
-        uptime: duration(link.stats.started.elapsed()),
-        idle: duration(link.stats.idle()),
-        pending_size: link.outbox.pending_bytes(),
-        in_msgs: link.stats.messages_in.load(Relaxed),
-        out_msgs: link.outbox.messages_out.load(Relaxed),
-        in_bytes: link.stats.bytes_in.load(Relaxed),
-        out_bytes: link.outbox.bytes_out.load(Relaxed),
-        subscriptions: link.interest.load(Relaxed),
+        ip: route.address.ip().to_string(),
+        port: route.address.port(),
+        start: time(route.stats.started_at),
+        last_activity: time(SystemTime::now() - route.stats.idle()),
+        rtt: format!("{:?}", route.stats.rtt().unwrap_or_default()),
+        uptime: duration(route.stats.started.elapsed()),
+        idle: duration(route.stats.idle()),
+        pending_size: route.outbox.pending_bytes(),
+        in_msgs: route.stats.messages_in.load(Relaxed),
+        out_msgs: route.outbox.messages_out.load(Relaxed),
+        in_bytes: route.stats.bytes_in.load(Relaxed),
+        out_bytes: route.outbox.bytes_out.load(Relaxed),
+        subscriptions: route.interest.load(Relaxed),
         compression: "off",
-        list: subs.list(link.number, of_link),
-        raw_in_bytes: link.raw_bytes_in.load(Relaxed),
-        draining: link.draining.load(Relaxed),
+        list: subs.list(route.number, of_route),
+        raw_in_bytes: route.raw_bytes_in.load(Relaxed),
+        draining: route.draining.load(Relaxed),
     }
 }

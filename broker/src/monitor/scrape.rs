@@ -16,7 +16,7 @@ use crate::shared::Shared;
 pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
     let metrics = Metrics(&pages.names);
     metrics.set_clients(&pages.shared);
-    metrics.set_links(&pages.shared);
+    metrics.set_routes(&pages.shared);
     metrics.set_process(&pages.shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], pages.names.handle().render())
@@ -92,17 +92,17 @@ impl Metrics<'_> {
         self.counter("standin_broker_flushes_given_up_total", help, given_up);
     }
 
-    fn set_links(&self, shared: &Shared) {
-        let links = &shared.interest.links;
+    fn set_routes(&self, shared: &Shared) {
+        let routes = &shared.interest.routes;
         let help = "Routes to other nodes now.";
-        self.gauge("standin_broker_links", help, links.load().len() as f64);
+        self.gauge("standin_broker_links", help, routes.load().len() as f64);
         let help = "Subjects and queue groups in which other nodes have interest now.";
         let interest = shared.interest.remote.len() as f64;
         self.gauge("standin_broker_remote_subscriptions", help, interest);
 
-        let totals = links.totals();
+        let totals = routes.totals();
         let help = "Routes to other nodes since start.";
-        self.counter("standin_broker_links_total", help, totals.links);
+        self.counter("standin_broker_links_total", help, totals.routes);
         let help = "Closed routes to other nodes, by reason.";
         self.ended("standin_broker_links_ended_total", help, totals.ended);
         let help = "Bytes that were pending for other nodes when their routes closed.";

@@ -69,7 +69,7 @@ pub(super) async fn accounts(State(pages): State<Pages>, query: Query) -> Result
 pub(super) async fn account_stats(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let clients = shared.clients.totals();
-    let links = shared.interest.links.totals();
+    let routes = shared.interest.routes.totals();
     let counts = |messages: u64, bytes: u64, over_routes: (u64, u64)| {
         let none = json!({ "msgs": 0, "bytes": 0 });
         json!({
@@ -90,14 +90,14 @@ pub(super) async fn account_stats(State(pages): State<Pages>) -> Response {
         "total_conns": shared.clients.len(),
         "num_subscriptions": shared.interest.local.len() + shared.interest.remote.len(),
         "sent": counts(
-            clients.messages_out + links.messages_out,
-            clients.bytes_out + links.bytes_out,
-            (links.messages_out, links.bytes_out),
+            clients.messages_out + routes.messages_out,
+            clients.bytes_out + routes.bytes_out,
+            (routes.messages_out, routes.bytes_out),
         ),
         "received": counts(
-            clients.messages_in + links.messages_in,
-            clients.bytes_in + links.bytes_in,
-            (links.messages_in, links.bytes_in),
+            clients.messages_in + routes.messages_in,
+            clients.bytes_in + routes.bytes_in,
+            (routes.messages_in, routes.bytes_in),
         ),
         "slow_consumers": slow,
     });

@@ -13,7 +13,7 @@ use super::{Pages, duration, json, time, usage};
 use crate::VERSION;
 use crate::clients::Totals;
 use crate::closing::Reason;
-use crate::route::links::LinkTotals;
+use crate::route::routes::RouteTotals;
 use crate::shared::{BUILT_WITH, GIT_COMMIT};
 
 /// The empty object of an unsupported feature.
@@ -49,9 +49,9 @@ struct ByKind {
 
 impl ByKind {
     /// Counts the connections that were closed for one of these reasons.
-    fn of(reasons: &[Reason], clients: &Totals, links: &LinkTotals) -> Self {
+    fn of(reasons: &[Reason], clients: &Totals, routes: &RouteTotals) -> Self {
         let count = |ended: &[u64]| reasons.iter().map(|reason| ended[reason.kind()]).sum();
-        let (clients, routes) = (count(&clients.ended), count(&links.ended));
+        let (clients, routes) = (count(&clients.ended), count(&routes.ended));
         Self {
             clients,
             routes,
@@ -143,8 +143,8 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let shared = &pages.shared;
     let (settings, policy) = (shared.settings.load(), shared.policy.load());
     let totals = shared.clients.totals();
-    let links = shared.interest.links.load();
-    let linked = shared.interest.links.totals();
+    let routes = shared.interest.routes.load();
+    let route_totals = shared.interest.routes.totals();
     let handshake_secs = settings.cluster.connect_timeout_ms.duration().as_secs_f64();
     let cluster_name = shared.cluster_name();
     let cluster = match shared.mesh_address() {
@@ -154,13 +154,13 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
             addr: address.ip().to_string(),
             cluster_port: address.port(),
             auth_timeout: handshake_secs,
-            urls: links.iter().map(|link| link.peer.mesh.clone()).collect(),
+            urls: routes.iter().map(|route| route.peer.mesh.clone()).collect(),
             tls_timeout: handshake_secs,
         },
     };
     let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
-    let slow = ByKind::of(&slow, &totals, &linked);
-    let stale = ByKind::of(&[Reason::Stale], &totals, &linked);
+    let slow = ByKind::of(&slow, &totals, &route_totals);
+    let stale = ByKind::of(&[Reason::Stale], &totals, &route_totals);
     let requests = pages.requests.lock();
     let requests = requests.unwrap_or_else(PoisonError::into_inner).clone();
     json(&Varz {
@@ -203,15 +203,15 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         cpu: pages.usage.cpu_percent(),
         connections: shared.clients.len(),
         total_connections: totals.clients,
-        routes: links.len(),
-        remotes: links.len(),
+        routes: routes.len(),
+        remotes: routes.len(),
         leafnodes: 0,
-        in_msgs: totals.messages_in + linked.messages_in,
-        in_bytes: totals.bytes_in + linked.bytes_in,
+        in_msgs: totals.messages_in + route_totals.messages_in,
+        in_bytes: totals.bytes_in + route_totals.bytes_in,
         in_client_msgs: totals.messages_in,
         in_client_bytes: totals.bytes_in,
-        out_msgs: totals.messages_out + linked.messages_out,
-        out_bytes: totals.bytes_out + linked.bytes_out,
+        out_msgs: totals.messages_out + route_totals.messages_out,
+        out_bytes: totals.bytes_out + route_totals.bytes_out,
         out_client_msgs: totals.messages_out,
         out_client_bytes: totals.bytes_out,
         slow_consumers: slow.clients + slow.routes,

@@ -22,7 +22,6 @@ const PART_BYTES_MAX: usize = 64 * 1024;
 #[cfg(test)]
 pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 
-/// The pending bytes of one client.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// `None` once the client is gone.
@@ -38,7 +37,6 @@ pub(super) struct Queue {
     pub(super) is_blocked: bool,
     /// Bytes of the first part that are already written.
     pub(super) written: usize,
-    /// Number of pending bytes.
     pub(super) bytes: usize,
     /// Time since which the socket has taken no bytes.
     pub(super) blocked_since: Instant,
@@ -50,21 +48,20 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 pub(super) enum Part {
-    Own(Vec<u8>),
-    Shared(Bytes),
+    Buffer(Vec<u8>),
+    Payload(Bytes),
 }
 
 impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Buffer(bytes) => bytes,
+            Self::Payload(bytes) => bytes,
         }
     }
 }
 
 impl Queue {
-    /// Creates the queue of the client with this socket.
     pub(super) fn new(socket: Option<Arc<TcpStream>>) -> Self {
         Self {
             socket,
@@ -95,11 +92,8 @@ impl Queue {
         let Some(wire) = self.wire.as_ref().filter(|_| !self.parts.is_empty()) else {
             return;
         };
-        let bytes: Vec<u8> = self
-            .parts
-            .drain(..)
-            .flat_map(|part| part.bytes().to_vec())
-            .collect();
+        let parts = self.parts.drain(..);
+        let bytes = parts.flat_map(|part| part.bytes().to_vec()).collect();
         wire.lock().unwrap().push((id, bytes));
         self.bytes = 0;
     }
@@ -114,20 +108,23 @@ impl Queue {
         }
         self.bytes += bytes.len();
         self.is_fresh = true;
+        self.push(bytes);
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
         match self.parts.back_mut() {
-            Some(Part::Own(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
-            _ => self.parts.push_back(Part::Own(bytes.to_vec())),
+            Some(Part::Buffer(last)) if last.len() < PART_BYTES_MAX => last.extend_from_slice(bytes),
+            _ => self.parts.push_back(Part::Buffer(bytes.to_vec())),
         }
     }
 
     /// Adds staged bytes after the pending ones.
     pub(super) fn keep(&mut self, staged: &Staged) {
         self.bytes += staged.len();
-        staged.parts(|part, shared| match (shared, self.parts.back_mut()) {
+        staged.parts(|part, shared| match shared {
             _ if part.is_empty() => {}
-            (Some(shared), _) => self.parts.push_back(Part::Shared(shared.clone())),
-            (None, Some(Part::Own(last))) if last.len() < PART_BYTES_MAX => last.extend_from_slice(part),
-            (None, _) => self.parts.push_back(Part::Own(part.to_vec())),
+            Some(shared) => self.parts.push_back(Part::Payload(shared.clone())),
+            None => self.push(part),
         });
     }
 
@@ -136,16 +133,12 @@ impl Queue {
         let Some(written) = self.wrote(result) else { return };
         self.is_blocked = written < staged.len();
         self.bytes += staged.len() - written;
-        let (mut skip, mut rest) = (written, VecDeque::new());
-        staged.parts(|part, shared| {
-            let skipped = skip.min(part.len());
-            skip -= skipped;
-            if skipped < part.len() {
-                rest.push_back(match shared {
-                    Some(shared) => Part::Shared(shared.slice(skipped..)),
-                    None => Part::Own(part[skipped..].to_vec()),
-                });
-            }
+        let mut rest = VecDeque::new();
+        staged.parts_after(written, |part, shared, skipped| {
+            rest.push_back(match shared {
+                Some(shared) => Part::Payload(shared.slice(skipped..)),
+                None => Part::Buffer(part.to_vec()),
+            });
         });
         self.put_before(rest);
     }
@@ -219,12 +212,9 @@ pub(super) fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<us
         let result = if staged.has_shared() {
             let mut slices = [IoSlice::new(&[]); PARTS_MAX];
             let mut count = 0;
-            let mut skip = written;
-            staged.parts(|part, _| {
-                let skipped = skip.min(part.len());
-                skip -= skipped;
-                if skipped < part.len() && count < PARTS_MAX {
-                    slices[count] = IoSlice::new(&part[skipped..]);
+            staged.parts_after(written, |part, _, _| {
+                if count < PARTS_MAX {
+                    slices[count] = IoSlice::new(part);
                     count += 1;
                 }
             });

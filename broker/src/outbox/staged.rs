@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 
-/// Bytes for one client.
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     /// All bytes except the shared payloads.
@@ -10,14 +9,11 @@ pub(crate) struct Staged {
     /// Payloads shared with other clients, each with its position: the length of `bytes` before it.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
-    /// Number of messages.
     pub(crate) messages: u64,
-    /// Bytes of their payloads and headers.
     pub(crate) payload_bytes: u64,
 }
 
 impl Staged {
-    /// Returns the number of all bytes, including shared payloads.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() + self.shared_bytes
     }
@@ -41,6 +37,21 @@ impl Staged {
             at = *before;
         }
         each(&self.bytes[at..], None);
+    }
+
+    /// Like [`parts`](Self::parts), without the first `skip` bytes. `each` also gets the number of bytes that are left out of its part.
+    pub(crate) fn parts_after<'a>(
+        &'a self,
+        mut skip: usize,
+        mut each: impl FnMut(&'a [u8], Option<&'a Bytes>, usize),
+    ) {
+        self.parts(|part, shared| {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            if skipped < part.len() {
+                each(&part[skipped..], shared, skipped);
+            }
+        });
     }
 
     pub(crate) fn clear(&mut self) {

@@ -1,71 +1,28 @@
 //! Announces the interest of local clients to the other nodes: the complete interest when a route is established, and each change after
 //! that.
 //!
-//! The table of subscriptions keeps the changes in order until they are announced. One thread at a time takes them, encodes them once
-//! and appends them to each route. So every route gets all changes in order. When [`Announcer::announce`] returns, all changes made
-//! before the call are on every route, even if another thread has taken them.
+//! The table of subscriptions keeps the changes in order until they are announced. One thread at a time, under a lock, takes them,
+//! encodes them once and appends them to each route. So every route gets all changes in order. When [`Announcer::announce`] returns, all
+//! changes made before the call are on every route, even if another thread has taken them.
 //!
 //! A new route gets the complete interest in pieces. Each piece is appended before the changes that were made after it was read, so a
 //! piece never undoes a change.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use super::Route;
 use super::frame;
-use super::link::Link;
-use super::links::Links;
+use super::routes::Routes;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
-/// Announces the interest of local clients to the other nodes.
+/// The buffers of an announcement. They are used again for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
-    buffers: Mutex<Buffers>,
-}
-
-#[derive(Debug, Default)]
-struct Buffers {
     changes: Vec<Change>,
     bytes: Vec<u8>,
 }
 
 impl Announcer {
     /// Appends the changes that `table` has kept to each route. The caller must make the routes send them.
-    pub(crate) fn announce(&self, table: &Subscriptions, links: &Links) {
-        self.buffers().announce(table, links);
-    }
-
-    /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
-    /// of the last change. Returns whether this was the last piece.
-    pub(crate) fn tell_piece(
-        &self,
-        cursor: &mut Cursor,
-        link: &Link,
-        table: &Subscriptions,
-        links: &Links,
-    ) -> bool {
-        let mut buffers = self.buffers();
-        let mut bytes = Vec::new();
-        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
-        link.outbox.append(&bytes);
-        // All changes up to the last one must be on the route before the PING that asks for their ack.
-        buffers.announce(table, links);
-        let Some(change) = last_change else { return false };
-        bytes.clear();
-        frame::put(&mut bytes, frame::SYNCED, b"");
-        // From here on the peer can be asked for acks.
-        link.set_told_all();
-        frame::put_ping(&mut bytes, change);
-        link.outbox.append(&bytes);
-        true
-    }
-
-    // A panic while the lock is held ends one connection only, so the poison flag is ignored.
-    fn buffers(&self) -> MutexGuard<'_, Buffers> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Buffers {
-    fn announce(&mut self, table: &Subscriptions, links: &Links) {
+    pub(crate) fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
         table.take_changes(&mut self.changes);
         if self.changes.is_empty() {
             return;
@@ -74,21 +31,41 @@ impl Buffers {
         for change in self.changes.drain(..) {
             put(&mut self.bytes, &change);
         }
-        for link in links.load().iter() {
-            link.outbox.append(&self.bytes);
+        for route in routes.load().iter() {
+            route.outbox.append(&self.bytes);
         }
+    }
+
+    /// Appends the next piece of the complete interest to a new route. The last piece is followed by SYNCED, and by a PING with the number
+    /// of the last change. Returns whether this was the last piece.
+    pub(crate) fn announce_piece(
+        &mut self,
+        cursor: &mut Cursor,
+        route: &Route,
+        table: &Subscriptions,
+        routes: &Routes,
+    ) -> bool {
+        let mut bytes = Vec::new();
+        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
+        route.outbox.append(&bytes);
+        // All changes up to the last one must be on the route before the PING that asks for their ack.
+        self.announce(table, routes);
+        let Some(change) = last_change else { return false };
+        bytes = frame::bare(frame::SYNCED);
+        // From here on the peer can be asked for acks.
+        route.set_snapshot_sent();
+        frame::put_token(&mut bytes, frame::PING, change);
+        route.outbox.append(&bytes);
+        true
     }
 }
 
 fn put(out: &mut Vec<u8>, change: &Change) {
-    match change.members() {
-        0 => frame::put_no_interest(out, change.subject(), change.queue()),
-        members => frame::put_interest(out, change.subject(), change.queue(), members),
-    }
+    frame::put_interest(out, change.subject(), change.queue(), change.members());
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
     use std::task::{Context, Waker};
@@ -107,8 +84,18 @@ mod tests {
     const CHANGES: usize = 100;
     const ROUNDS: u64 = 300;
 
-    /// Number of members, by subject and queue group.
-    type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+    /// Interest of one node: the number of members, by subject and queue group. It is 1 if there is no queue group.
+    pub(crate) type Picture = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
+
+    pub(crate) fn picture_of(subscriptions: &[Arc<Subscription>]) -> Picture {
+        let mut picture = Picture::new();
+        for one in subscriptions {
+            let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+            let members = picture.entry(key).or_insert(0);
+            *members = if one.queue().is_some() { *members + 1 } else { 1 };
+        }
+        picture
+    }
 
     fn subscribe_and_unsubscribe(interest: &Interest, seed: u64) -> Vec<Arc<Subscription>> {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -123,20 +110,15 @@ mod tests {
             let own = format!("{seed}.{number}.*");
             let subject = ["a", "b.*", &own][rng.random_range(0..3)];
             let queue = [None, Some(&b"q"[..])][rng.random_range(0..2)];
-            let client = Arc::clone(&client);
-            live.push(Arc::new(Subscription::new(
-                client,
-                subject.as_bytes(),
-                queue,
-                b"1",
-            )));
+            let subscription = Subscription::new(Arc::clone(&client), subject.as_bytes(), queue, b"1");
+            live.push(Arc::new(subscription));
             interest.subscribe(&live[live.len() - 1]);
         }
         live
     }
 
     /// Returns the interest as a peer knows it after these bytes.
-    fn believed(wire: &Wire) -> Picture {
+    fn applied(wire: &Wire) -> Picture {
         let sent = wire.lock().unwrap();
         let bytes: Vec<u8> = sent.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         let (mut rest, mut picture) = (&bytes[..], Picture::new());
@@ -161,9 +143,15 @@ mod tests {
         let (interest, wire) = (&Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();
-        let link = Arc::new(Link::new(1, Arc::clone(&outbox), Hello::default(), address, true));
+        let route = Arc::new(Route::new(
+            1,
+            Arc::clone(&outbox),
+            Hello::default(),
+            address,
+            true,
+        ));
         let mut live = subscribe_and_unsubscribe(interest, round * (THREADS + 1));
-        interest.add_link(&link);
+        interest.add_route(&route);
         std::thread::scope(|scope| {
             let changing: Vec<_> = (1..=THREADS)
                 .map(|number| round * (THREADS + 1) + number)
@@ -173,19 +161,13 @@ mod tests {
             while !is_over {
                 is_over = changing.iter().all(|thread| thread.is_finished());
                 let mut cursor = Cursor::default();
-                while !interest.tell_piece(&mut cursor, &link) {}
+                while !interest.announce_piece(&mut cursor, &route) {}
             }
             live.extend(changing.into_iter().flat_map(|thread| thread.join().unwrap()));
         });
         interest.announce_members();
         let _ = outbox.poll_drain(&mut Context::from_waker(Waker::noop()));
-        let mut truth = Picture::new();
-        for one in &live {
-            let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
-            let members = truth.entry(key).or_insert(0);
-            *members = if one.queue().is_some() { *members + 1 } else { 1 };
-        }
-        assert_eq!(believed(&wire), truth, "in round {round}");
+        assert_eq!(applied(&wire), picture_of(&live), "in round {round}");
     }
 
     #[test]

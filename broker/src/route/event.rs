@@ -3,31 +3,27 @@
 use super::hello::Peer;
 use crate::closing::Reason;
 
-/// Event of one route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteEvent {
     /// The route is established and accepts messages.
-    Stands,
+    Established,
     /// The peer was sent this node's complete interest.
-    Told,
+    SnapshotSent,
     /// The peer has sent its complete interest.
     Synced,
     /// The peer names other nodes.
     Peers(Vec<Peer>),
-    /// The peer accepts clients from now on.
     Serving,
     /// The peer accepts no more clients.
     Draining,
-    /// The peer leaves.
     Goodbye,
     /// The peer has answered the PING that was sent because another node claims its id.
-    Lives,
-    /// The route has ended.
+    ClaimAnswered,
     Lost {
         peer: String,
         reason: Reason,
         /// The peer had sent GOODBYE.
-        leaves: bool,
+        sent_goodbye: bool,
         unsent_bytes: usize,
         /// Messages from the peer that had no recipient here.
         undelivered: u64,

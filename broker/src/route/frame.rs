@@ -22,6 +22,7 @@
 //!
 //! *Architecture invariant:* decoding never waits or allocates. If more bytes are needed, it returns `Ok(None)`.
 
+use standin_wire::client::Publish;
 use thiserror::Error;
 
 /// The first bytes of each side, by which other protocols on this port are recognized.
@@ -38,8 +39,8 @@ pub(crate) const PEERS: u8 = 4;
 const INTEREST: u8 = 5;
 const NO_INTEREST: u8 = 6;
 pub(crate) const SYNCED: u8 = 7;
-const PING: u8 = 8;
-const PONG: u8 = 9;
+pub(crate) const PING: u8 = 8;
+pub(crate) const PONG: u8 = 9;
 
 /// Token of a PING that only checks whether the peer is alive.
 pub(crate) const PROBE: u64 = u64::MAX;
@@ -53,7 +54,6 @@ const HAS_HEADERS: u8 = 2;
 const HAS_QUEUES: u8 = 4;
 const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES;
 
-/// Error in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
     #[error("frame of {0} bytes exceeds the limit")]
@@ -98,10 +98,7 @@ pub(crate) enum Frame<'a> {
 pub(crate) struct Message<'a> {
     /// Queue groups of which one member on the receiving node gets the message.
     pub(crate) queues: Queues<'a>,
-    pub(crate) subject: &'a [u8],
-    pub(crate) reply: Option<&'a [u8]>,
-    pub(crate) headers: Option<&'a [u8]>,
-    pub(crate) payload: &'a [u8],
+    pub(crate) published: Publish<'a>,
 }
 
 /// Names of queue groups.
@@ -188,21 +185,18 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
         queues = Queues(list);
     }
     let subject = take_text(&mut rest).ok_or_else(short)?;
-    let reply = match flags & HAS_REPLY {
-        0 => None,
-        _ => Some(take_text(&mut rest).ok_or_else(short)?),
+    let mut optional = |flag| match flags & flag {
+        0 => Ok(None),
+        _ => take_text(&mut rest).ok_or_else(short).map(Some),
     };
-    let headers = match flags & HAS_HEADERS {
-        0 => None,
-        _ => Some(take_text(&mut rest).ok_or_else(short)?),
-    };
-    Ok(Message {
-        queues,
+    let (reply, headers) = (optional(HAS_REPLY)?, optional(HAS_HEADERS)?);
+    let published = Publish {
         subject,
         reply,
         headers,
         payload: rest,
-    })
+    };
+    Ok(Message { queues, published })
 }
 
 /// Takes a number from the head of `rest`. Returns `None` if the number is incomplete.
@@ -224,20 +218,23 @@ fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
 
 #[inline]
 fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = take_number(rest).ok()?? as usize;
-    let (text, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(text)
+    let length = take_number(rest).ok()??;
+    take_bytes(rest, length as usize)
 }
 
 /// Takes an optional text from the head of `rest`: 0 if there is none, otherwise its length plus one, and the text.
 fn take_optional_text<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let Some(length) = (take_number(rest).ok()?? as usize).checked_sub(1) else {
-        return Some(None);
-    };
-    let (text, after) = rest.split_at_checked(length)?;
+    match (take_number(rest).ok()?? as usize).checked_sub(1) {
+        Some(length) => take_bytes(rest, length).map(Some),
+        None => Some(None),
+    }
+}
+
+#[inline]
+fn take_bytes<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
-    Some(Some(text))
+    Some(bytes)
 }
 
 /// Appends `value` as LEB128.
@@ -257,10 +254,7 @@ const fn number_len(value: usize) -> usize {
         0..0x80 => 1,
         0x80..0x4000 => 2,
         0x4000..0x20_0000 => 3,
-        _ => {
-            let bits = usize::BITS - value.leading_zeros();
-            bits.div_ceil(7) as usize
-        }
+        _ => (usize::BITS - value.leading_zeros()).div_ceil(7) as usize,
     }
 }
 
@@ -270,86 +264,71 @@ pub(crate) fn text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-fn optional_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
-    number(out, text.map_or(0, |text| text.len() as u64 + 1));
-    out.extend_from_slice(text.unwrap_or_default());
+/// Returns the number of bytes that [`text`] appends.
+#[inline]
+const fn text_len(length: usize) -> usize {
+    number_len(length) + length
 }
 
-/// Appends a frame with this body.
 pub(crate) fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     out.push(kind);
     text(out, body);
 }
 
-/// Returns a frame without a body.
 pub(crate) fn bare(kind: u8) -> Vec<u8> {
     vec![kind, 0]
 }
 
-pub(crate) fn put_ping(out: &mut Vec<u8>, token: u64) {
-    put_token(out, PING, token);
+/// Returns a PING or PONG.
+pub(crate) fn token(kind: u8, token: u64) -> Vec<u8> {
+    let mut frame = Vec::new();
+    put_token(&mut frame, kind, token);
+    frame
 }
 
-pub(crate) fn put_pong(out: &mut Vec<u8>, token: u64) {
-    put_token(out, PONG, token);
-}
-
-fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
+/// Appends a PING or PONG.
+pub(crate) fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
     let start = out.len();
     out.extend_from_slice(&[kind, 0]);
     number(out, token);
     out[start + 1] = (out.len() - start - 2) as u8;
 }
 
+/// Appends INTEREST, or NO_INTEREST if there are no `members`.
 pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, members: u32) {
     let queue_len = queue.map_or(0, |queue| queue.len() + 1);
-    let body = number_len(subject.len())
-        + subject.len()
-        + number_len(queue_len)
-        + queue.map_or(0, <[u8]>::len)
-        + number_len(members as usize);
-    out.push(INTEREST);
+    let mut body = text_len(subject.len()) + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
+    if members > 0 {
+        body += number_len(members as usize);
+    }
+    out.push(if members > 0 { INTEREST } else { NO_INTEREST });
     number(out, body as u64);
     text(out, subject);
-    optional_text(out, queue);
-    number(out, members.into());
-}
-
-pub(crate) fn put_no_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>) {
-    let queue_len = queue.map_or(0, |queue| queue.len() + 1);
-    let body =
-        number_len(subject.len()) + subject.len() + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
-    out.push(NO_INTEREST);
-    number(out, body as u64);
-    text(out, subject);
-    optional_text(out, queue);
+    number(out, queue_len as u64);
+    out.extend_from_slice(queue.unwrap_or_default());
+    if members > 0 {
+        number(out, members.into());
+    }
 }
 
 /// Appends the head of a message frame. The caller appends headers and payload after it. `queues` contains the names of queue groups,
 /// each encoded by [`text`].
 #[inline]
-pub(crate) fn put_message_head(
-    out: &mut Vec<u8>,
-    queues: &[u8],
-    subject: &[u8],
-    reply: Option<&[u8]>,
-    headers_len: Option<usize>,
-    payload_len: usize,
-) {
-    let with_length = |length: usize| number_len(length) + length;
+pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], message: &Publish<'_>) {
+    let (subject, headers_len) = (message.subject, message.headers.map(<[u8]>::len));
     let mut flags = 0;
-    let mut body = 1 + with_length(subject.len()) + payload_len;
+    let mut body = 1 + text_len(subject.len()) + message.payload.len();
     if !queues.is_empty() {
         flags |= HAS_QUEUES;
-        body += with_length(queues.len());
+        body += text_len(queues.len());
     }
-    if let Some(reply) = reply {
+    if let Some(reply) = message.reply {
         flags |= HAS_REPLY;
-        body += with_length(reply.len());
+        body += text_len(reply.len());
     }
     if let Some(length) = headers_len {
         flags |= HAS_HEADERS;
-        body += with_length(length);
+        body += text_len(length);
     }
     out.push(MESSAGE);
     number(out, body as u64);
@@ -358,7 +337,7 @@ pub(crate) fn put_message_head(
         text(out, queues);
     }
     text(out, subject);
-    if let Some(reply) = reply {
+    if let Some(reply) = message.reply {
         text(out, reply);
     }
     if let Some(length) = headers_len {
@@ -413,16 +392,20 @@ mod tests {
             let mut list = Vec::new();
             queues.iter().for_each(|queue| text(&mut list, queue));
             let mut bytes = Vec::new();
-            let headers_len = headers.as_ref().map(Vec::len);
-            put_message_head(&mut bytes, &list, &subject, reply.as_deref(), headers_len, payload.len());
+            let published = Publish {
+                subject: &subject,
+                reply: reply.as_deref(),
+                headers: headers.as_deref(),
+                payload: &payload,
+            };
+            put_message_head(&mut bytes, &list, &published);
             bytes.extend_from_slice(headers.as_deref().unwrap_or_default());
             bytes.extend_from_slice(&payload);
             let (frame, length) = decode(&bytes, FRAME_BYTES_MAX).unwrap().unwrap();
             prop_assert_eq!(length, bytes.len());
             let Frame::Message(message) = frame else { panic!("{frame:?}") };
             prop_assert_eq!(message.queues.map(<[u8]>::to_vec).collect::<Vec<_>>(), queues);
-            prop_assert_eq!((message.subject, message.reply), (&subject[..], reply.as_deref()));
-            prop_assert_eq!((message.headers, message.payload), (headers.as_deref(), &payload[..]));
+            prop_assert_eq!(message.published, published);
         }
 
         #[test]
@@ -436,14 +419,11 @@ mod tests {
             put_interest(&mut bytes, &subject, queue.as_deref(), members);
             prop_assert_eq!(whole(&bytes), Frame::Interest { subject: &subject, queue: queue.as_deref(), members });
             bytes.clear();
-            put_no_interest(&mut bytes, &subject, queue.as_deref());
+            put_interest(&mut bytes, &subject, queue.as_deref(), 0);
             prop_assert_eq!(whole(&bytes), Frame::NoInterest { subject: &subject, queue: queue.as_deref() });
-            bytes.clear();
-            put_ping(&mut bytes, token);
-            prop_assert_eq!(whole(&bytes), Frame::Ping(token));
-            bytes.clear();
-            put_pong(&mut bytes, token);
-            prop_assert_eq!(whole(&bytes), Frame::Pong(token));
+            let [ping, pong] = [PING, PONG].map(|kind| super::token(kind, token));
+            prop_assert_eq!(whole(&ping), Frame::Ping(token));
+            prop_assert_eq!(whole(&pong), Frame::Pong(token));
         }
 
         #[test]

@@ -1,7 +1,7 @@
-//! The handshake, by which a connection becomes a link. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
+//! The handshake, by which a connection becomes a route. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
 //! the node with the lower id decides and sends WELCOME too. Either side may send REFUSE instead.
 //!
-//! Before the link is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
+//! Before the route is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,17 +19,17 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, FrameError, GREETING_BYTES_MAX, PREAMBLE};
-use super::hello::{Hello, Refusal, Why, put_json};
+use super::hello::{Hello, Refusal, RefusalReason, json_frame};
 
 /// Time for the peer to read the last message and close the connection.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum number of characters of a refused node's id in the error.
 const ID_CHARS_SHOWN: usize = 256;
 
 /// Maximum number of bytes read of another server's INFO.
 const INFO_BYTES_MAX: usize = 16 << 10;
 
-/// Reason why a connection did not become a link.
+/// Reason why a connection did not become a route.
 #[derive(Debug, Error)]
 pub(crate) enum HandshakeError {
     #[error("{0}")]
@@ -37,7 +37,7 @@ pub(crate) enum HandshakeError {
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the connection broke: {0}")]
-    Broken(io::Error),
+    Broken(#[from] io::Error),
     #[error("the peer closed the connection during the handshake")]
     Closed,
     #[error("the peer is not a mesh node: it sent {0:?}")]
@@ -62,27 +62,27 @@ pub(crate) enum HandshakeError {
     Hello(serde_json::Error),
     #[error("unexpected frame during the handshake")]
     Disorder,
-    #[error("node {id:?} refused the link: {text}")]
-    RefusedByPeer {
-        id: String,
-        run: String,
-        why: Why,
-        text: String,
-    },
-    #[error("refused node {id:?}: {text}")]
-    RefusedHere {
-        id: String,
-        run: String,
-        why: Why,
-        text: String,
-    },
+    #[error("{0}")]
+    Refused(RefusedRoute),
     #[error("this node is shutting down")]
     Ending,
 }
 
+/// A route that one of the two nodes refused.
+#[derive(Debug, Error)]
+#[error("{}: {text}", if *.by_peer { format!("node {id:?} refused the link") } else { format!("refused node {id:?}") })]
+pub(crate) struct RefusedRoute {
+    pub(crate) by_peer: bool,
+    pub(crate) id: String,
+    pub(crate) run: String,
+    pub(crate) why: RefusalReason,
+    /// Text of the reason, for the operator.
+    pub(crate) text: String,
+}
+
 impl HandshakeError {
     /// Returns whether the connection was refused (ECONNREFUSED): the host is up, and no process listens on the port.
-    pub(crate) fn is_unheard(&self) -> bool {
+    pub(crate) fn is_connection_refused(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
@@ -122,17 +122,17 @@ impl Origin {
 /// The keeper's verdict on a connection whose peer has sent HELLO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The connection becomes the link. The link with the number `replaces` is closed.
+    /// The connection becomes the route. The route with the number `replaces` is closed.
     Accept { replaces: Option<u64> },
     /// This node agrees, and waits for the peer's WELCOME.
     Wait,
-    /// The connection does not become a link. A PING is sent over the present link with the number `probe`.
-    Refuse { why: Why, probe: Option<u64> },
+    /// The connection does not become a route. A PING is sent over the present route with the number `probe`.
+    Refuse { why: RefusalReason, probe: Option<u64> },
 }
 
-/// Question to the keeper about a connection.
+/// Request to the keeper about a connection.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct VerdictRequest {
     pub(crate) hello: Hello,
     /// Whether the peer has also sent WELCOME.
     pub(crate) welcome: bool,
@@ -140,87 +140,79 @@ pub(crate) struct Question {
     pub(crate) answer: oneshot::Sender<(Verdict, u64)>,
 }
 
-/// A connection that has become a link.
+/// A connection that has become a route.
 #[derive(Debug)]
-pub(crate) struct Linked {
+pub(crate) struct AcceptedRoute {
     pub(crate) number: u64,
     pub(crate) stream: TcpStream,
     pub(crate) hello: Hello,
-    pub(crate) origin: Origin,
     pub(crate) address: SocketAddr,
     /// Bytes received after the handshake.
     pub(crate) rest: Vec<u8>,
 }
 
-/// Performs the handshake over `stream`. Returns when the connection has become a link.
-///
-/// # Errors
-/// [`HandshakeError`].
-pub(crate) async fn shake(
+/// Performs the handshake over `stream`. Returns when the connection has become a route.
+pub(crate) async fn perform(
     mut stream: TcpStream,
     own: &Hello,
-    origin: Origin,
+    origin: &Origin,
     limit: Duration,
-    questions: Sender<Question>,
-) -> Result<Linked, HandshakeError> {
-    let address = plain(stream.peer_addr().map_err(HandshakeError::Broken)?);
-    tcp::send_at_once(&SockRef::from(&stream)).map_err(HandshakeError::Broken)?;
-    let shaking = async {
-        let (mut handshake, mut greeting) = (Handshake::new(own.clone()), PREAMBLE.to_vec());
-        handshake.put_hello(&mut greeting);
-        let mut came = Vec::new();
+    verdict_requests: Sender<VerdictRequest>,
+) -> Result<AcceptedRoute, HandshakeError> {
+    let address = plain(stream.peer_addr()?);
+    tcp::send_at_once(&SockRef::from(&stream))?;
+    let handshaking = async {
+        let mut handshake = Handshake::new(own.clone());
+        let greeting = [&PREAMBLE[..], &handshake.hello()].concat();
+        let mut received = Vec::new();
         if matches!(origin, Origin::Accepted(_)) {
             // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
-            receive(&mut stream, &mut came, &own.client, limit / 2).await?;
+            receive_preamble(&mut stream, &mut received, &own.client, limit / 2).await?;
         }
-        stream
-            .write_all(&greeting)
-            .await
-            .map_err(HandshakeError::Broken)?;
+        stream.write_all(&greeting).await?;
         if origin.dialled().is_some() {
-            preamble(&mut stream, &mut came).await?;
+            read_preamble(&mut stream, &mut received).await?;
         }
         loop {
-            let Some((asks, length)) = handshake.take(&came)? else {
-                more(&mut stream, &mut came).await?;
+            let Some((judged_frame, length)) = handshake.take(&received)? else {
+                read_more(&mut stream, &mut received).await?;
                 continue;
             };
-            came.drain(..length);
-            let (Some(welcome), Some(peer)) = (asks, handshake.peer()) else {
+            received.drain(..length);
+            let (Some(welcome), Some(peer)) = (judged_frame, handshake.peer()) else {
                 continue;
             };
             let (answer, answered) = oneshot::channel();
-            let question = Question {
+            let request = VerdictRequest {
                 hello: peer.clone(),
                 welcome,
                 origin: origin.clone(),
                 answer,
             };
-            let sent = questions.send(question).await;
+            let sent = verdict_requests.send(request).await;
             sent.map_err(|_| HandshakeError::Ending)?;
             let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
-            let mut word = Vec::new();
-            match handshake.judged(verdict, &mut word) {
-                Ok(None) => stream.write_all(&word).await.map_err(HandshakeError::Broken)?,
-                Ok(Some(hello)) => return Ok((hello, number, word, came)),
+            let mut reply = Vec::new();
+            match handshake.apply_verdict(verdict, &mut reply) {
+                Ok(None) => stream.write_all(&reply).await?,
+                Ok(Some(hello)) => return Ok((hello, number, reply, received)),
                 Err(error) => {
-                    say_last(&mut stream, &word).await;
+                    send_last(&mut stream, &reply).await;
                     return Err(error);
                 }
             }
         }
     };
-    let (hello, number, word, rest) = timeout(limit, shaking)
+    let (hello, number, reply, rest) = timeout(limit, handshaking)
         .await
         .map_err(|_| HandshakeError::Timeout(limit))??;
-    // From here on the connection is registered as link `number`. No error may be returned: the caller must install the link.
-    // If this write fails, the link ends at once, like any broken link.
-    let _ = timeout(limit, stream.write_all(&word)).await;
-    Ok(Linked {
+    // From here on the connection is registered as route `number`. No error may be returned: the caller must install the route.
+    // If this write fails, the route ends at once, like any broken route.
+    let _ = timeout(limit, stream.write_all(&reply)).await;
+    Ok(AcceptedRoute {
         number,
         stream,
         hello,
-        origin,
         address,
         rest,
     })
@@ -239,26 +231,22 @@ impl Handshake {
         Self { own, peer: None }
     }
 
-    /// Appends this side's HELLO.
-    pub(crate) fn put_hello(&self, out: &mut Vec<u8>) {
-        put_json(out, frame::HELLO, &self.own);
+    /// Returns this side's HELLO.
+    pub(crate) fn hello(&self) -> Vec<u8> {
+        json_frame(frame::HELLO, &self.own)
     }
 
-    /// Returns the peer's HELLO, once received.
     pub(crate) const fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
 
     /// Takes the frame at the head of `bytes`. Returns its length, and what the keeper has to judge: HELLO (`Some(false)`), WELCOME
     /// (`Some(true)`) or nothing. Returns `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// [`HandshakeError`]. The connection does not become a link.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
         };
-        let asks = match (frame, &self.peer) {
+        let judged_frame = match (frame, &self.peer) {
             (Frame::Hello(json), None) => {
                 self.peer = Some(serde_json::from_slice(json).map_err(HandshakeError::Hello)?);
                 Some(false)
@@ -266,140 +254,126 @@ impl Handshake {
             (Frame::Welcome, Some(_)) => Some(true),
             (Frame::Refuse(json), Some(peer)) => {
                 let refusal: Result<Refusal, _> = serde_json::from_slice(json);
-                let why = refusal.map_or(Why::Other, |refusal| refusal.why);
-                return Err(HandshakeError::RefusedByPeer {
-                    id: peer.id.clone(),
-                    run: peer.run.clone(),
-                    why,
-                    text: why.told(&self.own, peer),
-                });
+                let why = refusal.map_or(RefusalReason::Other, |refusal| refusal.why);
+                return Err(self.refused(peer, why, true));
             }
             (Frame::Unknown(_), _) => None,
             _ => return Err(HandshakeError::Disorder),
         };
-        Ok(Some((asks, length)))
+        Ok(Some((judged_frame, length)))
     }
 
-    /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the link.
-    ///
-    /// # Errors
-    /// [`HandshakeError::RefusedHere`].
-    pub(crate) fn judged(
+    /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
+    pub(crate) fn apply_verdict(
         &mut self,
         verdict: Verdict,
         out: &mut Vec<u8>,
     ) -> Result<Option<Hello>, HandshakeError> {
         let Some(peer) = &self.peer else { return Ok(None) };
-        let decides = self.own.decides_with(peer);
-        match verdict {
-            Verdict::Wait => {
-                if !decides {
-                    frame::put(out, frame::WELCOME, b"");
-                }
-                Ok(None)
-            }
-            Verdict::Accept { .. } => {
-                if decides {
-                    frame::put(out, frame::WELCOME, b"");
-                }
-                Ok(self.peer.take())
-            }
-            Verdict::Refuse { why, .. } => {
-                put_json(out, frame::REFUSE, &Refusal { why });
-                Err(HandshakeError::RefusedHere {
-                    id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
-                    run: peer.run.clone(),
-                    why,
-                    text: why.told(&self.own, peer),
-                })
-            }
+        if let Verdict::Refuse { why, .. } = verdict {
+            out.extend(json_frame(frame::REFUSE, &Refusal { why }));
+            return Err(self.refused(peer, why, false));
         }
+        let is_accepted = matches!(verdict, Verdict::Accept { .. });
+        // The deciding node sends WELCOME when it accepts, and the other node when it agrees, before that.
+        if self.own.decides_with(peer) == is_accepted {
+            out.extend(frame::bare(frame::WELCOME));
+        }
+        Ok(if is_accepted { self.peer.take() } else { None })
+    }
+
+    fn refused(&self, peer: &Hello, why: RefusalReason, by_peer: bool) -> HandshakeError {
+        HandshakeError::Refused(RefusedRoute {
+            by_peer,
+            id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
+            run: peer.run.clone(),
+            why,
+            text: why.text(&self.own, peer),
+        })
     }
 }
 
-/// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_WORDS`].
-async fn say_last(stream: &mut TcpStream, words: &[u8]) {
+/// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_READ_TIMEOUT`].
+async fn send_last(stream: &mut TcpStream, bytes: &[u8]) {
     // If the write fails, the peer no longer reads.
-    let _ = stream.write_all(words).await;
+    let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
     // Unread input would cause a reset, and the peer could lose this last message. So the input is read.
-    let taking = async {
-        let mut came = Vec::new();
-        while let Ok(1..) = stream.read_buf(&mut came).await {
-            came.clear();
+    let discarding = async {
+        let mut received = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut received).await {
+            received.clear();
         }
     };
     // After the timeout the peer has had time to read the message.
-    let _ = timeout(LAST_WORDS, taking).await;
+    let _ = timeout(LAST_READ_TIMEOUT, discarding).await;
 }
 
-/// Reads the preamble of an accepted connection. If it is wrong, or not complete within `patience`, the peer gets an -ERR with the
+/// Reads the preamble of an accepted connection. If it is wrong, or not complete within `limit`, the peer gets an -ERR with the
 /// address for clients.
-async fn receive(
+async fn receive_preamble(
     stream: &mut TcpStream,
-    came: &mut Vec<u8>,
+    received: &mut Vec<u8>,
     client_address: &str,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(), HandshakeError> {
-    let error = match timeout(patience, preamble(stream, came)).await {
+    let error = match timeout(limit, read_preamble(stream, received)).await {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error @ HandshakeError::Stranger(_))) => error,
         Ok(Err(error)) => return Err(error),
-        Err(_) => HandshakeError::Silent(patience),
+        Err(_) => HandshakeError::Silent(limit),
     };
     let text = format!("attempted to connect to route port; clients connect to {client_address}");
     let mut line = Vec::new();
     encode::err(text.as_bytes(), &mut line);
-    say_last(stream, &line).await;
+    send_last(stream, &line).await;
     let verbs: [&[u8]; 5] = [b"CONNECT", b"PING", b"SUB", b"PUB", b"UNSUB"];
     let is_client = verbs.iter().any(|verb| {
-        let head = came.get(..verb.len());
+        let head = received.get(..verb.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(verb))
     });
-    Err(if is_client {
-        HandshakeError::Client(client_address.to_owned())
+    if is_client {
+        return Err(HandshakeError::Client(client_address.to_owned()));
+    }
+    Err(error)
+}
+
+async fn read_preamble(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    while received.len() < PREAMBLE.len() && PREAMBLE.starts_with(received) {
+        read_more(stream, received).await?;
+    }
+    if received.starts_with(PREAMBLE) {
+        received.drain(..PREAMBLE.len());
+        return Ok(());
+    }
+    let shown = String::from_utf8_lossy(&received[..received.len().min(32)]).into_owned();
+    if !received.starts_with(b"INFO ") {
+        return Err(HandshakeError::Stranger(shown));
+    }
+    while !received.contains(&b'\n') && received.len() < INFO_BYTES_MAX {
+        if read_more(stream, received).await.is_err() {
+            break;
+        }
+    }
+    Err(if is_info_of_route(received) {
+        HandshakeError::RoutePort(shown)
     } else {
-        error
+        HandshakeError::ClientPort(shown)
     })
 }
 
-async fn preamble(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    while came.len() < PREAMBLE.len() {
-        let matches = PREAMBLE.starts_with(came);
-        if !matches {
-            break;
-        }
-        more(stream, came).await?;
-    }
-    if !came.starts_with(PREAMBLE) {
-        let shown = String::from_utf8_lossy(&came[..came.len().min(32)]).into_owned();
-        if !came.starts_with(b"INFO ") {
-            return Err(HandshakeError::Stranger(shown));
-        }
-        while !came.contains(&b'\n') && came.len() < INFO_BYTES_MAX && more(stream, came).await.is_ok() {}
-        return Err(if is_info_of_route(came) {
-            HandshakeError::RoutePort(shown)
-        } else {
-            HandshakeError::ClientPort(shown)
-        });
-    }
-    came.drain(..PREAMBLE.len());
-    Ok(())
-}
-
 /// Returns whether this INFO comes from a nats-server's port for routes: it has `lnoc`, or an `ip` with a nats-route:// URL (before 2.0).
-fn is_info_of_route(came: &[u8]) -> bool {
-    let line = came.split(|byte| *byte == b'\n').next().unwrap_or_default();
+fn is_info_of_route(received: &[u8]) -> bool {
+    let line = received.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let info = line.strip_prefix(b"INFO ").unwrap_or_default();
     let info: serde_json::Value = serde_json::from_slice(info).unwrap_or_default();
     let is_url = |url: &serde_json::Value| url.as_str().is_some_and(|url| url.starts_with("nats-route://"));
     info.get("lnoc").is_some() || info.get("ip").is_some_and(is_url)
 }
 
-async fn more(stream: &mut TcpStream, came: &mut Vec<u8>) -> Result<(), HandshakeError> {
-    match stream.read_buf(came).await {
-        Ok(0) => Err(HandshakeError::Closed),
-        Ok(_) => Ok(()),
-        Err(error) => Err(HandshakeError::Broken(error)),
+async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+    match stream.read_buf(received).await? {
+        0 => Err(HandshakeError::Closed),
+        _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a link.
+//! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a route.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,6 @@ pub(crate) struct Hello {
     pub(crate) client: String,
     /// Address for other nodes, `HOST:PORT`.
     pub(crate) mesh: String,
-    /// The program's version.
     pub(crate) version: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) user: String,
@@ -51,11 +50,10 @@ pub(crate) struct Hello {
     pub(crate) no_advertise: bool,
 }
 
-/// Reason to refuse a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Why {
-    /// The two nodes are already linked, or a link between them is being established.
+pub(crate) enum RefusalReason {
+    /// The two nodes are already linked, or a route between them is being established.
     Linked,
     /// The node has connected to itself.
     Itself,
@@ -76,16 +74,21 @@ pub(crate) enum Why {
     Other,
 }
 
-impl Why {
-    /// Returns the text for the operator.
-    pub(crate) const fn text(self) -> &'static str {
-        match self {
+impl RefusalReason {
+    /// Returns the text for the operator of the node `own`, about a refused route with the node `other`.
+    pub(crate) fn text(self, own: &Hello, other: &Hello) -> String {
+        let text = match self {
             Self::Linked => "the two nodes are already linked",
             Self::Itself => "the address is the node's own",
             Self::DuplicateId | Self::LivingDuplicate | Self::PrecedingDuplicate => {
                 "another node with this id is alive; give each node its own name (--name)"
             }
-            Self::ClusterName => "the clusters' names differ; give all nodes the same (--cluster_name)",
+            Self::ClusterName => {
+                return format!(
+                    "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
+                    own.cluster, other.cluster
+                );
+            }
             Self::Credentials => {
                 "user or password of the cluster are wrong; give all nodes the same (--cluster nats://user:pass@…)"
             }
@@ -95,18 +98,8 @@ impl Why {
             Self::Full => "the cluster has as many nodes as cluster.nodes_max allows",
             Self::Leaving => "the node is about to leave",
             Self::Other => "unknown reason, from a newer version",
-        }
-    }
-
-    /// Returns the text for the operator, with the values of both nodes if they help.
-    pub(crate) fn told(self, own: &Hello, other: &Hello) -> String {
-        match self {
-            Self::ClusterName => format!(
-                "the clusters' names differ: this node's is {:?}, the other's {:?}; give all nodes the same (--cluster_name)",
-                own.cluster, other.cluster
-            ),
-            _ => self.text().to_owned(),
-        }
+        };
+        text.to_owned()
     }
 
     /// Returns whether the reason is a duplicate id.
@@ -125,7 +118,7 @@ impl Why {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    pub(crate) why: Why,
+    pub(crate) why: RefusalReason,
 }
 
 /// A node, as another node names it in PEERS.
@@ -136,11 +129,20 @@ pub(crate) struct Peer {
     pub(crate) mesh: String,
 }
 
-/// Appends a frame with `value` as JSON.
-pub(crate) fn put_json(out: &mut Vec<u8>, kind: u8, value: &impl Serialize) {
+impl Peer {
+    pub(crate) fn of(hello: &Hello) -> Self {
+        let (id, mesh) = (hello.id.clone(), hello.mesh.clone());
+        Self { id, mesh }
+    }
+}
+
+/// Returns a frame with `value` as JSON.
+pub(crate) fn json_frame(kind: u8, value: &impl Serialize) -> Vec<u8> {
     // Serialization of these types cannot fail.
     let json = serde_json::to_vec(value).unwrap_or_default();
-    frame::put(out, kind, &json);
+    let mut frame = Vec::new();
+    frame::put(&mut frame, kind, &json);
+    frame
 }
 
 impl Hello {
@@ -151,7 +153,7 @@ impl Hello {
         !self.id.is_empty() && texts.iter().all(sound)
     }
 
-    /// Returns whether this node decides which connection to `other` becomes the link: the node with the lower id decides.
+    /// Returns whether this node decides which connection to `other` becomes the route: the node with the lower id decides.
     pub(crate) fn decides_with(&self, other: &Self) -> bool {
         self.id < other.id
     }

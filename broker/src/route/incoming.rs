@@ -3,6 +3,7 @@
 //!
 //! *Architecture invariant:* no subject from a peer can break the protocol line that a client gets.
 
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,29 +18,27 @@ use hashbrown::hash_table::Entry;
 use standin_wire::subject::valid_subscription;
 use tracing::{debug, error};
 
+use super::Route;
 use super::event::RouteEvent;
 use super::frame::{self, FRAME_BYTES_MAX, Frame};
-use super::link::Link;
 use crate::closing::Reason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
 
-/// The incoming side of one route.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    link: Arc<Link>,
-    /// The peer's interest.
-    wanted: HashTable<Arc<Subscription>>,
-    /// The peer's interest that is still to be removed after the end of the link.
+    route: Arc<Route>,
+    interest: HashTable<Arc<Subscription>>,
+    /// The peer's interest that is still to be removed after the end of the route.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
 }
 
 impl Incoming {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(route: Arc<Route>) -> Self {
         Self {
-            link,
-            wanted: HashTable::new(),
+            route,
+            interest: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
         }
@@ -51,16 +50,13 @@ impl Incoming {
     /// [`Reason::Protocol`]. The bytes after an invalid frame cannot be parsed.
     #[inline]
     pub(crate) fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Reason> {
-        frame::decode(bytes, FRAME_BYTES_MAX).map_err(|error| {
-            error!(peer = self.link.peer.id, "invalid frame from the peer: {error}");
-            Reason::Protocol("mesh frame")
+        let frame = frame::decode(bytes, FRAME_BYTES_MAX);
+        frame.map_err(|error| {
+            self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
         })
     }
 
     /// Applies a frame that is neither a message nor a PING or PONG. Returns the event for the keeper, if there is one.
-    ///
-    /// # Errors
-    /// The reason why the route must end.
     pub(crate) fn apply(
         &mut self,
         frame: &Frame<'_>,
@@ -71,30 +67,30 @@ impl Incoming {
                 subject,
                 queue,
                 members,
-            } => self.wants(subject, queue, members, remote)?,
-            Frame::NoInterest { subject, queue } => self.wants_no_more(subject, queue, remote),
+            } => self.add_interest(subject, queue, members, remote)?,
+            Frame::NoInterest { subject, queue } => self.remove_interest(subject, queue, remote),
             Frame::Synced => return Ok(Some(RouteEvent::Synced)),
             Frame::Serving => {
-                self.link.serving.store(true, Relaxed);
+                self.route.serving.store(true, Relaxed);
                 return Ok(Some(RouteEvent::Serving));
             }
             Frame::Draining => {
-                self.link.draining.store(true, Relaxed);
+                self.route.draining.store(true, Relaxed);
                 return Ok(Some(RouteEvent::Draining));
             }
             Frame::Goodbye => return Ok(Some(RouteEvent::Goodbye)),
             Frame::Peers(json) => match serde_json::from_slice(json) {
                 Ok(peers) => return Ok(Some(RouteEvent::Peers(peers))),
-                Err(error) => debug!(peer = self.link.peer.id, "invalid PEERS frame: {error}"),
+                Err(error) => debug!(peer = self.route.peer.id, "invalid PEERS frame: {error}"),
             },
             // The peer's state changed after its WELCOME.
             Frame::Refuse(_) => return Err(Reason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
-                error!(peer = self.link.peer.id, "second HELLO or WELCOME from the peer");
-                return Err(Reason::Protocol("mesh frame"));
+                let error = format_args!("second HELLO or WELCOME from the peer");
+                return Err(self.violation("mesh frame", error));
             }
             Frame::Unknown(kind) => debug!(
-                peer = self.link.peer.id,
+                peer = self.route.peer.id,
                 kind, "frame of an unknown kind skipped, from a newer version"
             ),
             Frame::Message(_) | Frame::Ping(_) | Frame::Pong(_) => {}
@@ -103,19 +99,23 @@ impl Incoming {
     }
 
     /// Rejects a subject that would break the protocol line of a client.
-    pub(crate) fn check(&self, subject: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn check_subject(&self, subject: &[u8]) -> Result<(), Reason> {
         let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
         if subject.is_empty() || subject.iter().any(ends) {
-            error!(
-                peer = self.link.peer.id,
-                "message with an invalid subject from the peer"
-            );
-            return Err(Reason::Protocol("mesh subject"));
+            let error = format_args!("message with an invalid subject from the peer");
+            return Err(self.violation("mesh subject", error));
         }
         Ok(())
     }
 
-    fn wants(
+    /// Logs a violation of the protocol by the peer, and returns the reason to end the route.
+    #[cold]
+    fn violation(&self, what: &'static str, error: fmt::Arguments<'_>) -> Reason {
+        error!(peer = self.route.peer.id, "{error}");
+        Reason::Protocol(what)
+    }
+
+    fn add_interest(
         &mut self,
         subject: &[u8],
         queue: Option<&[u8]>,
@@ -123,14 +123,11 @@ impl Incoming {
         remote: &Subscriptions,
     ) -> Result<(), Reason> {
         if !valid_subscription(subject) {
-            error!(
-                peer = self.link.peer.id,
-                "interest in an invalid subject from the peer"
-            );
-            return Err(Reason::Protocol("mesh subject"));
+            let error = format_args!("interest in an invalid subject from the peer");
+            return Err(self.violation("mesh subject", error));
         }
         let hasher = &self.hasher;
-        let entry = self.wanted.entry(
+        let entry = self.interest.entry(
             hasher.hash_one((subject, queue)),
             |known| known.subject() == subject && known.queue() == queue,
             |known| hasher.hash_one((known.subject(), known.queue())),
@@ -139,43 +136,43 @@ impl Incoming {
             // The size of a group is only its weight, so cached look-ups stay valid.
             Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
             Entry::Vacant(entry) => {
-                let outbox = Arc::clone(&self.link.outbox);
-                let wanted = Arc::new(Subscription::new(outbox, subject, queue, b""));
-                wanted.members.store(members, Relaxed);
-                remote.add(&wanted);
-                entry.insert(wanted);
+                let outbox = Arc::clone(&self.route.outbox);
+                let interest = Arc::new(Subscription::new(outbox, subject, queue, b""));
+                interest.members.store(members, Relaxed);
+                remote.add(&interest);
+                entry.insert(interest);
             }
         }
-        self.link.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.interest.len(), Relaxed);
         Ok(())
     }
 
-    fn wants_no_more(&mut self, subject: &[u8], queue: Option<&[u8]>, remote: &Subscriptions) {
+    fn remove_interest(&mut self, subject: &[u8], queue: Option<&[u8]>, remote: &Subscriptions) {
         let hash = self.hasher.hash_one((subject, queue));
         let same = |known: &Arc<Subscription>| known.subject() == subject && known.queue() == queue;
-        if let Ok(entry) = self.wanted.find_entry(hash, same) {
-            let (gone, _) = entry.remove();
-            remote.remove(&gone);
+        if let Ok(entry) = self.interest.find_entry(hash, same) {
+            let (removed, _) = entry.remove();
+            remote.remove(&removed);
         }
-        self.link.interest.store(self.wanted.len(), Relaxed);
+        self.route.interest.store(self.interest.len(), Relaxed);
     }
 
-    /// Removes up to `count` subscriptions of the peer after the end of the link. Returns whether more are left. The caller does this in
+    /// Removes up to `count` subscriptions of the peer after the end of the route. Returns whether more are left. The caller does this in
     /// steps, because removing a million at once would delay the worker.
     pub(crate) fn end_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
         // The table is moved into a list first, because a hash table cannot be drained in steps.
         if self.ending.is_empty() {
-            self.ending = std::mem::take(&mut self.wanted).into_iter().collect();
+            self.ending = std::mem::take(&mut self.interest).into_iter().collect();
         }
         let rest = self.ending.len().saturating_sub(count);
-        for wanted in self.ending.drain(rest..) {
-            remote.remove(&wanted);
+        for interest in self.ending.drain(rest..) {
+            remote.remove(&interest);
         }
-        self.link.interest.store(rest, Relaxed);
+        self.route.interest.store(rest, Relaxed);
         rest > 0
     }
 
-    /// Removes all subscriptions of the peer. Otherwise, messages for a link that has ended would be lost.
+    /// Removes all subscriptions of the peer. Otherwise, messages for a route that has ended would be lost.
     pub(crate) fn end(&mut self, remote: &Subscriptions) {
         while self.end_some(remote, usize::MAX) {}
     }

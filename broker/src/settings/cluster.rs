@@ -51,7 +51,7 @@ pub struct Nodes {
 
 /// A node of `cluster.routes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Route {
+pub(crate) struct ConfiguredRoute {
     pub(crate) endpoint: Endpoint,
     /// User and password for this node, if they differ from `cluster.user` and `cluster.password`.
     pub(crate) credentials: Option<(String, String)>,
@@ -111,12 +111,12 @@ pub(super) fn is_advertised(text: &str) -> bool {
 }
 
 /// Parses an entry of `cluster.routes`.
-pub(super) fn route(text: &str) -> Result<Route, String> {
+pub(super) fn route(text: &str) -> Result<ConfiguredRoute, String> {
     let (user_info, host) = split_url(text);
     if !host_and_port(host) {
         return Err("[nats://][user:password@]host:port".to_owned());
     }
-    Ok(Route {
+    Ok(ConfiguredRoute {
         endpoint: host
             .parse()
             .map_err(|error: standin_registry::RegistryError| error.to_string())?,
@@ -151,7 +151,7 @@ impl Settings {
     }
 
     /// Returns the nodes of `cluster.routes`.
-    pub(crate) fn routes(&self) -> Vec<Route> {
+    pub(crate) fn routes(&self) -> Vec<ConfiguredRoute> {
         let routes = self.cluster.routes.iter();
         // Invalid routes were refused when the settings were loaded.
         routes.filter_map(|text| route(text.reveal()).ok()).collect()

@@ -31,12 +31,12 @@ pub(super) enum SubjectEntry {
 #[derive(Debug, Default)]
 pub(super) struct Many {
     each: Vec<Arc<Subscription>>,
-    groups: Vec<Group>,
+    groups: Vec<GroupEntry>,
     by_name: NameIndex,
 }
 
 #[derive(Debug)]
-struct Group {
+struct GroupEntry {
     name: Box<[u8]>,
     members: Vec<Arc<Subscription>>,
 }
@@ -140,7 +140,7 @@ impl Many {
             Some(name) => {
                 let at = self.place_of(name).unwrap_or_else(|| {
                     let Self { groups, by_name, .. } = &mut *self;
-                    groups.push(Group {
+                    groups.push(GroupEntry {
                         name: name.into(),
                         members: Vec::new(),
                     });

@@ -1,13 +1,12 @@
-//! The task of the keeper. It accepts and dials connections, lets the [`Keeper`] judge them, hands links to the workers, and watches
+//! The task of the keeper. It accepts and dials connections, lets the [`Keeper`] judge them, hands routes to the workers, and watches
 //! the registry.
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Watch;
+use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
@@ -15,84 +14,62 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
-use super::{Keeper, TICK};
+use super::{ClusterStatus, Keeper, Order, TICK};
 use crate::accept::accept;
 use crate::mesh::membership::Membership;
-use crate::mesh::orders::{Order, Standing};
 use crate::mesh::pending_handshakes::PendingHandshakes;
-use crate::mesh::session::{self, Pace};
-use crate::mesh::sockets::{connect, ends_first};
+use crate::mesh::session;
+use crate::mesh::sockets::{connect, with_high_descriptor};
 use crate::route::event::RouteEvent;
-use crate::route::handshake::{HandshakeError, Linked, Origin, Question, Verdict, shake};
+use crate::route::handshake::{self, AcceptedRoute, HandshakeError, Origin, Verdict, VerdictRequest};
 use crate::route::hello::{Hello, Peer};
-use crate::settings::Route;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
-/// Time limit for the links to end when the node leaves.
+/// Time limit for the routes to end when the node leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum number of route events in the keeper's queue. While the queue is full, a route that has an event for it reads nothing.
 const EVENTS_MAX: usize = 1024;
 /// Maximum number of handshakes that wait for the keeper's verdict.
-const QUESTIONS_MAX: usize = 64;
-
-/// Parameters of the keeper's task.
-pub(crate) struct Parts {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) membership: Membership,
-    pub(crate) routes: Vec<Route>,
-    pub(crate) listener: TcpListener,
-    pub(crate) workers: Vec<Sender<Newcomer>>,
-    pub(crate) watch: Option<Watch>,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) sync_timeout: Duration,
-    pub(crate) pace: Pace,
-    pub(crate) pending_bytes_max: usize,
-}
+const VERDICT_REQUESTS_MAX: usize = 64;
 
 struct Task {
     keeper: Keeper,
-    shared: Arc<Shared>,
-    routes: Vec<Route>,
     listener: TcpListener,
     workers: Vec<Sender<Newcomer>>,
     watch: Option<Watch>,
+    /// The registry was read, or there is none.
     has_read: bool,
-    connect_timeout: Duration,
-    pending_bytes_max: usize,
-    standing: watch::Sender<Standing>,
-    shakes: JoinSet<(Origin, Result<Linked, HandshakeError>)>,
+    status: watch::Sender<ClusterStatus>,
+    handshakes: JoinSet<(Origin, Result<AcceptedRoute, HandshakeError>)>,
     pending: PendingHandshakes,
-    questions: Sender<Question>,
+    verdict_requests: Sender<VerdictRequest>,
 }
 
 /// Runs the keeper until [`Order::Leave`], or until the sender of the orders is dropped.
-pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: watch::Sender<Standing>) {
-    let (questions, mut asked) = channel(QUESTIONS_MAX);
-    let (events, mut happened) = channel(EVENTS_MAX);
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    membership: Membership,
+    listener: TcpListener,
+    workers: Vec<Sender<Newcomer>>,
+    watch: Option<Watch>,
+    mut orders: Receiver<Order>,
+    status: watch::Sender<ClusterStatus>,
+) {
+    let (verdict_requests, mut requests) = channel(VERDICT_REQUESTS_MAX);
+    let (events, mut events_in) = channel(EVENTS_MAX);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let shared = Arc::clone(&parts.shared);
     let mut task = Task {
-        keeper: Keeper::new(
-            Arc::clone(&shared),
-            parts.membership,
-            parts.pace,
-            parts.sync_timeout,
-            events,
-        ),
-        shared,
-        routes: parts.routes,
-        listener: parts.listener,
-        workers: parts.workers,
-        has_read: parts.watch.is_none(),
-        watch: parts.watch,
-        connect_timeout: parts.connect_timeout,
-        pending_bytes_max: parts.pending_bytes_max,
-        standing,
-        shakes: JoinSet::new(),
+        keeper: Keeper::new(shared, membership, events),
+        listener,
+        workers,
+        has_read: watch.is_none(),
+        watch,
+        status,
+        handshakes: JoinSet::new(),
         pending: PendingHandshakes::default(),
-        questions,
+        verdict_requests,
     };
     task.read_registry();
     loop {
@@ -100,11 +77,11 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
         task.publish();
         let next_dial = task.keeper.membership.next_dial();
         tokio::select! {
-            (stream, peer) = accept(&task.listener, "link") => task.greet(stream, peer),
-            Some(question) = asked.recv() => task.answer(question),
-            Some((number, event)) = happened.recv() => task.keeper.happened(number, event, Instant::now()),
-            Some(shaken) = task.shakes.join_next() => match shaken {
-                Ok((origin, result)) => task.shaken(origin, result).await,
+            (stream, peer) = accept(&task.listener, "link") => task.answer(stream, peer),
+            Some(request) = requests.recv() => task.judge(request),
+            Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
+            Some(ended) = task.handshakes.join_next() => match ended {
+                Ok((origin, result)) => task.handshake_ended(origin, result).await,
                 // `PendingHandshakes` has evicted it.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("handshake panicked: {error}"),
@@ -113,183 +90,172 @@ pub(crate) async fn run(parts: Parts, mut orders: Receiver<Order>, standing: wat
                 task.has_read = true;
                 task.read_registry();
             }
-            () = until(next_dial) => {}
+            () = sleep_until(next_dial.unwrap_or_else(Instant::now).into()), if next_dial.is_some() => {}
             _ = ticks.tick() => task.keeper.tick(),
-            order = orders.recv() => if task.obey(order).is_break() {
-                break;
+            order = orders.recv() => match order {
+                Some(Order::ReadRegistry(done)) => {
+                    task.read_registry();
+                    task.publish();
+                    // The caller may no longer wait.
+                    let _ = done.send(());
+                }
+                Some(Order::Serve) => task.keeper.serve(),
+                Some(Order::Drain) => task.keeper.drain(),
+                Some(Order::Leave) | None => break,
             },
         }
     }
-    task.leave(happened).await;
+    task.leave(events_in).await;
 }
 
 impl Task {
-    /// Reports the node's standing, and tells the registry which silent run this node supersedes.
+    /// Reports the node's status, and tells the registry which silent run this node supersedes.
     fn publish(&mut self) {
         if let Some(watch) = &self.watch {
             watch.supersede(self.keeper.membership.silent_namesake());
         }
-        let now = self.keeper.standing(self.has_read);
-        self.standing.send_if_modified(|known| {
+        let now = self.keeper.status(self.has_read);
+        self.status.send_if_modified(|known| {
             let differs = *known != now;
             *known = now;
             differs
         });
     }
 
-    /// Executes an order. Returns `Break` if the keeper is to leave.
-    fn obey(&mut self, order: Option<Order>) -> ControlFlow<()> {
-        match order {
-            Some(Order::ReadRegistry(done)) => {
-                self.read_registry();
-                self.publish();
-                // The caller may no longer wait.
-                let _ = done.send(());
-            }
-            Some(Order::Serve) => self.keeper.serve(),
-            Some(Order::Drain) => self.keeper.drain(),
-            Some(Order::Leave) | None => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
-    }
-
     fn read_registry(&mut self) {
         let Some(watch) = &self.watch else { return };
-        let snapshot = watch.snapshot();
-        let nodes: Vec<Peer> = snapshot
-            .registered
-            .iter()
-            .filter_map(|node| peer_of(node))
-            .collect();
-        let own = self.keeper.membership.own();
-        let mut namesakes = snapshot
-            .registered
-            .iter()
-            .filter(|node| *node.id == *own.id && *node.run != *own.run);
-        let namesake_run = namesakes.next().map(|node| node.run.to_string());
+        let registered = &watch.snapshot().registered;
+        let peer = |node: &Arc<Node>| {
+            let (id, mesh) = (node.id.to_string(), node.mesh.as_ref()?.to_string());
+            Some(Peer { id, mesh })
+        };
+        let nodes: Vec<Peer> = registered.iter().filter_map(peer).collect();
         let membership = &mut self.keeper.membership;
+        let own = membership.own();
+        let namesake = |node: &&Arc<Node>| *node.id == *own.id && *node.run != *own.run;
+        let namesake_run = registered.iter().find(namesake).map(|node| node.run.to_string());
         membership.registered(&nodes, namesake_run, Instant::now());
     }
 
-    /// Dials the addresses that are due.
     fn dial(&mut self) {
         let now = Instant::now();
         for at in self.keeper.membership.dials(now) {
             debug!("dialling {at}");
             let mut own = self.keeper.membership.own().clone();
-            let route = self.routes.iter().find(|route| route.endpoint.to_string() == at);
-            if let Some((user, password)) = route.and_then(|route| route.credentials.clone()) {
+            let routes = self.keeper.shared.settings.load().routes();
+            let route = routes.into_iter().find(|route| route.endpoint.to_string() == at);
+            if let Some((user, password)) = route.and_then(|route| route.credentials) {
                 (own.user, own.password) = (user, password);
             }
-            let (limit, questions) = (self.connect_timeout, self.questions.clone());
-            self.shakes.spawn(async move {
+            let (limit, verdict_requests) = self.handshake_parameters();
+            self.handshakes.spawn(async move {
                 let origin = Origin::Dialled(at.clone());
-                let linked = match timeout(limit, connect(&at, &own.mesh)).await {
-                    Ok(Ok(stream)) => shake(stream, &own, origin.clone(), limit, questions).await,
+                let result = match timeout(limit, connect(&at, &own.mesh)).await {
+                    Ok(Ok(stream)) => {
+                        handshake::perform(stream, &own, &origin, limit, verdict_requests).await
+                    }
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
                 };
-                (origin, linked)
+                (origin, result)
             });
         }
     }
 
+    fn handshake_parameters(&self) -> (Duration, Sender<VerdictRequest>) {
+        let settings = self.keeper.shared.settings.load();
+        let limit = settings.cluster.connect_timeout_ms.duration();
+        (limit, self.verdict_requests.clone())
+    }
+
     /// Starts the handshake of an accepted connection.
-    fn greet(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn answer(&mut self, stream: TcpStream, peer: SocketAddr) {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
             password: String::new(),
             ..self.keeper.membership.own().clone()
         };
-        let (limit, questions) = (self.connect_timeout, self.questions.clone());
-        let task = self.shakes.spawn(async move {
+        let (limit, verdict_requests) = self.handshake_parameters();
+        let task = self.handshakes.spawn(async move {
             let origin = Origin::Accepted(peer);
-            let linked = shake(stream, &own, origin.clone(), limit, questions).await;
-            (origin, linked)
+            let result = handshake::perform(stream, &own, &origin, limit, verdict_requests).await;
+            (origin, result)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
         if let Some(oldest) = self.pending.add(peer, task)
-            && self.keeper.complaints.is_news(text, Instant::now())
+            && self.keeper.log_limit.is_due(text, Instant::now())
         {
             warn!(peer = %oldest, "{text}");
         }
     }
 
-    fn is_through(&mut self, origin: &Origin) {
+    fn remove_pending(&mut self, origin: &Origin) {
         if let Origin::Accepted(peer) = origin {
             self.pending.remove(*peer);
         }
     }
 
-    /// Answers the question of a handshake with the keeper's verdict.
-    fn answer(&mut self, question: Question) {
-        let dialled = question.origin.dialled().is_some();
-        let (hello, welcome) = (&question.hello, question.welcome);
+    /// Answers the request of a handshake with the keeper's verdict.
+    fn judge(&mut self, request: VerdictRequest) {
+        let dialled = request.origin.dialled().is_some();
+        let (hello, welcome) = (&request.hello, request.welcome);
         let (verdict, number) = self.keeper.judge(hello, welcome, dialled, Instant::now());
         if matches!(verdict, Verdict::Accept { .. }) {
-            self.is_through(&question.origin);
+            self.remove_pending(&request.origin);
         }
-        if question.answer.send((verdict, number)).is_err() {
-            // The handshake has ended meanwhile, so the link that may have been recorded is removed.
-            self.keeper.membership.link_lost(number, false, Instant::now());
+        if request.answer.send((verdict, number)).is_err() {
+            // The handshake has ended meanwhile, so the route that may have been recorded is removed.
+            self.keeper.membership.route_ended(number, false, Instant::now());
         }
     }
 
-    /// Handles the end of a handshake.
-    async fn shaken(&mut self, origin: Origin, result: Result<Linked, HandshakeError>) {
-        self.is_through(&origin);
+    async fn handshake_ended(&mut self, origin: Origin, result: Result<AcceptedRoute, HandshakeError>) {
+        self.remove_pending(&origin);
         match result {
-            Ok(linked) => self.install(linked).await,
-            Err(error) => self.keeper.not_linked(origin, &error, Instant::now()),
+            Ok(accepted) => self.install(&origin, accepted).await,
+            Err(error) => self.keeper.connection_failed(origin, &error, Instant::now()),
         }
     }
 
-    /// Hands a link to its worker.
-    async fn install(&mut self, linked: Linked) {
+    async fn install(&mut self, origin: &Origin, accepted: AcceptedRoute) {
         let now = Instant::now();
-        let Linked {
-            number,
-            stream,
-            hello,
-            origin,
-            address,
-            rest,
-        } = linked;
-        let beginning = self.keeper.begin(number, hello, origin.dialled(), address, now);
-        let stream = match stream.into_std() {
-            Ok(stream) => ends_first(stream, self.shared.policy.load().connections_max),
+        let (number, rest) = (accepted.number, accepted.rest);
+        let dialled = origin.dialled();
+        let (keeper, address) = (&mut self.keeper, accepted.address);
+        let parameters = keeper.begin_session(number, accepted.hello, dialled, address, now);
+        let stream = match accepted.stream.into_std() {
+            Ok(stream) => with_high_descriptor(stream, self.keeper.shared.policy.load().connections_max),
             Err(error) => {
                 error!("the link broke at once: {error}");
-                self.keeper.membership.link_lost(number, false, now);
+                self.keeper.membership.route_ended(number, false, now);
                 return;
             }
         };
-        let pending_bytes_max = self.pending_bytes_max;
         let serve = Box::new(move |socket| -> Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(session::run(beginning, rest, pending_bytes_max, socket))
+            Box::pin(session::run(parameters, rest, socket))
         });
-        let newcomer = Newcomer::Link(serve, stream);
-        let worker = &self.workers[self.shared.home(number)];
+        let newcomer = Newcomer::Route(serve, stream);
+        let worker = &self.workers[self.keeper.shared.worker_of(number)];
         if worker.send(newcomer).await.is_err() {
             error!("worker ended; the connection is closed");
-            self.keeper.membership.link_lost(number, false, now);
+            self.keeper.membership.route_ended(number, false, now);
         }
     }
 
-    /// Sends GOODBYE over all links. Returns when they have ended, or after [`LEAVE_TIMEOUT`].
-    async fn leave(mut self, mut happened: Receiver<(u64, RouteEvent)>) {
-        self.shakes.shutdown().await;
+    /// Sends GOODBYE over all routes. Returns when they have ended, or after [`LEAVE_TIMEOUT`].
+    async fn leave(mut self, mut events_in: Receiver<(u64, RouteEvent)>) {
+        self.handshakes.shutdown().await;
         self.keeper.leave();
-        let gone = async {
+        let all_ended = async {
             while self.keeper.membership.len() > 0 {
-                match happened.recv().await {
-                    Some((number, event)) => self.keeper.happened(number, event, Instant::now()),
+                match events_in.recv().await {
+                    Some((number, event)) => self.keeper.handle_event(number, event, Instant::now()),
                     None => break,
                 }
             }
         };
-        if timeout(LEAVE_TIMEOUT, gone).await.is_err() {
+        if timeout(LEAVE_TIMEOUT, all_ended).await.is_err() {
             warn!("links did not end in time");
         }
         if let Some(watch) = self.watch.take() {
@@ -298,26 +264,11 @@ impl Task {
     }
 }
 
-/// Returns the id and the mesh address of a registered node, or `None` if it has no mesh address.
-pub(crate) fn peer_of(node: &standin_registry::Node) -> Option<Peer> {
-    Some(Peer {
-        id: node.id.to_string(),
-        mesh: node.mesh.as_ref()?.to_string(),
-    })
-}
-
 /// Waits for the first answer of the registry, or after that for a change.
 async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
     match watch {
         Some(watch) if has_read => watch.changed().await,
         Some(watch) => watch.answered().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
 }

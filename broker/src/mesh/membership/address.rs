@@ -7,88 +7,89 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::RouteState;
 use super::namesake::Namesake;
-use super::{Linked, Why};
 
 /// Limit on the random delay before the first redial.
 const REDIAL_MS_FIRST: u64 = 100;
 
-/// Sources that name an address: the configuration, the registry, another node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Named {
-    pub(super) by_hand: bool,
-    pub(super) in_registry: bool,
-    pub(super) by_node: bool,
-}
-
-impl Named {
-    /// Returns whether no source names the address.
-    pub(super) const fn is_not(self) -> bool {
-        !self.is_kept() && !self.by_node
-    }
-
-    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
-    pub(super) const fn is_kept(self) -> bool {
-        self.by_hand || self.in_registry
-    }
-}
-
-/// State of one address.
+/// What is known about one address, and which sources name it: the configuration, the registry, other nodes.
 #[derive(Debug)]
 pub(super) struct Address {
-    pub(super) named: Named,
+    pub(super) is_configured: bool,
+    pub(super) is_registered: bool,
+    pub(super) is_named_by_peer: bool,
     /// Id of the node at this address, if known.
     pub(super) id: Option<String>,
     pub(super) is_dialled: bool,
     pub(super) dial_at: Instant,
     pub(super) failures: u32,
     /// Number of refused connections (ECONNREFUSED) in a row.
-    pub(super) unheard: u32,
-    /// The node was linked, or the link was refused for a reason other than a duplicate id. A starting node does not wait for it.
+    pub(super) connects_refused: u32,
+    /// The node was linked, or the route was refused for a reason other than a duplicate id. A starting node does not wait for it.
     pub(super) answered: bool,
-    /// Reason of the last refusal by either side, if an operator has to correct it.
-    pub(super) refused: Option<Why>,
+    /// Text of the last refusal by either side, if an operator has to correct its reason.
+    pub(super) refusal: Option<String>,
     /// Set if the node at this address has this node's id, or is linked with another node that has.
     pub(super) namesake: Option<Namesake>,
     /// Run of the other node with this node's id that answered there when it was last dialled.
     pub(super) namesake_run: Option<String>,
-    /// Time at which a node last named this address, or at which its link was lost.
+    /// Time at which a node last named this address, or at which its route was lost.
     pub(super) seen_at: Instant,
 }
 
 impl Address {
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            named: Named::default(),
+            is_configured: false,
+            is_registered: false,
+            is_named_by_peer: false,
             id: None,
             is_dialled: false,
             dial_at: now,
             failures: 0,
-            unheard: 0,
+            connects_refused: 0,
             answered: false,
-            refused: None,
+            refusal: None,
             namesake: None,
             namesake_run: None,
             seen_at: now,
         }
     }
 
-    pub(super) fn is_linked(&self, links: &BTreeMap<String, Linked>) -> bool {
-        self.id.as_ref().is_some_and(|id| links.contains_key(id))
+    /// Returns whether a source names the address.
+    pub(super) const fn is_named(&self) -> bool {
+        self.is_permanent() || self.is_named_by_peer
+    }
+
+    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
+    pub(super) const fn is_permanent(&self) -> bool {
+        self.is_configured || self.is_registered
+    }
+
+    pub(super) fn is_linked(&self, routes: &BTreeMap<String, RouteState>) -> bool {
+        self.id.as_ref().is_some_and(|id| routes.contains_key(id))
+    }
+
+    /// Returns whether the address is neither linked nor being dialled.
+    pub(super) fn is_open(&self, routes: &BTreeMap<String, RouteState>) -> bool {
+        !self.is_dialled && !self.is_linked(routes)
     }
 
     /// Clears what the last refusal said.
-    pub(super) fn has_no_word(&mut self) {
-        self.refused = None;
+    pub(super) fn clear_refusal(&mut self) {
+        self.refusal = None;
         self.namesake = None;
         self.namesake_run = None;
     }
 
-    /// Sets the time of the next dial: after a random delay up to a limit that doubles with each failure (full jitter).
-    pub(super) fn dial_later(&mut self, now: Instant, dice: &mut StdRng, max: Duration) {
+    /// Sets the time of the next dial: after a random delay up to a limit that doubles with each failure (full jitter). Returns whether
+    /// this is the first failure in a row.
+    pub(super) fn dial_later(&mut self, now: Instant, rng: &mut StdRng, max: Duration) -> bool {
         let limit = (REDIAL_MS_FIRST << self.failures.min(16)).min(max.as_millis() as u64);
-        self.dial_at = now + Duration::from_millis(dice.random_range(1..=limit.max(1)));
+        self.dial_at = now + Duration::from_millis(rng.random_range(1..=limit.max(1)));
         self.failures = self.failures.saturating_add(1);
+        self.failures == 1
     }
 }
 

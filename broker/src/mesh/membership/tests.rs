@@ -1,5 +1,9 @@
 //! Tests of single rules of the membership. The schedules test all rules together, on a whole mesh.
 
+use super::RefusalReason::{
+    ClusterName, Credentials, DuplicateId, Full, Itself, Leaving, LivingDuplicate, PrecedingDuplicate,
+    Protocol,
+};
 use super::*;
 use crate::route::hello::PROTOCOL;
 
@@ -17,14 +21,113 @@ fn hello(id: &str) -> Hello {
     }
 }
 
-fn membership(routes: &[&str], now: Instant) -> Membership {
+/// Returns the HELLO of another node with this id.
+fn namesake(id: &str, run: &str, began: u64, serving: bool) -> Hello {
+    Hello {
+        run: run.to_owned(),
+        began,
+        serving,
+        ..hello(id)
+    }
+}
+
+/// The membership of a node, at a fixed time.
+struct Node {
+    membership: Membership,
+    now: Instant,
+}
+
+impl std::ops::Deref for Node {
+    type Target = Membership;
+
+    fn deref(&self) -> &Membership {
+        &self.membership
+    }
+}
+
+impl std::ops::DerefMut for Node {
+    fn deref_mut(&mut self) -> &mut Membership {
+        &mut self.membership
+    }
+}
+
+/// Returns node n1, which has dialled all `routes`.
+fn node(routes: &[&str]) -> Node {
+    let now = Instant::now();
     let rules = Rules {
         own: hello("n1"),
         nodes_max: 3,
         redial_max: Duration::from_secs(2),
         has_registry: false,
     };
-    Membership::new(rules, routes.iter().map(ToString::to_string), 1, now)
+    let routes_owned = routes.iter().map(ToString::to_string);
+    let membership = Membership::new(rules, routes_owned, 1, now);
+    let mut node = Node { membership, now };
+    assert_eq!(node.dials(), routes);
+    node
+}
+
+impl Node {
+    fn dials(&mut self) -> Vec<String> {
+        self.membership.dials(self.now)
+    }
+
+    fn dial_failed(&mut self, at: &str) -> bool {
+        self.membership.dial_failed(at, true, self.now)
+    }
+
+    /// The node `id` at a dialled address refuses a route.
+    fn refused(&mut self, at: &str, id: &str, why: RefusalReason) -> bool {
+        self.refused_by_run(at, id, "another", why, true)
+    }
+
+    /// This node refuses a route with the node `id` at a dialled address.
+    fn refuses(&mut self, at: &str, id: &str, why: RefusalReason) -> bool {
+        self.refused_by_run(at, id, "another", why, false)
+    }
+
+    fn refused_by_run(&mut self, at: &str, id: &str, run: &str, why: RefusalReason, by_peer: bool) -> bool {
+        let refusal = RefusedRoute {
+            by_peer,
+            id: id.to_owned(),
+            run: run.to_owned(),
+            why,
+            text: format!("{why:?}"),
+        };
+        self.membership.dial_refused(at, &refusal, self.now)
+    }
+
+    fn judge_hello(&self, hello: &Hello, dialled: bool) -> Verdict {
+        self.membership.judge_hello(hello, dialled, self.now)
+    }
+
+    fn judge_welcome(&mut self, hello: &Hello, number: u64) -> Verdict {
+        self.membership.judge_welcome(hello, false, number, self.now)
+    }
+
+    fn link(&mut self, id: &str, number: u64) {
+        self.link_dialled(id, number, None);
+    }
+
+    fn link_dialled(&mut self, id: &str, number: u64, dialled: Option<&str>) {
+        let verdict = self.judge_welcome(&hello(id), number);
+        assert_eq!(verdict, Verdict::Accept { replaces: None });
+        self.membership.route_established(&hello(id), dialled, self.now);
+    }
+
+    fn route_ended(&mut self, number: u64) -> bool {
+        self.membership.route_ended(number, false, self.now)
+    }
+
+    fn registered(&mut self, nodes: &[Peer]) {
+        self.membership.registered(nodes, None, self.now);
+    }
+
+    /// The registry has a record of n1 that another run wrote, at the address `a:1`.
+    fn registers_namesake(&mut self) {
+        let (nodes, run) = ([peer("n1", "a:1")], Some("other".to_owned()));
+        self.membership.registered(&nodes, run, self.now);
+    }
 }
 
 fn peer(id: &str, mesh: &str) -> Peer {
@@ -34,308 +137,223 @@ fn peer(id: &str, mesh: &str) -> Peer {
     }
 }
 
-fn refused(verdict: Verdict) -> Option<Why> {
+fn refused(verdict: Verdict) -> Option<RefusalReason> {
     match verdict {
         Verdict::Refuse { why, .. } => Some(why),
         _ => None,
     }
 }
 
-fn linked(membership: &mut Membership, id: &str, number: u64, now: Instant) {
-    let hello = hello(id);
-    assert_eq!(
-        membership.welcomed(&hello, false, number, now),
-        Verdict::Accept { replaces: None }
-    );
-    membership.link_stands(&hello, None, now);
-}
-
 #[test]
 fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_counts() {
-    let membership = membership(&[], Instant::now());
-    let why = |change: &dyn Fn(&mut Hello), dialled| {
+    let n1 = node(&[]);
+    let with = |change: &dyn Fn(&mut Hello)| {
         let mut hello = hello("n2");
         change(&mut hello);
-        refused(membership.greet(&hello, dialled, Instant::now()))
+        hello
     };
-    assert_eq!(why(&|_| {}, false), None);
-    assert_eq!(
-        why(&|hello| hello.password = "x".to_owned(), false),
-        Some(Why::Credentials)
-    );
-    assert_eq!(
-        why(&|hello| hello.user = String::new(), false),
-        Some(Why::Credentials)
-    );
-    // A node that was dialled does not show its credentials.
-    assert_eq!(why(&|hello| hello.password = String::new(), true), None);
-    assert_eq!(
-        why(&|hello| hello.cluster = "d".to_owned(), true),
-        Some(Why::ClusterName)
-    );
-    assert_eq!(
-        why(&|hello| hello.id = "n1".to_owned(), false),
-        Some(Why::PrecedingDuplicate)
-    );
-    let stranger = |hello: &mut Hello| (hello.id, hello.password) = ("n1".to_owned(), String::new());
-    assert_eq!(why(&stranger, false), Some(Why::Credentials));
-    let elsewhere = |hello: &mut Hello| (hello.id, hello.cluster) = ("n1".to_owned(), "d".to_owned());
-    assert_eq!(why(&elsewhere, true), Some(Why::ClusterName));
-    assert_eq!(
-        refused(membership.greet(
-            &Hello {
-                user: String::new(),
-                ..hello("n1")
-            },
-            false,
-            Instant::now()
-        )),
-        Some(Why::Itself)
-    );
-    for id in [String::new(), "x".repeat(257), "a\nb".to_owned()] {
-        assert_eq!(why(&|hello| hello.id.clone_from(&id), false), Some(Why::Protocol));
+    let with_id = |id: &str| with(&|hello| hello.id = id.to_owned());
+    let with_password = |password: &str| with(&|hello| hello.password = password.to_owned());
+    let with_cluster = |cluster: &str| with(&|hello| hello.cluster = cluster.to_owned());
+    let no_user = |id: &str| Hello {
+        user: String::new(),
+        ..hello(id)
+    };
+    let stranger = with(&|hello| (hello.id, hello.password) = ("n1".to_owned(), String::new()));
+    let elsewhere = with(&|hello| (hello.id, hello.cluster) = ("n1".to_owned(), "d".to_owned()));
+    for (case, hello, dialled, expected) in [
+        ("right", with(&|_| {}), false, None),
+        ("wrong password", with_password("x"), false, Some(Credentials)),
+        ("no user", no_user("n2"), false, Some(Credentials)),
+        // A node that was dialled does not show its credentials.
+        ("dialled, no password", with_password(""), true, None),
+        ("other cluster", with_cluster("d"), true, Some(ClusterName)),
+        ("same id", with_id("n1"), false, Some(PrecedingDuplicate)),
+        ("same id, no password", stranger, false, Some(Credentials)),
+        ("same id, other cluster", elsewhere, true, Some(ClusterName)),
+        ("same run, no user", no_user("n1"), false, Some(Itself)),
+        ("no id", with_id(""), false, Some(Protocol)),
+        ("long id", with_id(&"x".repeat(257)), false, Some(Protocol)),
+        ("id of two lines", with_id("a\nb"), false, Some(Protocol)),
+    ] {
+        assert_eq!(refused(n1.judge_hello(&hello, dialled)), expected, "{case}");
     }
 }
 
 /// During an upgrade, nodes of two versions work together.
 #[test]
 fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
-    let membership = membership(&[], Instant::now());
-    let with = |protocol, protocol_min| {
-        let features = vec!["something new".to_owned()];
+    let n1 = node(&[]);
+    for (protocol, protocol_min, expected) in [
+        (PROTOCOL, PROTOCOL, None),
+        (PROTOCOL + 7, PROTOCOL, None),
+        (PROTOCOL + 7, PROTOCOL + 1, Some(Protocol)),
+        (PROTOCOL_MIN - 1, 0, Some(Protocol)),
+    ] {
         let hello = Hello {
             protocol,
             protocol_min,
-            features,
+            features: vec!["something new".to_owned()],
             ..hello("n2")
         };
-        refused(membership.greet(&hello, false, Instant::now()))
-    };
-    assert_eq!(with(PROTOCOL, PROTOCOL), None);
-    assert_eq!(with(PROTOCOL + 7, PROTOCOL), None);
-    assert_eq!(with(PROTOCOL + 7, PROTOCOL + 1), Some(Why::Protocol));
-    assert_eq!(with(PROTOCOL_MIN - 1, 0), Some(Why::Protocol));
+        let why = refused(n1.judge_hello(&hello, false));
+        assert_eq!(why, expected, "{protocol} {protocol_min}");
+    }
 }
 
 #[test]
 fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    linked(&mut membership, "n2", 1, now);
-    linked(&mut membership, "n3", 2, now);
-    assert_eq!(
-        refused(membership.greet(&hello("n4"), false, now)),
-        Some(Why::Full)
-    );
-    assert_eq!(refused(membership.greet(&hello("n3"), false, now)), None);
-    membership.leave();
-    assert_eq!(
-        refused(membership.greet(&hello("n3"), false, now)),
-        Some(Why::Leaving)
-    );
-    assert_eq!(membership.dials(now), [""; 0]);
+    let mut n1 = node(&[]);
+    n1.link("n2", 1);
+    n1.link("n3", 2);
+    let why = |n1: &Node, id| refused(n1.judge_hello(&hello(id), false));
+    assert_eq!(why(&n1, "n4"), Some(Full));
+    assert_eq!(why(&n1, "n3"), None);
+    n1.leave();
+    assert_eq!(why(&n1, "n3"), Some(Leaving));
+    assert_eq!(n1.dials(), [""; 0]);
 }
 
 #[test]
 fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    linked(&mut membership, "n2", 1, now);
-    assert_ne!(membership.welcomed(&hello("n3"), false, 2, now), Verdict::Wait);
-    assert_eq!(membership.len(), 2);
-    membership.leave();
-    assert_eq!(membership.len(), 1);
+    let mut n1 = node(&[]);
+    n1.link("n2", 1);
+    assert_ne!(n1.judge_welcome(&hello("n3"), 2), Verdict::Wait);
+    assert_eq!(n1.len(), 2);
+    n1.leave();
+    assert_eq!(n1.len(), 1);
 }
 
 #[test]
 fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_comes() {
-    let now = Instant::now();
-    let mut membership = membership(&["a:1", "b:1"], now);
-    assert_eq!(membership.dials(now), ["a:1", "b:1"]);
-    let other = Hello {
-        run: "another".to_owned(),
-        ..hello("n1")
-    };
-    assert!(refused(membership.greet(&other, false, now)).is_some_and(Why::is_duplicate));
-    assert_eq!(membership.namesake_precedes(), None, "the newcomer has to end");
+    let mut n1 = node(&["a:1", "b:1"]);
+    let other = namesake("n1", "another", 0, false);
+    assert!(refused(n1.judge_hello(&other, false)).is_some_and(RefusalReason::is_duplicate));
+    assert_eq!(n1.namesake_precedes(), None, "the newcomer has to end");
     // n2 is linked with another n1. A duplicate of n3 does not concern this node.
-    assert!(membership.dial_refused("a:1", "n2", Why::DuplicateId, true, now));
-    assert_eq!(membership.namesake_precedes(), Some(false));
-    assert!(!membership.has_living_namesake());
-    membership.dial_refused("b:1", "n3", Why::PrecedingDuplicate, false, now);
-    assert_eq!(membership.namesake_precedes(), Some(false));
-    linked(&mut membership, "n3", 1, now);
-    assert_eq!(
-        membership.namesake_precedes(),
-        Some(false),
-        "a link with a third one says nothing"
-    );
-    membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
-    assert_eq!(membership.namesake_precedes(), Some(true));
-    assert!(membership.has_living_namesake());
-    assert_eq!(
-        membership.welcomed(&hello("n2"), true, 2, now),
-        Verdict::Accept { replaces: None }
-    );
-    membership.link_stands(&hello("n2"), Some("a:1"), now);
-    assert_eq!(
-        membership.namesake_precedes(),
-        None,
-        "n2 is linked with this node"
-    );
+    assert!(n1.refused("a:1", "n2", DuplicateId));
+    assert_eq!(n1.namesake_precedes(), Some(false));
+    assert!(!n1.has_living_namesake());
+    n1.refuses("b:1", "n3", PrecedingDuplicate);
+    assert_eq!(n1.namesake_precedes(), Some(false));
+    n1.link("n3", 1);
+    let precedes = n1.namesake_precedes();
+    assert_eq!(precedes, Some(false), "a link with a third one says nothing");
+    n1.refused("a:1", "n2", PrecedingDuplicate);
+    assert_eq!(n1.namesake_precedes(), Some(true));
+    assert!(n1.has_living_namesake());
+    n1.link_dialled("n2", 2, Some("a:1"));
+    assert_eq!(n1.namesake_precedes(), None, "n2 is linked with this node");
 }
 
 #[test]
 fn of_two_that_meet_each_knows_which_of_them_stays() {
-    let now = Instant::now();
-    let other = |began, serving| Hello {
-        run: "another".to_owned(),
-        began,
-        serving,
-        ..hello("n1")
-    };
     // This node began at 0 and does not serve yet.
     for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
-        let mut membership = membership(&["a:1"], now);
-        membership.dials(now);
-        let why = refused(membership.greet(&other(began, serving), true, now)).expect("a refusal");
-        membership.dial_refused("a:1", "n1", why, false, now);
+        let mut n1 = node(&["a:1"]);
+        let other = namesake("n1", "another", began, serving);
+        let why = refused(n1.judge_hello(&other, true)).expect("a refusal");
+        n1.refuses("a:1", "n1", why);
         let expected = other_stays.then_some(true);
-        assert_eq!(membership.namesake_precedes(), expected, "by its own verdict");
+        assert_eq!(n1.namesake_precedes(), expected, "by its own verdict");
         // The other node's verdict is the opposite one, sent in its refusal.
-        let theirs = if other_stays {
-            Why::PrecedingDuplicate
-        } else {
-            Why::LivingDuplicate
-        };
-        assert_eq!(why == Why::PrecedingDuplicate, !other_stays);
-        membership.dial_refused("a:1", "n1", theirs, true, now);
-        assert_eq!(
-            membership.namesake_precedes(),
-            expected,
-            "by the other node's verdict"
-        );
-        assert!(membership.has_living_namesake() && !membership.is_outnumbered());
+        let opposite = [LivingDuplicate, PrecedingDuplicate][usize::from(other_stays)];
+        assert_eq!(why == PrecedingDuplicate, !other_stays);
+        n1.refused("a:1", "n1", opposite);
+        assert_eq!(n1.namesake_precedes(), expected, "by the other node's verdict");
+        assert!(n1.has_living_namesake() && !n1.is_outnumbered());
     }
 }
 
 #[test]
 fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
-    let now = Instant::now();
-    let mut third = membership(&[], now);
-    linked(&mut third, "n2", 7, now);
-    let told = |third: &Membership, began, run: &str, serving, now| {
-        let claimant = Hello {
-            run: run.to_owned(),
-            began,
-            serving,
-            ..hello("n2")
-        };
-        match third.greet(&claimant, false, now) {
-            Verdict::Refuse { why, probe } => {
-                assert_eq!(probe, Some(7), "a PING is sent over the present link");
-                why
-            }
-            other => panic!("{other:?}"),
-        }
+    let mut third = node(&[]);
+    third.link("n2", 7);
+    // The linked node serves and began at 0.
+    third.update(7, |route| route.peer.serving = true);
+    let check = |third: &Node, case, run, began, serving, expected| {
+        let claimant = namesake("n2", run, began, serving);
+        let (why, probe) = (expected, Some(7));
+        assert_eq!(
+            third.judge_hello(&claimant, false),
+            Verdict::Refuse { why, probe },
+            "{case}"
+        );
     };
-    // The linked node serves and began at 0. It may be dead.
-    third.serves(7);
-    assert_eq!(told(&third, 1, "a", false, now), Why::DuplicateId);
-    third.lives(7, now);
-    assert_eq!(told(&third, 1, "a", true, now), Why::PrecedingDuplicate);
-    assert_eq!(
-        told(&third, 0, "a", false, now),
-        Why::PrecedingDuplicate,
-        "it serves"
-    );
-    assert_eq!(
-        told(&third, 0, "a", true, now),
-        Why::LivingDuplicate,
-        "of equal age"
-    );
-    assert_eq!(told(&third, 0, "z", true, now), Why::PrecedingDuplicate);
-    let later = now + Duration::from_secs(1);
-    assert_eq!(
-        told(&third, 1, "a", true, later),
-        Why::DuplicateId,
-        "not seen since"
-    );
-    third.lives(7, later);
-    third.drains(7);
-    assert_eq!(
-        told(&third, 1, "a", true, later),
-        Why::DuplicateId,
-        "it is about to go"
-    );
+    check(&third, "it may be dead", "a", 1, false, DuplicateId);
+    let now = third.now;
+    third.update(7, |route| route.answered_at = Some(now));
+    check(&third, "it began first", "a", 1, true, PrecedingDuplicate);
+    check(&third, "it serves", "a", 0, false, PrecedingDuplicate);
+    check(&third, "lower run", "a", 0, true, LivingDuplicate);
+    check(&third, "greater run", "z", 0, true, PrecedingDuplicate);
+    third.now += Duration::from_secs(1);
+    check(&third, "not seen since", "a", 1, true, DuplicateId);
+    let now = third.now;
+    third.update(7, |route| {
+        (route.answered_at, route.peer.draining) = (Some(now), true)
+    });
+    check(&third, "it is about to go", "a", 1, true, DuplicateId);
 }
 
 #[test]
 fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
-    let now = Instant::now();
     // n1 decides between n1 and n2, and n0 between n0 and n1.
     for id in ["n0", "n2"] {
-        let mut third = membership(&[], now);
-        linked(&mut third, id, 7, now);
-        third.links.get_mut(id).expect("the link").peer.began = 5;
-        let joins = |began, run: &str| Hello {
-            run: run.to_owned(),
-            began,
-            ..hello(id)
-        };
-        assert!(refused(third.welcomed(&joins(6, "younger"), false, 8, now)).is_some_and(Why::is_duplicate));
-        assert_eq!(third.greet(&joins(4, "elder"), false, now), Verdict::Wait);
-        let elder = third.welcomed(&joins(4, "elder"), false, 8, now);
+        let mut third = node(&[]);
+        third.link(id, 7);
+        third.update(7, |route| route.peer.began = 5);
+        let joins = |began, run| namesake(id, run, began, false);
+        let is_duplicate = |verdict: Verdict| refused(verdict).is_some_and(RefusalReason::is_duplicate);
+        assert!(is_duplicate(third.judge_welcome(&joins(6, "younger"), 8)));
+        assert_eq!(third.judge_hello(&joins(4, "elder"), false), Verdict::Wait);
+        let elder = third.judge_welcome(&joins(4, "elder"), 8);
         assert_eq!(elder, Verdict::Accept { replaces: Some(7) });
-        assert!(!third.link_lost(7, false, now), "the link was replaced");
+        assert!(!third.route_ended(7), "the link was replaced");
         // A node that serves is never replaced.
-        third.serves(8);
-        assert!(refused(third.welcomed(&joins(3, "eldest"), false, 9, now)).is_some_and(Why::is_duplicate));
+        third.update(8, |route| route.peer.serving = true);
+        assert!(is_duplicate(third.judge_welcome(&joins(3, "eldest"), 9)));
     }
 }
 
 #[test]
 fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_node() {
-    let now = Instant::now();
-    let mut membership = membership(&["a:1", "b:1"], now);
-    membership.dials(now);
-    assert!(!membership.is_outnumbered(), "nobody is linked with anybody");
+    let mut n1 = node(&["a:1", "b:1"]);
+    assert!(!n1.is_outnumbered(), "nobody is linked with anybody");
     // Another n1 is started by mistake at the address of the dead peer.
-    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
-    assert!(membership.namesake_precedes().is_some() && !membership.is_outnumbered());
-    membership.dial_refused("b:1", "n2", Why::DuplicateId, true, now);
-    assert!(!membership.is_outnumbered(), "the other n1 may be dead");
-    membership.dial_refused("b:1", "n2", Why::LivingDuplicate, true, now);
-    assert!(membership.is_outnumbered());
-    linked(&mut membership, "n3", 1, now);
-    assert!(!membership.is_outnumbered());
-    membership.link_lost(1, false, now);
-    assert!(membership.is_outnumbered());
-    membership.dial_failed("b:1", true, now);
-    assert!(!membership.is_outnumbered());
+    n1.refused("a:1", "n1", PrecedingDuplicate);
+    assert!(n1.namesake_precedes().is_some() && !n1.is_outnumbered());
+    n1.refused("b:1", "n2", DuplicateId);
+    assert!(!n1.is_outnumbered(), "the other n1 may be dead");
+    n1.refused("b:1", "n2", LivingDuplicate);
+    assert!(n1.is_outnumbered());
+    n1.link("n3", 1);
+    assert!(!n1.is_outnumbered());
+    n1.route_ended(1);
+    assert!(n1.is_outnumbered());
+    n1.dial_failed("b:1");
+    assert!(!n1.is_outnumbered());
 }
 
 /// Both namesakes see the same nodes. Each node is linked with one of the two.
 #[test]
 fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
-    let now = Instant::now();
+    let goes = |routes: u64, others: usize, why| {
+        let at = &["o0:1", "o1:1", "o2:1"][..others];
+        let mut n1 = node(at);
+        n1.rules.nodes_max = 10;
+        for n in 0..routes {
+            n1.link(&format!("l{n}"), n);
+        }
+        for at in at {
+            n1.refused(at, &at[..2], why);
+        }
+        n1.is_outnumbered()
+    };
     for with_elder in 0..4 {
         for with_younger in 0..4 {
-            let goes = |links: usize, others: usize, why| {
-                let at: Vec<String> = (0..others).map(|n| format!("o{n}:1")).collect();
-                let mut membership = membership(&at.iter().map(String::as_str).collect::<Vec<_>>(), now);
-                membership.rules.nodes_max = 10;
-                membership.dials(now);
-                for n in 0..links {
-                    linked(&mut membership, &format!("l{n}"), n as u64, now);
-                }
-                for (n, at) in at.iter().enumerate() {
-                    membership.dial_refused(at, &format!("o{n}"), why, true, now);
-                }
-                membership.is_outnumbered()
-            };
-            let elder = goes(with_elder, with_younger, Why::LivingDuplicate);
-            let younger = goes(with_younger, with_elder, Why::PrecedingDuplicate);
+            let elder = goes(with_elder as u64, with_younger, LivingDuplicate);
+            let younger = goes(with_younger as u64, with_elder, PrecedingDuplicate);
             let is_contested = with_elder + with_younger > 0;
             assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
             assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
@@ -346,204 +364,177 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
 
 #[test]
 fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_linked() {
-    let now = Instant::now();
-    let mut membership = membership(&["name:1", "10.0.0.2:1"], now);
-    membership.dials(now);
-    linked(&mut membership, "n3", 1, now);
-    for at in ["name:1", "10.0.0.2:1"] {
-        membership.dial_refused(at, "n2", Why::LivingDuplicate, true, now);
+    let routes = ["10.0.0.2:1", "name:1"];
+    let mut n1 = node(&routes);
+    n1.link("n3", 1);
+    for at in routes {
+        n1.refused(at, "n2", LivingDuplicate);
     }
-    assert!(!membership.is_outnumbered(), "one is linked with each");
-    membership.link_lost(1, false, now);
-    assert!(membership.is_outnumbered());
+    assert!(!n1.is_outnumbered(), "one is linked with each");
+    n1.route_ended(1);
+    assert!(n1.is_outnumbered());
     // The third node dials this one, from an address at which it was not dialled.
-    linked(&mut membership, "n2", 2, now);
-    assert_eq!(membership.namesake_precedes(), None);
-    assert!(!membership.has_living_namesake() && !membership.is_outnumbered());
+    n1.link("n2", 2);
+    assert_eq!(n1.namesake_precedes(), None);
+    assert!(!n1.has_living_namesake() && !n1.is_outnumbered());
 }
 
 #[test]
 fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() {
-    let now = Instant::now();
-    let mut membership = membership(&["b:1"], now);
-    membership.rules.has_registry = true;
-    membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
-    membership.dials(now);
+    let mut n1 = node(&["b:1"]);
+    n1.rules.has_registry = true;
+    n1.registers_namesake();
+    n1.dials();
     // The refusal of a third node is not enough.
-    membership.dial_refused("b:1", "n2", Why::PrecedingDuplicate, true, now);
-    assert!(!membership.is_outnumbered() && !membership.is_superseded());
+    n1.refused("b:1", "n2", PrecedingDuplicate);
+    assert!(!n1.is_outnumbered() && !n1.is_superseded());
+    let answer = |n1: &mut Node, run: &str| {
+        n1.refused_by_run("a:1", "n1", run, PrecedingDuplicate, true);
+        n1.is_superseded()
+    };
     // First another node answers at that address, then none.
-    membership.answered("a:1", "n1", "a third");
-    assert!(!membership.is_superseded());
-    membership.answered("a:1", "n1", "other");
-    assert!(membership.is_superseded());
-    membership.dial_failed("a:1", true, now);
-    assert!(!membership.is_superseded());
+    assert!(!answer(&mut n1, "a third"));
+    assert!(answer(&mut n1, "other"));
+    n1.dial_failed("a:1");
+    assert!(!n1.is_superseded());
     // The namesake answers, but the record is this node's again.
-    membership.answered("a:1", "n1", "other");
-    membership.registered(&[], None, now);
-    assert!(!membership.is_superseded());
+    answer(&mut n1, "other");
+    n1.registered(&[]);
+    assert!(!n1.is_superseded());
 }
 
 #[test]
 fn a_registered_namesake_is_silent_only_after_a_failed_dial_since_its_record_appeared() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    membership.rules.has_registry = true;
-    let appears = |membership: &mut Membership| {
-        membership.registered(&[peer("n1", "a:1")], Some("other".to_owned()), now);
-    };
+    let mut n1 = node(&[]);
+    n1.rules.has_registry = true;
     for _ in 0..2 {
-        appears(&mut membership);
-        assert_eq!(membership.silent_namesake(), None, "not dialled yet");
-        assert_eq!(membership.dials(now), ["a:1"]);
-        membership.dial_failed("a:1", true, now);
-        assert_eq!(membership.silent_namesake(), Some("other"));
+        n1.registers_namesake();
+        assert_eq!(n1.silent_namesake(), None, "not dialled yet");
+        assert_eq!(n1.dials(), ["a:1"]);
+        n1.dial_failed("a:1");
+        assert_eq!(n1.silent_namesake(), Some("other"));
         // This node has registered. The record may come back with the same run, of a node that was frozen.
-        membership.registered(&[], None, now);
-        assert_eq!(membership.silent_namesake(), None);
+        n1.registered(&[]);
+        assert_eq!(n1.silent_namesake(), None);
     }
-    appears(&mut membership);
-    membership.dials(now);
-    membership.answered("a:1", "n1", "other");
-    membership.dial_refused("a:1", "n1", Why::PrecedingDuplicate, true, now);
-    assert_eq!(membership.silent_namesake(), None, "it answers");
+    n1.registers_namesake();
+    n1.dials();
+    n1.refused("a:1", "n1", PrecedingDuplicate);
+    assert_eq!(n1.silent_namesake(), None, "it answers");
 }
 
 #[test]
 fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() {
-    let now = Instant::now();
-    let other = |serving, draining| Hello {
-        run: "another".to_owned(),
-        began: 1,
-        serving,
-        draining,
-        ..hello("n1")
-    };
-    let met = |other: &Hello| {
-        let mut membership = membership(&["a:1"], now);
-        membership.dials(now);
-        let why = refused(membership.greet(other, true, now)).expect("a refusal");
-        membership.dial_refused("a:1", "n1", why, false, now);
-        (
-            membership.namesake_precedes(),
-            membership.awaited().is_empty(),
-            membership.has_living_namesake(),
-        )
-    };
-    assert_eq!(met(&other(false, false)), (None, true, true));
-    assert_eq!(met(&other(true, false)), (Some(true), false, true));
-    assert_eq!(met(&other(true, true)), (Some(false), false, true));
+    for (serving, draining, expected) in [
+        (false, false, (None, true)),
+        (true, false, (Some(true), false)),
+        (true, true, (Some(false), false)),
+    ] {
+        let mut n1 = node(&["a:1"]);
+        let other = Hello {
+            draining,
+            ..namesake("n1", "another", 1, serving)
+        };
+        let why = refused(n1.judge_hello(&other, true)).expect("a refusal");
+        n1.refuses("a:1", "n1", why);
+        let met = (n1.namesake_precedes(), n1.awaited().is_empty());
+        assert_eq!(met, expected, "serving {serving}, draining {draining}");
+        assert!(n1.has_living_namesake());
+    }
 }
 
 #[test]
 fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    membership.registered(&[peer("n2", "n2:6222")], None, now);
-    linked(&mut membership, "n2", 1, now);
-    membership.synced(1);
-    membership.told(1);
-    assert_eq!(membership.awaited(), [""; 0]);
-    membership.link_lost(1, false, now);
-    assert_eq!(membership.awaited(), ["n2:6222"]);
+    let mut n1 = node(&[]);
+    n1.registered(&[peer("n2", "n2:6222")]);
+    n1.link("n2", 1);
+    n1.update(1, |route| route.is_synced = true);
+    n1.update(1, |route| route.is_snapshot_sent = true);
+    assert_eq!(n1.awaited(), [""; 0]);
+    n1.route_ended(1);
+    assert_eq!(n1.awaited(), ["n2:6222"]);
 }
 
 #[test]
 fn where_the_node_s_name_is_taken_is_asked_again_soon() {
-    let mut now = Instant::now();
-    let mut membership = membership(&["a:1"], now);
+    let mut n1 = node(&["a:1"]);
     for _ in 0..20 {
-        assert_eq!(membership.dials(now), ["a:1"]);
-        membership.dial_refused("a:1", "n2", Why::PrecedingDuplicate, true, now);
-        now += DUPLICATE_REDIAL_MAX;
+        n1.refused("a:1", "n2", PrecedingDuplicate);
+        n1.now += DUPLICATE_REDIAL_MAX;
+        assert_eq!(n1.dials(), ["a:1"]);
     }
 }
 
 #[test]
 fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    membership.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")], None, now);
-    assert_eq!(membership.dials(now), ["elsewhere:1"]);
-    assert_eq!(membership.awaited(), ["elsewhere:1"]);
+    let mut n1 = node(&[]);
+    n1.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")]);
+    assert_eq!(n1.dials(), ["elsewhere:1"]);
+    assert_eq!(n1.awaited(), ["elsewhere:1"]);
     // No node answers: the record was written by the previous run of this node.
-    assert!(membership.dial_failed("elsewhere:1", true, now));
-    membership.dial_failed("elsewhere:1", true, now);
-    assert_eq!(membership.awaited(), [""; 0]);
+    assert!(n1.dial_failed("elsewhere:1"));
+    n1.dial_failed("elsewhere:1");
+    assert_eq!(n1.awaited(), [""; 0]);
 }
 
 #[test]
 fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
-    let now = Instant::now();
-    let mut membership = membership(&["by-hand:1"], now);
-    membership.named(&[peer("n2", "n2:6222")], now);
-    linked(&mut membership, "n2", 1, now);
-    assert!(membership.link_lost(1, false, now));
-    let at = |membership: &Membership, at: &str| membership.addresses.contains_key(at);
-    membership.dials(now);
-    membership.dial_failed("n2:6222", false, now);
-    let later = now + REMEMBERED + Duration::from_secs(1);
-    membership.dials(later);
-    assert!(!at(&membership, "n2:6222"), "no node has named it for an hour");
-    assert!(at(&membership, "by-hand:1"));
-    let many: Vec<Peer> = (0..50)
-        .map(|n| peer(&format!("x{n}"), &format!("x{n}:1")))
-        .collect();
-    for (number, one) in many.iter().enumerate() {
-        membership.named(
-            std::slice::from_ref(one),
-            later + Duration::from_secs(number as u64),
-        );
+    let mut n1 = node(&["configured:1"]);
+    let now = n1.now;
+    n1.named_by_peer(&[peer("n2", "n2:6222")], now);
+    n1.link("n2", 1);
+    assert!(n1.route_ended(1));
+    let at = |n1: &Node, at: &str| n1.addresses.contains_key(at);
+    n1.dials();
+    n1.dial_failed("n2:6222");
+    n1.now += REMEMBERED + Duration::from_secs(1);
+    n1.dials();
+    assert!(!at(&n1, "n2:6222"), "no node has named it for an hour");
+    assert!(at(&n1, "configured:1"));
+    for number in 0..50 {
+        let named = peer(&format!("x{number}"), &format!("x{number}:1"));
+        let named_at = n1.now + Duration::from_secs(number);
+        n1.named_by_peer(&[named], named_at);
     }
-    let max = membership.rules.nodes_max * ADDRESSES_PER_NODE;
-    assert_eq!(membership.addresses.len(), max);
-    assert!(at(&membership, "by-hand:1") && at(&membership, "x49:1") && !at(&membership, "x0:1"));
-    membership.registered(&[peer("n3", "n3:6222")], None, later);
-    assert!(
-        at(&membership, "n3:6222"),
-        "a registered address evicts one that only a node has named"
-    );
+    let max = n1.rules.nodes_max * ADDRESSES_PER_NODE;
+    assert_eq!(n1.addresses.len(), max);
+    assert!(at(&n1, "configured:1") && at(&n1, "x49:1") && !at(&n1, "x0:1"));
+    n1.registered(&[peer("n3", "n3:6222")]);
+    // A registered address evicts one that only a node has named.
+    assert!(at(&n1, "n3:6222"));
 }
 
 #[test]
 fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
-    let now = Instant::now();
-    let mut membership = membership(&["nodes:6222", "10.0.0.1:6222"], now);
-    assert_eq!(membership.dials(now).len(), 2);
-    for at in ["nodes:6222", "10.0.0.1:6222"] {
-        membership.dial_refused(at, "n1", Why::Itself, false, now);
+    let routes = ["10.0.0.1:6222", "nodes:6222"];
+    let mut n1 = node(&routes);
+    for at in routes {
+        n1.refuses(at, "n1", Itself);
     }
-    assert_eq!(membership.awaited(), [""; 0]);
-    assert_eq!(membership.dials(now + Duration::from_secs(3)), ["nodes:6222"]);
+    assert_eq!(n1.awaited(), [""; 0]);
+    n1.now += Duration::from_secs(3);
+    assert_eq!(n1.dials(), ["nodes:6222"]);
 }
 
 #[test]
 fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_other() {
-    let now = Instant::now();
-    let mut membership = membership(&[], now);
-    membership.rules.own.cluster = String::new();
+    let mut n1 = node(&[]);
+    n1.rules.own.cluster = String::new();
     let of = |id: &str, cluster: &str| Hello {
         cluster: cluster.to_owned(),
         ..hello(id)
     };
     for (id, cluster) in [("n2", ""), ("n3", "east"), ("n4", "west")] {
-        assert_eq!(membership.greet(&of(id, cluster), false, now), Verdict::Wait);
+        assert_eq!(n1.judge_hello(&of(id, cluster), false), Verdict::Wait);
     }
     // A peer without a cluster name changes nothing.
-    membership.welcomed(&of("n2", ""), false, 1, now);
-    assert_eq!(
-        (&*membership.own().cluster, membership.with_other_names()),
-        ("", vec![])
-    );
-    membership.welcomed(&of("n3", "east"), false, 2, now);
-    assert_eq!(membership.own().cluster, "east");
-    assert_eq!(membership.with_other_names(), [1]);
+    n1.judge_welcome(&of("n2", ""), 1);
+    assert_eq!((&*n1.own().cluster, n1.with_other_names()), ("", vec![]));
+    n1.judge_welcome(&of("n3", "east"), 2);
+    assert_eq!(n1.own().cluster, "east");
+    assert_eq!(n1.with_other_names(), [1]);
     let west = of("n4", "west");
-    assert_eq!(
-        refused(membership.welcomed(&west, false, 3, now)),
-        Some(Why::ClusterName)
-    );
-    let told = Why::ClusterName.told(membership.own(), &west);
-    assert!(told.contains("\"east\"") && told.contains("\"west\""), "{told}");
+    assert_eq!(refused(n1.judge_welcome(&west, 3)), Some(ClusterName));
+    let text = ClusterName.text(n1.own(), &west);
+    assert!(text.contains("\"east\"") && text.contains("\"west\""), "{text}");
 }

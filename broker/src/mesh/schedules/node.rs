@@ -1,6 +1,5 @@
 //! One node of a simulated mesh, without sockets, timers and threads: its keeper, the sessions of its routes, and the routers of two
-//! workers, all of them the product's own. Now and then a worker is stopped amid its batch, which some of its recipients have got and some
-//! have not, while the other worker goes on.
+//! workers. A worker may be stopped for a few steps while its batch is sent to some of its recipients and not to the others.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,42 +16,27 @@ use crate::flush::ClientFlush;
 use crate::interest::Scope;
 use crate::mesh::keeper::{Keeper, TICK};
 use crate::mesh::membership::{Membership, Rules};
-use crate::mesh::session::{Pace, RouteSession};
+use crate::mesh::session::RouteSession;
 use crate::outbox::{Outbox, Wire};
+use crate::route::announcer::tests::{Picture, picture_of};
 use crate::route::event::RouteEvent;
 use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::router::Router;
-use crate::settings::Settings;
+use crate::settings::{Millis, Settings};
 use crate::shared::Shared;
 use crate::shell::Session;
 use crate::subscription::Subscription;
 
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
-const SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longer than a message, a stopped worker, an ack and a stopped worker again take.
+/// Longer than the way of a message and of its ack, with a stopped worker on each.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
-    let text = format!("[process]\nworkers = {WORKERS}\n");
+    let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
     Settings::from_toml(&text).expect("settings")
 });
-/// A peer that is silent for 900 ms is lost.
-pub(super) const BRISK: Pace = Pace {
-    ping_interval: Duration::from_millis(300),
-    ping_timeout: Duration::from_millis(600),
-};
 
-/// A client that waits for a change to be known everywhere.
-pub(super) struct Waiting {
-    flush: ClientFlush,
-    client: Arc<Outbox>,
-    subscription: Arc<Subscription>,
-}
-
-/// Subjects and queue groups that a node's clients listen to, and how many members those have: 1 where there is no group.
-pub(super) type Wanted = BTreeMap<(Vec<u8>, Option<Vec<u8>>), u32>;
-
-/// This node's end of a link.
+/// The side of a route that belongs to this node.
 pub(super) struct End {
     pub(super) connection: usize,
     pub(super) peer: usize,
@@ -64,17 +48,18 @@ pub(super) struct Node {
     pub(super) own: Hello,
     pub(super) shared: Arc<Shared>,
     pub(super) keeper: Keeper,
-    happened: Receiver<(u64, RouteEvent)>,
+    events: Receiver<(u64, RouteEvent)>,
     next_tick: Instant,
     workers: Vec<Router>,
-    /// For so many steps each worker sends nothing: it was stopped amid a batch.
+    /// Number of steps for which each worker is still stopped.
     stopped_steps: [u32; WORKERS],
     pub(super) ends: BTreeMap<u64, End>,
-    /// What was sent over links, and to clients.
+    /// Output for routes, and for clients.
     pub(super) wire: Wire,
     pub(super) clients_wire: Wire,
     pub(super) subscriptions: Vec<Arc<Subscription>>,
-    pub(super) waiting: Vec<Waiting>,
+    /// Clients whose PONG waits for acks of a subscription.
+    pub(super) waiting: Vec<(ClientFlush, Arc<Subscription>)>,
     clients: u64,
     pub(super) frozen_until: Instant,
     pub(super) bytes_sent: usize,
@@ -90,7 +75,7 @@ impl Node {
         run: u64,
         routes: Vec<String>,
         seed: u64,
-        pace: Pace,
+        ping_interval_ms: u64,
         now: Instant,
     ) -> Self {
         let own = Hello {
@@ -100,8 +85,8 @@ impl Node {
             run: run.to_string(),
             began: run,
             mesh: mesh_address(number),
-            // Whoever serves is waited for from the beginning.
-            serving: (seed ^ run).is_multiple_of(2),
+            // Flushes wait for a node that serves, even while it is being sent the complete interest.
+            serving: seed.is_multiple_of(2),
             ..Hello::default()
         };
         let rules = Rules {
@@ -111,22 +96,25 @@ impl Node {
             has_registry: false,
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let shared = Arc::new(Shared::new(SETTINGS.clone(), address));
+        let mut settings = SETTINGS.clone();
+        settings.cluster.ping_interval_ms = Millis(ping_interval_ms);
+        settings.cluster.ping_timeout_ms = Millis(2 * ping_interval_ms);
+        let shared = Arc::new(Shared::new(settings, address));
         let workers: Vec<Router> = (0..WORKERS)
             .map(|worker| {
                 let mut router = Router::new(worker, 1000);
-                router.seed(seed ^ run ^ worker as u64);
+                router.seed(seed ^ worker as u64);
                 shared.flush.add_stage(&router.stage);
                 router
             })
             .collect();
-        let membership = Membership::new(rules, routes, seed ^ run ^ number as u64, now);
-        let (events, happened) = channel(EVENTS_MAX);
+        let membership = Membership::new(rules, routes, seed ^ number as u64, now);
+        let (sender, events) = channel(EVENTS_MAX);
         Self {
-            keeper: Keeper::new(Arc::clone(&shared), membership, pace, SYNC_TIMEOUT, events),
+            keeper: Keeper::new(Arc::clone(&shared), membership, sender),
             own,
             shared,
-            happened,
+            events,
             next_tick: now,
             workers,
             stopped_steps: [0; WORKERS],
@@ -141,7 +129,7 @@ impl Node {
         }
     }
 
-    /// The connection is the link of this number.
+    /// Starts the session of a connection that has become route `number`.
     pub(super) fn install(
         &mut self,
         number: u64,
@@ -153,31 +141,32 @@ impl Node {
     ) {
         let at = dialled.then(|| mesh_address(peer));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let beginning = self.keeper.begin(number, hello, at.as_deref(), address, now);
+        let dialled = at.as_deref();
+        let parameters = self.keeper.begin_session(number, hello, dialled, address, now);
         let outbox = Outbox::on_wire(u64::MAX - number, WORKERS, &self.wire);
         let end = End {
             connection,
             peer,
-            session: RouteSession::new(beginning, outbox, now),
+            session: RouteSession::new(parameters, outbox, now),
             held: Vec::new(),
         };
         self.ends.insert(number, end);
         self.settle(now);
     }
 
-    /// What the sessions tell the keeper.
+    /// Passes the events of the sessions to the keeper.
     fn settle(&mut self, now: Instant) {
-        while let Ok((number, event)) = self.happened.try_recv() {
-            self.keeper.happened(number, event, now);
+        while let Ok((number, event)) = self.events.try_recv() {
+            self.keeper.handle_event(number, event, now);
         }
     }
 
-    /// Bytes came over a link, or none, and its session is to go on.
+    /// Gives the session of a route its turn, with the received bytes, if any.
     pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
         };
-        let router = &mut self.workers[self.shared.home(number)];
+        let router = &mut self.workers[self.shared.worker_of(number)];
         end.held.extend_from_slice(bytes);
         router.begin_turn();
         let taken = end.session.take(&end.held, router)?;
@@ -187,7 +176,7 @@ impl Node {
         Ok(())
     }
 
-    /// What is due. Returns the links that are lost.
+    /// Handles expired timers. Returns the routes that have ended.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -201,7 +190,7 @@ impl Node {
         for (number, end) in &mut self.ends {
             end.session.fill();
             let reason = end.session.tick(now);
-            if reason.or(end.session.link.outbox.reason()).is_some() {
+            if reason.or(end.session.route.outbox.reason()).is_some() {
                 lost.push(*number);
             }
         }
@@ -209,15 +198,15 @@ impl Node {
         lost
     }
 
-    /// A link is gone. Returns its connection.
-    pub(super) fn let_go(&mut self, number: u64, now: Instant) -> Option<usize> {
+    /// Removes a route that has ended. Returns its connection.
+    pub(super) fn detach(&mut self, number: u64, now: Instant) -> Option<usize> {
         let end = self.ends.remove(&number)?;
         drop(end.session);
         self.settle(now);
         Some(end.connection)
     }
 
-    /// Each worker sends what it has staged; or only what is for one of the links, and the rest some steps later.
+    /// Lets each worker send its staged output; or only that for one of the routes, and the rest some steps later.
     pub(super) fn flush(&mut self, rng: &mut StdRng) {
         for (router, stopped) in self.workers.iter_mut().zip(&mut self.stopped_steps) {
             let was_stopped = *stopped > 0;
@@ -229,7 +218,7 @@ impl Node {
             let any = some.then(|| rng.random_range(0..self.ends.len()));
             match any.and_then(|at| self.ends.values().nth(at)) {
                 Some(end) => {
-                    router.stage.flush_to(&end.session.link.outbox);
+                    router.stage.flush_to(&end.session.route.outbox);
                     *stopped = rng.random_range(1..12);
                 }
                 None => router.stage.flush(),
@@ -253,93 +242,73 @@ impl Node {
         router.publish(&publisher, &message, &found.recipients, interest);
     }
 
-    /// A client comes, and subscribes as [`Client`](crate::client::Client) has it.
+    /// Adds a client with a subscription, as [`Client`](crate::client::Client) does.
     pub(super) fn subscribe(&mut self, subject: &str, queue: Option<&str>) -> Arc<Subscription> {
         self.clients += 1;
         let client = Arc::new(Outbox::on_wire(self.clients, WORKERS, &self.clients_wire));
-        let subscription = Arc::new(Subscription::new(
-            Arc::clone(&client),
-            subject.as_bytes(),
-            queue.map(str::as_bytes),
-            b"1",
-        ));
-        let mut flush = ClientFlush::default();
-        let (home, interest) = (self.shared.home(client.id), &self.shared.interest);
-        flush.suppress_in_flight(&client, interest);
+        self.subscribe_client(client, true, subject, queue)
+    }
+
+    /// Adds a subscription of a client that has others.
+    pub(super) fn subscribe_more(&mut self, client: &Arc<Outbox>, subject: &str) {
+        self.subscribe_client(Arc::clone(client), false, subject, None);
+    }
+
+    /// Sends the SUB and the PING of a client.
+    fn subscribe_client(
+        &mut self,
+        client: Arc<Outbox>,
+        is_first: bool,
+        subject: &str,
+        queue: Option<&str>,
+    ) -> Arc<Subscription> {
+        let (mut flush, interest) = (ClientFlush::default(), &self.shared.interest);
+        let stage = &mut self.workers[self.shared.worker_of(client.id)].stage;
+        if is_first {
+            flush.suppress_in_flight(&client, interest);
+        }
+        let queue = queue.map(str::as_bytes);
+        let subscription = Arc::new(Subscription::new(client, subject.as_bytes(), queue, b"1"));
         flush.changed(interest.subscribe(&subscription).change);
-        flush.ask_all(interest, &mut self.workers[home].stage);
+        if is_first {
+            flush.ask_all(interest, stage);
+        }
+        flush.ping(&subscription.client, &self.shared.flush, interest, stage);
         self.subscriptions.push(Arc::clone(&subscription));
-        self.ping(flush, client, &subscription);
+        if flush.is_started() {
+            self.waiting.push((flush, Arc::clone(&subscription)));
+        }
         subscription
     }
 
-    /// The client sends PING.
-    fn ping(&mut self, mut flush: ClientFlush, client: Arc<Outbox>, subscription: &Arc<Subscription>) {
-        let stage = &mut self.workers[self.shared.home(client.id)].stage;
-        flush.ping(&client, &self.shared.flush, &self.shared.interest, stage);
-        if flush.is_begun() {
-            self.waiting.push(Waiting {
-                flush,
-                client,
-                subscription: Arc::clone(subscription),
-            });
-        }
-    }
-
-    /// A client that is there already subscribes to more.
-    pub(super) fn subscribe_more(&mut self, client: &Arc<Outbox>, subject: &str) {
-        let subscription = Arc::new(Subscription::new(
-            Arc::clone(client),
-            subject.as_bytes(),
-            None,
-            b"2",
-        ));
-        let mut flush = ClientFlush::default();
-        flush.changed(self.shared.interest.subscribe(&subscription).change);
-        self.subscriptions.push(Arc::clone(&subscription));
-        self.ping(flush, Arc::clone(client), &subscription);
-    }
-
     pub(super) fn unsubscribe(&mut self, number: usize) {
-        let gone = self.subscriptions.swap_remove(number);
-        self.shared.interest.unsubscribe(&gone);
+        let removed = self.subscriptions.swap_remove(number);
+        self.shared.interest.unsubscribe(&removed);
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
-        let mut wanted = Wanted::new();
-        for one in &self.subscriptions {
-            let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
-            let members = wanted.entry(what).or_insert(0);
-            *members = if one.queue().is_some() { *members + 1 } else { 1 };
-        }
-        wanted
+    pub(super) fn wanted(&self) -> Picture {
+        picture_of(&self.subscriptions)
     }
 
-    /// A client goes.
+    /// Removes a client with one subscription.
     pub(super) fn leave(&mut self, subscription: &Arc<Subscription>) {
-        let number = self
-            .subscriptions
-            .iter()
-            .position(|one| Arc::ptr_eq(one, subscription));
-        self.unsubscribe(number.expect("it is here"));
+        let mut all = self.subscriptions.iter();
+        let number = all.position(|one| Arc::ptr_eq(one, subscription));
+        self.unsubscribe(number.expect("a subscription"));
     }
 
-    /// Those who wait no longer, each with whether all links know.
+    /// Returns the subscriptions whose flushes have ended, each with whether all routes have acked it.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
-        let (all, links) = (&self.shared.flush, &self.shared.interest.links);
+        let (all, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let mut done = Vec::new();
-        self.waiting.retain_mut(|waiting| {
-            let Waiting {
-                flush,
-                client,
-                subscription,
-            } = waiting;
-            let given_up = all.given_up();
-            if flush.is_waiting(client, FLUSH_TIMEOUT, all, links, now) {
+        self.waiting.retain_mut(|(flush, subscription)| {
+            let (client, given_up) = (&subscription.client, all.given_up());
+            let wait = flush.waits_until(client, FLUSH_TIMEOUT, all, routes, now);
+            if wait.is_some() {
                 return true;
             }
-            let home = self.shared.home(client.id);
-            flush.go_on(client, &mut self.workers[home].stage);
+            let home = self.shared.worker_of(client.id);
+            flush.send_pong(client, &mut self.workers[home].stage);
             done.push((all.given_up() == given_up, Arc::clone(subscription)));
             false
         });

@@ -1,4 +1,4 @@
-//! What must hold: while the world is unkind, of every flush that is done; and when it is healed, of every picture and every message.
+//! The invariants of a mesh: of each flush while there are faults, and of all interest and messages when there are none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -8,54 +8,51 @@ use std::sync::atomic::Ordering::Relaxed;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::node::{Node, Wanted};
+use super::node::Node;
 use super::world::World;
 use crate::flush::is_waited_for;
+use crate::route::announcer::tests::Picture;
 use crate::subscription::Subscription;
 
 impl World {
-    /// Whose flush is done: all whom it waited for know.
+    /// Checks the flushes that have ended on a node: each peer for whose ack the flush waited knows the subscription.
     pub(super) fn check_flushes(&mut self, number: usize) {
-        for (know, subscription) in self.nodes[number].flushed(self.now) {
-            let still = self.nodes[number]
-                .subscriptions
-                .iter()
-                .any(|one| Arc::ptr_eq(one, &subscription));
-            if !know || !still {
+        for (is_acked, subscription) in self.nodes[number].flushed(self.now) {
+            let node = &self.nodes[number];
+            let mut live = node.subscriptions.iter();
+            if !is_acked || !live.any(|one| Arc::ptr_eq(one, &subscription)) {
                 continue;
             }
             self.flushes += 1;
-            for end in self.nodes[number]
-                .ends
-                .values()
-                .filter(|end| is_waited_for(&end.session.link))
-            {
+            for end in node.ends.values().filter(|end| is_waited_for(&end.session.route)) {
                 let peer = &self.nodes[end.peer];
-                let back = peer.ends.values().find(|back| back.connection == end.connection);
-                let Some(back) = back else { continue };
-                let wanted = peer.shared.interest.remote.page(0, usize::MAX);
-                let knows = wanted.iter().any(|one| {
-                    Arc::ptr_eq(&one.client, &back.session.link.outbox)
+                let mut ends = peer.ends.values();
+                let Some(back) = ends.find(|back| back.connection == end.connection) else {
+                    continue;
+                };
+                let is_known = |one: &Arc<Subscription>| {
+                    Arc::ptr_eq(&one.client, &back.session.route.outbox)
                         && one.subject() == subscription.subject()
                         && one.queue() == subscription.queue()
-                });
+                };
+                let remote = peer.shared.interest.remote.page(0, usize::MAX);
+                let (peer, id) = (&peer.own.id, &node.own.id);
                 assert!(
-                    knows,
-                    "{} does not know what was flushed on {}",
-                    peer.own.id, self.nodes[number].own.id
+                    remote.iter().any(is_known),
+                    "{peer} does not know what {id} flushed"
                 );
             }
         }
     }
 
-    /// Nobody waits for anything.
+    /// Returns whether no client and no node waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.nodes
             .iter()
             .all(|node| node.waiting.is_empty() && node.keeper.membership.awaited().is_empty())
     }
 
-    /// Each node is linked with each other one, by the same connection on both sides.
+    /// Returns whether each node is linked with each other node, by the same connection on both sides.
     pub(super) fn is_whole(&self) -> bool {
         self.nodes.iter().enumerate().all(|(number, node)| {
             node.ends.len() == self.nodes.len() - 1
@@ -70,58 +67,42 @@ impl World {
         let mut text = String::new();
         for node in &self.nodes {
             let linked: Vec<_> = node.ends.values().map(|end| (end.peer, end.connection)).collect();
-            let _ = writeln!(
-                text,
-                "{}: linked {linked:?}, awaits {:?}",
-                node.own.id,
-                node.keeper.membership.awaited()
-            );
+            let (id, awaited) = (&node.own.id, node.keeper.membership.awaited());
+            let _ = writeln!(text, "{id}: linked {linked:?}, awaits {awaited:?}");
         }
         text
     }
 
-    /// What every node believes of every other one is what that one's clients listen to.
+    /// Checks that each node knows the interest of each other node.
     pub(super) fn check_pictures(&self) {
-        let truths: Vec<Wanted> = self.nodes.iter().map(Node::wanted).collect();
+        let truths: Vec<Picture> = self.nodes.iter().map(Node::wanted).collect();
         for node in &self.nodes {
+            let (interest, id) = (&node.shared.interest, &node.own.id);
+            let peers = self.nodes.len() - 1;
             assert_eq!(node.shared.flush.waiting_len(), 0);
-            let mut believed: BTreeMap<u64, Wanted> = BTreeMap::new();
-            for one in node.shared.interest.remote.page(0, usize::MAX) {
-                let what = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
-                let of_peer = believed.entry(one.client.id).or_default();
-                of_peer.insert(what, one.members.load(Relaxed));
+            let mut pictures: BTreeMap<u64, Picture> = BTreeMap::new();
+            for one in interest.remote.page(0, usize::MAX) {
+                let key = (one.subject().to_vec(), one.queue().map(<[u8]>::to_vec));
+                let of_peer = pictures.entry(one.client.id).or_default();
+                of_peer.insert(key, one.members.load(Relaxed));
             }
+            let mut of_routes = 0;
             for end in node.ends.values() {
-                let known = believed.remove(&end.session.link.outbox.id).unwrap_or_default();
-                let truth = &truths[end.peer];
-                assert_eq!(
-                    &known, truth,
-                    "what {} believes of node {}",
-                    node.own.id, end.peer
-                );
-                assert_eq!(end.session.link.interest.load(Relaxed), truth.len());
+                let (route, truth) = (&end.session.route, &truths[end.peer]);
+                let picture = pictures.remove(&route.outbox.id).unwrap_or_default();
+                assert_eq!(&picture, truth, "what {id} knows of node {}", end.peer);
+                assert_eq!(route.interest.load(Relaxed), truth.len());
+                of_routes += truth.len();
             }
-            let of_links: usize = node
-                .ends
-                .values()
-                .map(|end| end.session.link.interest.load(Relaxed))
-                .sum();
-            assert_eq!(
-                node.shared.interest.remote.len(),
-                of_links,
-                "nothing is left of links that ended"
-            );
-            assert_eq!(node.shared.interest.local.followers_len(), node.ends.len());
-            let links = node.shared.interest.links.load().len();
-            assert_eq!(
-                (links, node.ends.len()),
-                (self.nodes.len() - 1, self.nodes.len() - 1)
-            );
+            // No interest of an ended route is left.
+            assert_eq!(interest.remote.len(), of_routes);
+            let followers = interest.local.followers_len();
+            let routes = interest.routes.load().len();
+            assert_eq!((followers, routes, node.ends.len()), (peers, peers, peers));
         }
     }
 
-    /// A client moves from node to node, where others listen to the same, while all nodes publish: of each it gets what it gets once
-    /// and in order.
+    /// Moves a client from node to node while all nodes publish. The client gets messages of each node in order, and none twice.
     pub(super) fn check_moves(&mut self, rng: &mut StdRng) {
         let count = self.nodes.len();
         let mut at = 0;
@@ -136,12 +117,8 @@ impl World {
             }
             self.step(rng);
             for (from, number) in self.take_received(at, &mover) {
-                assert!(
-                    last[from] < number,
-                    "{number} of {from} after {}, on {at}",
-                    last[from]
-                );
-                last[from] = number;
+                let before = std::mem::replace(&mut last[from], number);
+                assert!(before < number, "{number} of {from} after {before}, on {at}");
             }
             if number % 25 == 0 {
                 self.nodes[at].leave(&mover);
@@ -152,7 +129,7 @@ impl World {
         assert!(last.iter().all(|last| *last > 0), "{last:?}");
     }
 
-    /// Who published what this client was sent since last asked.
+    /// Takes the messages that a client was sent: the publishing node and the number of each.
     fn take_received(&self, at: usize, subscription: &Subscription) -> Vec<(usize, u64)> {
         let mut wire = self.nodes[at].clients_wire.lock().expect("the wire");
         let all = std::mem::take(&mut *wire);
@@ -167,26 +144,22 @@ impl World {
         .collect()
     }
 
-    /// A message reaches each plain subscriber once, and one member of each group: one where it is published, if there is one.
+    /// Checks that a message reaches each plain subscriber once, and one member of each group: one on the publishing node, if there is one.
     pub(super) fn check_a_publish(&mut self, rng: &mut StdRng) {
         let from = rng.random_range(0..self.nodes.len());
         let subject = ["a", "b", "a.b", "a.c", "c"][rng.random_range(0..5)];
-        self.nodes
-            .iter()
-            .for_each(|node| node.clients_wire.lock().expect("the wire").clear());
+        for node in &self.nodes {
+            node.clients_wire.lock().expect("the wire").clear();
+        }
         self.nodes[from].publish(subject.as_bytes(), b"x");
         (0..60).for_each(|_| self.step(rng));
         let (mut groups_here, mut groups) = (BTreeSet::new(), BTreeMap::new());
         for (number, node) in self.nodes.iter().enumerate() {
-            let got: Vec<u64> = node
-                .clients_wire
-                .lock()
-                .expect("the wire")
-                .iter()
-                .flat_map(|(id, bytes)| bytes.windows(4).filter(|verb| verb == b"MSG ").map(|_| *id))
-                .collect();
+            let wire = std::mem::take(&mut *node.clients_wire.lock().expect("the wire"));
+            let messages_in = |bytes: &[u8]| bytes.windows(4).filter(|verb| verb == b"MSG ").count();
             for one in &node.subscriptions {
-                let times = got.iter().filter(|id| **id == one.client.id).count();
+                let own = wire.iter().filter(|(id, _)| *id == one.client.id);
+                let times: usize = own.map(|(_, bytes)| messages_in(bytes)).sum();
                 let matches = standin_wire::subject::matches(one.subject(), subject.as_bytes());
                 match one.queue() {
                     None => assert_eq!(times, usize::from(matches), "{} gets {subject}", node.own.id),
@@ -204,11 +177,8 @@ impl World {
         }
         for (name, (here, all)) in groups {
             assert_eq!(all, 1, "one member of {name:?} gets {subject}");
-            assert_eq!(
-                here,
-                usize::from(groups_here.contains(&name)),
-                "one here where there is one"
-            );
+            let expected = usize::from(groups_here.contains(&name));
+            assert_eq!(here, expected, "one here where there is one");
         }
     }
 }

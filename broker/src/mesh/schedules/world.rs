@@ -1,4 +1,4 @@
-//! The network between simulated nodes, the registry, and what an unkind world does to both.
+//! The network between simulated nodes, the registry, and the faults of both.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,15 +8,15 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::node::{Node, mesh_address};
-use crate::mesh::session::Pace;
 use crate::route::frame;
 use crate::route::handshake::{Handshake, HandshakeError, Origin};
 use crate::route::hello::Peer;
 
 const STEP: Duration = Duration::from_millis(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(400);
 const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 
-/// How far one side of a connection is.
+/// State of a connection on one side.
 enum Side {
     Greets(Box<Handshake>),
     Linked(u64),
@@ -25,15 +25,27 @@ enum Side {
 
 struct Connection {
     nodes: [usize; 2],
-    /// The lives of the two nodes that it belongs to.
+    /// The runs of the two nodes.
     runs: [String; 2],
     sides: [Side; 2],
-    /// What is on its way to each side, and when it arrives; `None`: the end.
+    /// Bytes in flight to each side, with the time of their arrival. `None` is the end of the connection.
     ways: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
     held: [Vec<u8>; 2],
     opened: Instant,
-    /// Nothing passes any more, and nobody is told.
+    /// All bytes are lost, and neither side is notified.
     silent: bool,
+}
+
+impl Connection {
+    fn side_of(&self, node: usize) -> usize {
+        usize::from(self.nodes[1] == node)
+    }
+
+    /// Sends bytes to a side, to arrive at `at`, but not before those that were sent earlier.
+    fn send(&mut self, to: usize, at: Instant, bytes: Option<Vec<u8>>) {
+        let after = self.ways[to].back().map_or(at, |(before, _)| *before);
+        self.ways[to].push_back((at.max(after), bytes));
+    }
 }
 
 pub(super) struct World {
@@ -42,22 +54,22 @@ pub(super) struct World {
     /// The connections of each node.
     of_node: Vec<BTreeSet<usize>>,
     opened: usize,
-    /// Groups between which nothing passes.
+    /// The partition of each node. No bytes pass between partitions.
     group: Vec<usize>,
     is_registered: bool,
     registry_reaches: Vec<bool>,
-    /// What the registry tells is incomplete.
+    /// The snapshots of the registry are incomplete.
     registry_lags: bool,
     runs: u64,
     seed: u64,
-    pace: Pace,
+    ping_interval_ms: u64,
     pub(super) now: Instant,
     delay_ms_max: u64,
     pub(super) flushes: u64,
 }
 
 impl World {
-    pub(super) fn new(count: usize, seed: u64, pace: Pace, rng: &mut StdRng) -> Self {
+    pub(super) fn new(count: usize, seed: u64, ping_interval_ms: u64, rng: &mut StdRng) -> Self {
         let now = Instant::now();
         let mut world = Self {
             nodes: Vec::new(),
@@ -70,40 +82,37 @@ impl World {
             registry_lags: false,
             runs: 0,
             seed,
-            pace,
+            ping_interval_ms,
             now,
             delay_ms_max: rng.random_range(1..60),
             flushes: 0,
         };
         for number in 0..count {
-            let node = world.node(number, count);
+            let node = world.node(number);
             world.nodes.push(node);
         }
         world
     }
 
-    /// A new life of a node. Without a registry each knows the next one; the rest it hears of.
-    fn node(&mut self, number: usize, count: usize) -> Node {
+    /// Returns a new run of a node. Without a registry, each node knows the next one, and hears of the others.
+    fn node(&mut self, number: usize) -> Node {
         self.runs += 1;
-        let routes = if self.is_registered {
-            Vec::new()
-        } else {
-            vec![mesh_address((number + 1) % count)]
-        };
-        Node::new(number, self.runs, routes, self.seed, self.pace, self.now)
+        let next = (number + 1) % self.of_node.len();
+        let next = (!self.is_registered).then(|| mesh_address(next));
+        let routes = next.into_iter().collect();
+        let (seed, interval_ms) = (self.seed ^ self.runs, self.ping_interval_ms);
+        Node::new(number, self.runs, routes, seed, interval_ms, self.now)
     }
 
     pub(super) fn disturb(&mut self, rng: &mut StdRng) {
         let count = self.nodes.len();
         let number = rng.random_range(0..count);
         match rng.random_range(0..20) {
-            0 => self
-                .group
-                .iter_mut()
-                .for_each(|group| *group = rng.random_range(0..2)),
+            0 => self.group.fill_with(|| rng.random_range(0..2)),
             1 | 2 => self.group.fill(0),
             3 => {
-                self.nodes[number].frozen_until = self.now + Duration::from_millis(rng.random_range(1..2000))
+                let frozen = Duration::from_millis(rng.random_range(1..2000));
+                self.nodes[number].frozen_until = self.now + frozen;
             }
             4 if rng.random() => self.restart_in_order(number),
             4 => self.restart(number, rng.random()),
@@ -132,66 +141,56 @@ impl World {
         }
     }
 
-    /// The connection is lost: with a reset that both see, or with nothing at all.
+    /// Cuts a connection: with a reset that both sides notice, or unnoticed by both.
     fn cut(&mut self, which: usize, silently: bool) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let now = self.now;
+        let connection = self.connection(which);
         if silently {
             connection.silent = true;
         } else {
-            connection.ways.iter_mut().for_each(|way| {
-                way.clear();
-                way.push_back((self.now, None));
-            });
+            connection.ways.fill(VecDeque::from([(now, None)]));
         }
     }
 
+    /// Starts a new run of a node, after its connections were cut.
     fn restart(&mut self, number: usize, silently: bool) {
-        let count = self.nodes.len();
-        self.nodes[number] = self.node(number, count);
-        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
+        self.nodes[number] = self.node(number);
+        for which in self.connections_of(number) {
             self.cut(which, silently);
         }
     }
 
-    /// As [`restart`](Self::restart), but it says goodbye before.
+    /// Starts a new run of a node, whose previous run has sent GOODBYE to its peers.
     fn restart_in_order(&mut self, number: usize) {
-        let count = self.nodes.len();
-        self.nodes[number] = self.node(number, count);
-        let goodbye = frame::bare(frame::GOODBYE);
-        for which in &self.of_node[number] {
-            let Some(connection) = self.connections.get_mut(which) else {
-                continue;
-            };
-            let peer = usize::from(connection.nodes[0] == number);
-            connection.ways[1 - peer].clear();
-            if matches!(connection.sides[1 - peer], Side::Linked(_)) {
-                connection.ways[peer].push_back((self.now, Some(goodbye.clone())));
+        self.nodes[number] = self.node(number);
+        for which in self.connections_of(number) {
+            let connection = self.connections.get_mut(&which).expect("a connection");
+            let side = connection.side_of(number);
+            connection.ways[side].clear();
+            if matches!(connection.sides[side], Side::Linked(_)) {
+                let goodbye = frame::bare(frame::GOODBYE);
+                connection.ways[1 - side].push_back((self.now, Some(goodbye)));
             }
-            connection.ways[peer].push_back((self.now, None));
+            connection.ways[1 - side].push_back((self.now, None));
         }
+    }
+
+    fn connections_of(&self, number: usize) -> Vec<usize> {
+        self.of_node[number].iter().copied().collect()
     }
 
     pub(super) fn heal(&mut self) {
         self.group.fill(0);
         self.registry_reaches.fill(true);
         self.registry_lags = false;
-        self.nodes
-            .iter_mut()
-            .for_each(|node| node.frozen_until = self.now);
+        for node in &mut self.nodes {
+            node.frozen_until = self.now;
+        }
     }
 
     pub(super) fn step(&mut self, rng: &mut StdRng) {
         self.now += STEP;
-        let everyone: Vec<Peer> = self
-            .nodes
-            .iter()
-            .map(|node| Peer {
-                id: node.own.id.clone(),
-                mesh: node.own.mesh.clone(),
-            })
-            .collect();
+        let everyone: Vec<Peer> = self.nodes.iter().map(|node| Peer::of(&node.own)).collect();
         for number in 0..self.nodes.len() {
             if self.nodes[number].frozen_until > self.now {
                 continue;
@@ -201,10 +200,8 @@ impl World {
                 if self.registry_lags {
                     listed.retain(|_| rng.random());
                 }
-                self.nodes[number]
-                    .keeper
-                    .membership
-                    .registered(&listed, None, self.now);
+                let membership = &mut self.nodes[number].keeper.membership;
+                membership.registered(&listed, None, self.now);
             }
             self.dial(number);
             self.receive(number);
@@ -212,11 +209,8 @@ impl World {
                 self.lose(number, lost);
             }
             self.check_flushes(number);
-            // Whatever its last lives have left behind, there is never another one of its id.
-            assert!(
-                !self.nodes[number].keeper.membership.is_outnumbered(),
-                "an innocent node"
-            );
+            // Whatever a node's previous runs have left behind, there is never a namesake.
+            assert!(!self.nodes[number].keeper.membership.is_outnumbered());
             self.send(number, rng);
         }
         self.forget_dead_connections();
@@ -224,24 +218,17 @@ impl World {
 
     fn dial(&mut self, number: usize) {
         for at in self.nodes[number].keeper.membership.dials(self.now) {
-            let peer = (0..self.nodes.len())
-                .find(|peer| mesh_address(*peer) == at)
-                .expect("an address");
+            let mut peers = 0..self.nodes.len();
+            let peer = peers.find(|peer| mesh_address(*peer) == at).expect("an address");
             let nodes = [number, peer];
-            let handshakes = nodes.map(|node| Box::new(Handshake::new(self.nodes[node].own.clone())));
-            let [mine, theirs] = [0, 1].map(|side| {
-                let mut greeting = Vec::new();
-                handshakes[side].put_hello(&mut greeting);
-                greeting
-            });
+            let sides = nodes.map(|node| Handshake::new(self.nodes[node].own.clone()));
+            let hellos = sides.each_ref().map(|handshake| Some(handshake.hello()));
+            let [from_dialler, from_peer] = hellos.map(|hello| VecDeque::from([(self.now, hello)]));
             let connection = Connection {
                 runs: nodes.map(|node| self.nodes[node].own.run.clone()),
                 nodes,
-                sides: handshakes.map(Side::Greets),
-                ways: [
-                    VecDeque::from([(self.now, Some(theirs))]),
-                    VecDeque::from([(self.now, Some(mine))]),
-                ],
+                sides: sides.map(|handshake| Side::Greets(Box::new(handshake))),
+                ways: [from_peer, from_dialler],
                 held: [Vec::new(), Vec::new()],
                 opened: self.now,
                 silent: false,
@@ -254,182 +241,145 @@ impl World {
         }
     }
 
-    /// What has arrived for a node.
+    /// Delivers to a node what has arrived for it.
     fn receive(&mut self, number: usize) {
-        for which in self.of_node[number].iter().copied().collect::<Vec<_>>() {
+        for which in self.connections_of(number) {
             for side in 0..2 {
-                let passes = |connection: &Connection, group: &[usize], node: &Node| {
-                    let [one, other] = connection.nodes;
-                    !connection.silent && group[one] == group[other] && connection.runs[side] == node.own.run
-                };
                 while let Some(connection) = self.connections.get_mut(&which)
                     && connection.nodes[side] == number
-                    && passes(connection, &self.group, &self.nodes[number])
-                    && connection.ways[side]
-                        .front()
-                        .is_some_and(|(at, _)| *at <= self.now)
+                    && connection.runs[side] == self.nodes[number].own.run
+                    && !connection.silent
+                    && self.group[connection.nodes[0]] == self.group[connection.nodes[1]]
+                    && let Some((at, _)) = connection.ways[side].front()
+                    && *at <= self.now
                 {
                     match connection.ways[side].pop_front() {
-                        Some((_, Some(bytes))) => self.came(which, side, &bytes),
+                        Some((_, Some(bytes))) => self.received(which, side, &bytes),
                         _ => self.ended(which, side),
                     }
                 }
-                self.give_up_greeting(which, side, number);
+                self.end_late_handshake(which, side, number);
             }
         }
     }
 
-    /// A handshake has a limit, too.
-    fn give_up_greeting(&mut self, which: usize, side: usize, number: usize) {
-        let Some(connection) = self.connections.get_mut(&which) else {
+    fn end_late_handshake(&mut self, which: usize, side: usize, number: usize) {
+        let Some(connection) = self.connections.get(&which) else {
             return;
         };
-        let late = self.now > connection.opened + Duration::from_millis(400);
-        let greets = matches!(connection.sides[side], Side::Greets(_));
-        if late
-            && greets
-            && connection.nodes[side] == number
-            && connection.runs[side] == self.nodes[number].own.run
-        {
+        let is_own = connection.nodes[side] == number && connection.runs[side] == self.nodes[number].own.run;
+        let is_late = self.now > connection.opened + HANDSHAKE_TIMEOUT;
+        if is_own && is_late && matches!(connection.sides[side], Side::Greets(_)) {
             self.ended(which, side);
         }
     }
 
-    fn came(&mut self, which: usize, side: usize, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
-        if let Side::Linked(link) = connection.sides[side] {
-            let node = connection.nodes[side];
-            assert_eq!(
-                self.nodes[node].take(link, bytes, self.now),
-                Ok(()),
-                "frames are understood"
-            );
-            return;
-        }
-        connection.held[side].extend_from_slice(bytes);
+    fn received(&mut self, which: usize, side: usize, bytes: &[u8]) {
+        self.connection(which).held[side].extend_from_slice(bytes);
         loop {
-            let Some(connection) = self.connections.get_mut(&which) else {
-                return;
-            };
-            if let Side::Linked(link) = connection.sides[side] {
-                let node = connection.nodes[side];
-                let rest = std::mem::take(&mut connection.held[side]);
-                assert_eq!(self.nodes[node].take(link, &rest, self.now), Ok(()));
-                return;
-            }
-            let Side::Greets(handshake) = &mut connection.sides[side] else {
-                return;
-            };
-            match handshake.take(&connection.held[side]) {
-                Ok(None) => return,
-                Ok(Some((asks, length))) => {
-                    connection.held[side].drain(..length);
-                    if let Some(welcome) = asks {
-                        self.judge(which, side, welcome);
-                    }
+            let connection = self.connection(which);
+            let node = connection.nodes[side];
+            match &mut connection.sides[side] {
+                Side::Gone => return,
+                Side::Linked(route) => {
+                    let (route, bytes) = (*route, std::mem::take(&mut connection.held[side]));
+                    assert_eq!(self.nodes[node].take(route, &bytes, self.now), Ok(()));
+                    return;
                 }
-                Err(error) => return self.not_linked(which, side, &error),
+                Side::Greets(handshake) => match handshake.take(&connection.held[side]) {
+                    Ok(None) => return,
+                    Ok(Some((asks, length))) => {
+                        connection.held[side].drain(..length);
+                        if let Some(welcome) = asks {
+                            self.judge(which, side, welcome);
+                        }
+                    }
+                    Err(error) => return self.connection_failed(which, side, &error),
+                },
             }
         }
     }
 
-    /// The node judges the other side, as `handshake::shake` has it asked.
+    /// Lets the node judge the other side, as `handshake::perform` does.
     fn judge(&mut self, which: usize, side: usize, welcome: bool) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let (now, dialled) = (self.now, side == 0);
+        let connection = self.connections.get_mut(&which).expect("a connection");
         let Side::Greets(handshake) = &mut connection.sides[side] else {
             return;
         };
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
-        let (now, dialled) = (self.now, side == 0);
         let hello = handshake.peer().expect("HELLO");
         let (verdict, number) = self.nodes[node].keeper.judge(hello, welcome, dialled, now);
-        let mut word = Vec::new();
-        let judged = handshake.judged(verdict, &mut word);
-        if !word.is_empty() {
-            self.say(which, side, &word);
+        let mut answer = Vec::new();
+        let applied = handshake.apply_verdict(verdict, &mut answer);
+        if !answer.is_empty() {
+            self.send_to_other(which, side, Some(answer));
         }
-        match judged {
+        match applied {
             Ok(None) => {}
             Ok(Some(hello)) => {
-                self.set(which, side, Side::Linked(number));
+                self.connection(which).sides[side] = Side::Linked(number);
                 self.nodes[node].install(number, which, peer, hello, dialled, now);
             }
-            Err(error) => self.not_linked(which, side, &error),
+            Err(error) => self.connection_failed(which, side, &error),
         }
     }
 
-    /// The connection does not become a link, as this side knows.
-    fn not_linked(&mut self, which: usize, side: usize, error: &HandshakeError) {
-        let connection = &self.connections[&which];
+    /// Handles, for this side, a connection that does not become a route.
+    fn connection_failed(&mut self, which: usize, side: usize, error: &HandshakeError) {
+        let connection = self.connection(which);
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
         let origin = if side == 0 {
             Origin::Dialled(mesh_address(peer))
         } else {
             Origin::Accepted(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
         };
-        self.nodes[node].keeper.not_linked(origin, error, self.now);
-        self.set(which, side, Side::Gone);
+        self.nodes[node].keeper.connection_failed(origin, error, self.now);
         self.close(which, side);
     }
 
-    /// The connection has ended for this side.
+    /// Handles the end of a connection for this side.
     fn ended(&mut self, which: usize, side: usize) {
-        let Some(connection) = self.connections.get_mut(&which) else {
-            return;
-        };
+        let connection = self.connection(which);
         let node = connection.nodes[side];
-        match std::mem::replace(&mut connection.sides[side], Side::Gone) {
-            Side::Linked(number) => drop(self.nodes[node].let_go(number, self.now)),
-            Side::Greets(_) => {
-                return self.not_linked(which, side, &HandshakeError::Closed);
-            }
+        match connection.sides[side] {
+            Side::Linked(number) => drop(self.nodes[node].detach(number, self.now)),
+            Side::Greets(_) => return self.connection_failed(which, side, &HandshakeError::Closed),
             Side::Gone => {}
         }
         self.close(which, side);
     }
 
-    /// The node gives a link up.
+    /// Ends a route, because the node gives it up.
     fn lose(&mut self, node: usize, number: u64) {
-        if let Some(which) = self.nodes[node].let_go(number, self.now) {
-            let side = usize::from(self.connections[&which].nodes[1] == node);
-            self.set(which, side, Side::Gone);
+        if let Some(which) = self.nodes[node].detach(number, self.now) {
+            let side = self.connection(which).side_of(node);
             self.close(which, side);
         }
     }
 
-    fn set(&mut self, which: usize, side: usize, to: Side) {
-        if let Some(connection) = self.connections.get_mut(&which) {
-            connection.sides[side] = to;
-        }
-    }
-
-    fn say(&mut self, which: usize, side: usize, bytes: &[u8]) {
-        let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&which) {
-            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
-            connection.ways[1 - side].push_back((after.max(now), Some(bytes.to_vec())));
-        }
+    fn connection(&mut self, which: usize) -> &mut Connection {
+        self.connections.get_mut(&which).expect("a connection")
     }
 
     fn close(&mut self, which: usize, side: usize) {
-        let now = self.now;
-        if let Some(connection) = self.connections.get_mut(&which) {
-            let after = connection.ways[1 - side].back().map_or(now, |(at, _)| *at);
-            connection.ways[1 - side].push_back((after.max(now), None));
-        }
+        self.connection(which).sides[side] = Side::Gone;
+        self.send_to_other(which, side, None);
     }
 
-    /// What a node has sent goes on its way.
+    /// Sends bytes, or the end of the connection, to the other side, without delay.
+    fn send_to_other(&mut self, which: usize, side: usize, bytes: Option<Vec<u8>>) {
+        let now = self.now;
+        self.connection(which).send(1 - side, now, bytes);
+    }
+
+    /// Sends what a node has written to its routes, each write with a delay.
     fn send(&mut self, number: usize, rng: &mut StdRng) {
         let node = &mut self.nodes[number];
         node.flush(rng);
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         for end in node.ends.values() {
-            let _ = end.session.link.outbox.poll_drain(&mut context);
+            let _ = end.session.route.outbox.poll_drain(&mut context);
         }
         let sent = std::mem::take(&mut *node.wire.lock().expect("the wire"));
         for (id, bytes) in sent {
@@ -437,13 +387,11 @@ impl World {
                 continue;
             };
             node.bytes_sent += bytes.len();
-            let Some(connection) = self.connections.get_mut(&end.connection) else {
-                continue;
-            };
-            let way = &mut connection.ways[usize::from(connection.nodes[0] == number)];
-            let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
-            let after = way.back().map_or(self.now, |(at, _)| *at);
-            way.push_back(((self.now + delay).max(after), Some(bytes)));
+            if let Some(connection) = self.connections.get_mut(&end.connection) {
+                let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
+                let to = 1 - connection.side_of(number);
+                connection.send(to, self.now + delay, Some(bytes));
+            }
         }
     }
 
@@ -452,8 +400,8 @@ impl World {
         let of_node = &mut self.of_node;
         self.connections.retain(|which, connection| {
             let is_used = (0..2).any(|side| {
-                let lives = nodes[connection.nodes[side]].own.run == connection.runs[side];
-                lives && !matches!(connection.sides[side], Side::Gone)
+                let is_alive = nodes[connection.nodes[side]].own.run == connection.runs[side];
+                is_alive && !matches!(connection.sides[side], Side::Gone)
             });
             if !is_used {
                 for node in connection.nodes {

@@ -4,4 +4,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: &[u8]| standin_broker::fuzzing::link(input));
+fuzz_target!(|input: &[u8]| standin_broker::fuzzing::route(input));

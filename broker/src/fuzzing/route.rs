@@ -1,22 +1,17 @@
 //! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz target
-//! `link` and by a test with random frames.
+//! `route` and by a test with random frames.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use tokio::sync::mpsc::channel;
 
 use super::World;
-use crate::mesh::session::{Beginning, Pace, RouteSession};
-use crate::outbox::Outbox;
-use crate::route::hello::Hello;
+use crate::mesh::session::RouteSession;
 use crate::shell::Session;
 
 /// Runs a route session with `input`: one byte for the size of reads, then the bytes that the peer sends.
 ///
 /// # Panics
 /// If an invariant is violated: the output of clients is whole frames, and no interest of the peer is left after the route ends.
-pub fn link(input: &[u8]) {
+pub fn route(input: &[u8]) {
     let Some((cut, bytes)) = input.split_first() else {
         return;
     };
@@ -25,22 +20,7 @@ pub fn link(input: &[u8]) {
     world.send(1, b"SUB a.* q 1\r\n");
     world.send(2, b"SUB a.> q 1\r\nUNSUB 1 3\r\n");
     let shared = Arc::clone(&world.shared);
-    let (events, mut received_events) = channel(1);
-    let never = Duration::from_secs(3600);
-    let beginning = Beginning {
-        shared: Arc::clone(&shared),
-        number: 1,
-        peer: Hello::default(),
-        address: shared.address,
-        dialled: true,
-        greeting: Vec::new(),
-        pace: Pace {
-            ping_interval: never,
-            ping_timeout: never,
-        },
-        events,
-    };
-    let mut session = RouteSession::new(beginning, Outbox::new(u64::MAX - 1, None, 1), Instant::now());
+    let (mut session, mut events) = RouteSession::unconnected(&shared);
     let mut buffer = Vec::new();
     for piece in bytes.chunks(usize::from(*cut).max(1)) {
         buffer.extend_from_slice(piece);
@@ -49,24 +29,25 @@ pub fn link(input: &[u8]) {
         world.check_staged();
         world.router.stage.flush();
         while session.held_until().is_some() {
-            received_events.try_recv().expect("the keeper's queue is full");
+            events.try_recv().expect("the keeper's queue is full");
         }
         match taken {
             Ok(taken) => drop(buffer.drain(..taken)),
             Err(_) => break,
         }
     }
-    drop(received_events);
+    drop(events);
     drop(session);
     let left = shared.interest.remote.len();
     assert_eq!(left, 0, "interest is left after the route ended");
-    assert!(shared.interest.links.load().is_empty());
+    assert!(shared.interest.routes.load().is_empty());
 }
 
 #[cfg(test)]
 mod tests {
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
+    use standin_wire::client::Publish;
 
     use super::*;
     use crate::route::frame;
@@ -82,18 +63,22 @@ mod tests {
         let queue: Option<&[u8]> = [None, Some(&b"q"[..]), Some(&b""[..])][rng.random_range(0..3)];
         let payload = vec![b'x'; [0, 1, 5, 300, 9000][rng.random_range(0..5)]];
         match rng.random_range(0..8) {
-            0 | 1 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
-            2 => frame::put_no_interest(out, subject, queue),
-            3 => frame::put_ping(out, rng.random()),
-            4 => frame::put_pong(out, rng.random()),
+            0..=2 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
+            3 => frame::put_token(out, frame::PING, rng.random()),
+            4 => frame::put_token(out, frame::PONG, rng.random()),
             5 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),
             _ => {
                 let mut names = Vec::new();
                 (0..rng.random_range(0..3)).for_each(|_| frame::text(&mut names, queue.unwrap_or(b"r")));
                 let reply = rng.random_bool(0.3).then_some(&b"in.1"[..]);
                 let headers = rng.random_bool(0.3).then_some(&b"NATS/1.0\r\n\r\n"[..]);
-                let length = headers.map(<[u8]>::len);
-                frame::put_message_head(out, &names, subject, reply, length, payload.len());
+                let published = Publish {
+                    subject,
+                    reply,
+                    headers,
+                    payload: &payload,
+                };
+                frame::put_message_head(out, &names, &published);
                 out.extend_from_slice(headers.unwrap_or_default());
                 out.extend_from_slice(&payload);
             }
@@ -112,7 +97,7 @@ mod tests {
             for _ in 0..rng.random_range(1..40) {
                 put(&mut rng, &mut input);
             }
-            link(&input);
+            route(&input);
         });
     }
 }
