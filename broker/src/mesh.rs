@@ -87,7 +87,8 @@ pub enum MeshError {
 pub(crate) struct Mesh {
     started: Instant,
     sync_timeout: Duration,
-    ping_timeout: Duration,
+    /// Longest wait for another node with this node's id, until it is found dead or, if it is draining, has ended.
+    duplicate_timeout: Duration,
     orders: Sender<Order>,
     status: channel::Receiver<ClusterStatus>,
     keeper: JoinHandle<()>,
@@ -139,10 +140,13 @@ impl Mesh {
         let keeper = task::run(
             shared, membership, listener, workers, watch_copy, ordered, reported,
         );
+        let lame_duck =
+            settings.process.lame_duck_grace_secs.duration() + settings.process.lame_duck_secs.duration();
+        let duplicate_timeout = (cluster.ping_timeout_ms.duration() * 2).max(lame_duck);
         Ok(Self {
             started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
-            ping_timeout: cluster.ping_timeout_ms.duration(),
+            duplicate_timeout,
             orders,
             status,
             keeper: tokio::spawn(keeper),
@@ -155,7 +159,7 @@ impl Mesh {
     /// Waits until all known nodes have exchanged their complete interest with this node, at most for `sync_timeout`. Does not wait
     /// for the addresses in `without`. Returns the addresses of the nodes without which this node has to serve.
     ///
-    /// If another node has this node's id, and this node keeps it, waits longer ([`Self::duplicate_timeout`]): the other may be
+    /// If another node has this node's id, and this node keeps it, waits longer (`duplicate_timeout`): the other may be
     /// ending, or may soon be found dead.
     ///
     /// # Errors
@@ -173,17 +177,12 @@ impl Mesh {
             return Ok(without.to_vec());
         }
         if self.status.borrow().namesake_precedes == Some(false) {
-            let joined = within(self.duplicate_timeout(), status.wait_for(is_joined));
+            let joined = within(self.duplicate_timeout, status.wait_for(is_joined));
             if joined.await.is_some() {
                 return Ok(without.to_vec());
             }
         }
         self.serve_without()
-    }
-
-    /// Returns the longest time that other nodes need to find a node dead, and that a node needs to end.
-    fn duplicate_timeout(&self) -> Duration {
-        self.sync_timeout.max(self.ping_timeout * 2)
     }
 
     /// Decides what to do after the timeout of [`Self::join`]: returns the addresses to serve without, or the error.
@@ -227,7 +226,7 @@ impl Mesh {
         let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
             // The other node is ending, and its registration is deleted then.
-            within(self.duplicate_timeout(), status.wait_for(is_ready)).await;
+            within(self.duplicate_timeout, status.wait_for(is_ready)).await;
         }
         self.unregistered(announcement.state())
     }

@@ -149,8 +149,12 @@ async fn of_two_nodes_with_one_name_that_have_routes_to_different_nodes_one_stay
 #[tokio::test]
 async fn a_node_with_the_name_of_a_lame_duck_waits_until_the_lame_duck_has_ended() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
-        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis() * 3)
-        .setting("process.lame_duck_grace_secs", 2)
+        .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
+        .setting("cluster.ping_timeout_ms", SYNC_TIMEOUT.as_millis())
+        .setting(
+            "process.lame_duck_grace_secs",
+            3 * SYNC_TIMEOUT.as_secs_f64().ceil() as u64,
+        )
         .start()
         .await;
     let _client = mesh.nodes[1].client().await;
