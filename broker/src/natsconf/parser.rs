@@ -64,11 +64,6 @@ struct Parser<'a> {
     faults: Vec<Fault>,
 }
 
-enum Key {
-    Name(String),
-    Include,
-}
-
 impl<'a> Parser<'a> {
     fn new(name: &str, text: &'a str, within: Option<Place>, depth: usize) -> Self {
         Self {
@@ -208,8 +203,13 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn entry_end(&mut self, fault: impl FnOnce(char) -> String) -> Parsed<()> {
-        self.separator(&[',', ';'], '}', fault)
+    /// Parses an entry and the separator after it. `missing` begins the error text if the separator is missing.
+    fn entry_with_separator(&mut self, missing: &str) {
+        let parsed = self.entry().and_then(|()| {
+            let fault = |next| format!("{missing} is missing before `{next}`");
+            self.separator(&[',', ';'], '}', fault)
+        });
+        self.recover(parsed);
     }
 
     /// Parses a file. The entries may be enclosed in braces.
@@ -217,30 +217,22 @@ impl<'a> Parser<'a> {
         let mut braces = 0_usize;
         loop {
             self.skip_lines();
-            let parsed = match self.peek() {
-                None => {
-                    if braces > 0 {
-                        self.unclosed('{');
-                    }
-                    break;
-                }
+            match self.peek() {
+                None => break,
                 Some('{') => {
                     self.next();
                     braces += 1;
-                    continue;
                 }
                 Some('}') if braces > 0 => {
                     self.next();
                     braces -= 1;
                     self.skip(|next| next == ',' || next == ';');
-                    continue;
                 }
-                Some(_) => self.entry(),
-            };
-            let parsed = parsed.and_then(|()| {
-                self.entry_end(|next| format!("a line end or `,` is missing before `{next}`"))
-            });
-            self.recover(parsed);
+                Some(_) => self.entry_with_separator("a line end or `,`"),
+            }
+        }
+        if braces > 0 {
+            self.unclosed('{');
         }
         Text {
             entries: self.end_map(),
@@ -251,35 +243,33 @@ impl<'a> Parser<'a> {
     /// Parses a key with its value, or an include.
     fn entry(&mut self) -> Parsed<()> {
         let place = self.place();
-        match self.key()? {
-            Key::Include => self.include(),
-            Key::Name(key) => {
-                self.skip(char::is_whitespace);
-                let is_separated = matches!(self.peek(), Some(':' | '='));
-                if is_separated {
-                    self.next();
-                }
-                // As in nats-server, the value may be on the next line: always in a map, at the top level only without a separator.
-                if self.maps.len() > 1 || !is_separated {
-                    self.skip(char::is_whitespace);
-                } else {
-                    self.skip(words::is_space);
-                }
-                if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
-                    // The key is not shown, because it may be a part of a password without quotes.
-                    return self
-                        .wrong("a key has no value (put a string with , ; { } [ ] $ or spaces in quotes)");
-                }
-                let node = self.value()?;
-                self.set(Entry {
-                    key,
-                    place,
-                    node,
-                    is_used: Rc::default(),
-                });
-                Ok(())
-            }
+        let Some(key) = self.key()? else {
+            return self.include();
+        };
+        self.skip(char::is_whitespace);
+        let is_separated = matches!(self.peek(), Some(':' | '='));
+        if is_separated {
+            self.next();
         }
+        // As in nats-server, the value may be on the next line: always in a map, at the top level only without a separator.
+        if self.maps.len() > 1 || !is_separated {
+            self.skip(char::is_whitespace);
+        } else {
+            self.skip(words::is_space);
+        }
+        if matches!(self.peek(), Some('}' | ',')) || self.peek().is_some_and(words::is_line_end) {
+            // The key is not shown, because it may be a part of a password without quotes.
+            return self.wrong("a key has no value (put a string with , ; { } [ ] $ or spaces in quotes)");
+        }
+        let node = self.value()?;
+        let is_used = Rc::default();
+        self.set(Entry {
+            key,
+            place,
+            node,
+            is_used,
+        });
+        Ok(())
     }
 
     /// Adds a key to the innermost map. The last value of a key counts.
@@ -290,11 +280,12 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn key(&mut self) -> Parsed<Key> {
+    /// Parses a key. `None` is the word `include`.
+    fn key(&mut self) -> Parsed<Option<String>> {
         if let Some(quote @ ('"' | '\'')) = self.peek() {
             self.next();
             let key = self.take_until(quote, "a key in quotes is never closed")?;
-            return Ok(Key::Name(key.to_owned()));
+            return Ok(Some(key.to_owned()));
         }
         if matches!(self.peek(), None | Some(':' | '=' | '}' | ']' | ',' | ';')) {
             return self.wrong("a key is missing");
@@ -306,11 +297,7 @@ impl<'a> Parser<'a> {
             return self.wrong(format!("a space is missing between {} and `{{`", &key[..brace]));
         }
         let is_include = key.eq_ignore_ascii_case("include") && self.peek().is_some_and(char::is_whitespace);
-        Ok(if is_include {
-            Key::Include
-        } else {
-            Key::Name(key.to_owned())
-        })
+        Ok((!is_include).then(|| key.to_owned()))
     }
 
     /// Parses an included file. Its path is relative to the folder of this file.
@@ -397,17 +384,14 @@ impl<'a> Parser<'a> {
         self.maps.push(Vec::new());
         loop {
             self.skip_lines();
-            let parsed = match self.peek() {
+            match self.peek() {
                 None => {
                     self.unclosed('{');
                     break;
                 }
                 Some('}') => break,
-                Some(_) => self.entry(),
-            };
-            let parsed = parsed
-                .and_then(|()| self.entry_end(|next| format!("`,` or `}}` is missing before `{next}`")));
-            self.recover(parsed);
+                Some(_) => self.entry_with_separator("`,` or `}`"),
+            }
         }
         self.next();
         Ok(Node::Map(self.end_map()))
