@@ -55,12 +55,11 @@ pub(crate) struct Client {
     sweep_at: usize,
     hasher: RandomState,
     last: Option<LastPublish>,
-    connected: bool,
     verbose: bool,
     pedantic: bool,
     no_responders: bool,
     headers: bool,
-    /// The client's last CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
+    /// The client's last accepted CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
     /// against the new access rules.
     said: Option<Box<Connect>>,
     took_pong: bool,
@@ -88,7 +87,6 @@ impl Client {
             sweep_at: SWEEP_MIN,
             hasher: RandomState::default(),
             last: None,
-            connected: false,
             verbose: true,
             pedantic: true,
             no_responders: false,
@@ -103,7 +101,7 @@ impl Client {
 
     /// Returns whether the client's CONNECT was accepted.
     pub(crate) const fn is_connected(&self) -> bool {
-        self.connected
+        self.said.is_some()
     }
 
     /// Replaces the settings.
@@ -114,7 +112,7 @@ impl Client {
         self.scanner.set_limits(limits(&policy));
         let changed = policy.access != self.policy.access;
         self.policy = policy;
-        if !changed || !self.connected {
+        if !changed || !self.is_connected() {
             return Ok(());
         }
         match self.said.as_deref() {
@@ -220,7 +218,7 @@ impl Client {
         let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
         match client::frame(bytes, span).map_err(wrong)? {
             Frame::Connect(json) => return self.connect(json, router),
-            _ if !self.connected && self.policy.access.is_required() => {
+            _ if !self.is_connected() && self.policy.access.is_required() => {
                 return Err(Reason::AuthorizationViolation);
             }
             Frame::Publish(message) => return self.publish(bytes, &message, router),
@@ -253,10 +251,9 @@ impl Client {
         if connect.no_responders && !connect.headers {
             return Err(Reason::NoRespondersWithoutHeaders);
         }
-        if self.connected {
+        if self.is_connected() {
             self.end_subscriptions(router);
         }
-        self.connected = true;
         self.verbose = connect.verbose;
         self.pedantic = connect.pedantic;
         self.no_responders = connect.no_responders;

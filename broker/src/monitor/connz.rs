@@ -74,8 +74,10 @@ enum Key {
     Text(Option<&'static str>),
 }
 
+type Sort = fn(&Connection) -> Key;
+
 /// The values of the parameter `sort`, with their keys. The direction of each order is that of `nats-server`.
-const SORTS: &[(&str, fn(&Connection) -> Key)] = &[
+const SORTS: &[(&str, Sort)] = &[
     ("cid", |one| Key::Number(i128::from(one.info.outbox.id))),
     ("start", |one| Key::Number(since_epoch(one.info.stats.started_at))),
     ("subs", |one| Key::Number(-(one.subscriptions() as i128))),
@@ -110,49 +112,6 @@ fn nanos(time: Duration) -> i128 {
 
 fn since_epoch(at: SystemTime) -> i128 {
     nanos(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-struct Params {
-    offset: usize,
-    limit: usize,
-    sort: fn(&Connection) -> Key,
-    state: ConnState,
-    subs: Subs,
-    auth: bool,
-    cid: Option<u64>,
-    user: Option<String>,
-}
-
-impl Params {
-    fn parse(query: &Query) -> Result<Self, BadRequest> {
-        let state = match query.text("state").to_ascii_lowercase().as_str() {
-            "" | "open" => ConnState::Open,
-            "closed" => ConnState::Closed,
-            "any" | "all" => ConnState::All,
-            other => {
-                let text = format!("state must be one of open closed all, not `{other}`");
-                return Err(BadRequest(text));
-            }
-        };
-        let sort = query.word("sort", SORTS)?;
-        if matches!(query.text("sort"), "stop" | "reason") && state != ConnState::Closed {
-            let text = format!("sort={} needs state=closed", query.text("sort"));
-            return Err(BadRequest(text));
-        }
-        let (offset, limit) = query.rows()?;
-        let cid = query.cid()?;
-        let (offset, limit) = if cid.is_some() { (0, 1) } else { (offset, limit) };
-        Ok(Self {
-            offset,
-            limit,
-            sort,
-            state,
-            subs: Subs::parse(query)?,
-            auth: query.boolean("auth")?,
-            cid,
-            user: Some(query.text("user").to_owned()).filter(|user| !user.is_empty()),
-        })
-    }
 }
 
 /// A client of the page, with its final state if it is closed.
@@ -193,12 +152,12 @@ impl Connection {
         self.info.labels()?.user.as_deref()
     }
 
-    fn row(&self, params: &Params) -> Row {
+    fn row(&self, subs: Subs, auth: bool) -> Row {
         let info = &self.info;
         let labels = info.labels().cloned().unwrap_or_default();
         let subscriptions = info.subscriptions();
         let live = subscriptions.iter().filter(|one| !one.is_over());
-        let list = params.subs.list(info.outbox.id, live.take(ROWS_MAX));
+        let list = subs.list(info.outbox.id, live.take(ROWS_MAX));
         drop(subscriptions);
         Row {
             cid: info.outbox.id,
@@ -222,7 +181,7 @@ impl Connection {
             name: labels.name,
             lang: labels.lang,
             version: labels.version,
-            authorized_user: labels.user.filter(|_| params.auth),
+            authorized_user: labels.user.filter(|_| auth),
             list,
         }
     }
@@ -310,36 +269,51 @@ struct Connz<'a> {
 }
 
 pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Response, BadRequest> {
-    let params = Params::parse(&query)?;
+    let state = match query.text("state").to_ascii_lowercase().as_str() {
+        "" | "open" => ConnState::Open,
+        "closed" => ConnState::Closed,
+        "any" | "all" => ConnState::All,
+        other => {
+            let text = format!("state must be one of open closed all, not `{other}`");
+            return Err(BadRequest(text));
+        }
+    };
+    let sort = query.word("sort", SORTS)?;
+    if matches!(query.text("sort"), "stop" | "reason") && state != ConnState::Closed {
+        let text = format!("sort={} needs state=closed", query.text("sort"));
+        return Err(BadRequest(text));
+    }
+    let (mut offset, mut limit) = query.rows()?;
+    let (subs, auth) = (Subs::parse(&query)?, query.boolean("auth")?);
+    let (cid, user) = (query.cid()?, query.text("user"));
+
     let clients = &pages.shared.clients;
     let mut all: Vec<Connection> = Vec::new();
-    if params.state != ConnState::Closed {
+    if state != ConnState::Closed {
         let open = clients.open().into_iter();
         all.extend(open.map(|info| Connection { info, closed: None }));
     }
-    if params.state != ConnState::Open {
+    if state != ConnState::Open {
         all.extend(clients.closed().into_iter().map(|closed| Connection {
             info: Arc::clone(&closed.client_info),
             closed: Some(closed),
         }));
     }
-    if let Some(user) = params.user.as_deref() {
-        all.retain(|one| one.user() == Some(user));
-    }
+    all.retain(|one| user.is_empty() || one.user() == Some(user));
     let total = all.len();
-    if let Some(cid) = params.cid {
+    if let Some(cid) = cid {
         all.retain(|one| one.info.outbox.id == cid);
+        (offset, limit) = (0, 1);
     }
-    all.sort_by_cached_key(params.sort);
-    let limit = params.limit;
-    let page = all.iter().skip(params.offset).take(limit);
-    let connections: Vec<Row> = page.map(|connection| connection.row(&params)).collect();
+    all.sort_by_cached_key(sort);
+    let page = all.iter().skip(offset).take(limit);
+    let connections: Vec<Row> = page.map(|one| one.row(subs, auth)).collect();
     Ok(json(&Connz {
         server_id: &pages.shared.server_id,
         now: time(SystemTime::now()),
         num_connections: connections.len(),
         total,
-        offset: params.offset,
+        offset,
         limit,
         connections,
     }))
