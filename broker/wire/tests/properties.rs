@@ -93,7 +93,10 @@ fn split<D: Dialect>(frames: &[Vec<u8>], limits: FrameLimits) -> Vec<(&[u8], Spa
     let (stream, mut at) = (frames.concat(), 0);
     let mut scanner = Scanner::<D>::new(limits);
     let spans = frames.iter().map(|frame| {
-        let span = scanner.next(&stream[at..]).unwrap().unwrap();
+        let span = scanner
+            .next(&stream[at..])
+            .expect("a valid frame")
+            .expect("a whole frame");
         assert_eq!(span.len, frame.len());
         at += span.len;
         (frame.as_slice(), span)
