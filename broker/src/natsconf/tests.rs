@@ -130,34 +130,24 @@ fn the_format_is_detected_by_name_or_text() {
         let settings = load(name, text);
         assert_eq!(settings.map(|settings| settings.port), Ok(4333), "{name} {text}");
     }
-    assert_eq!(
-        load("a.toml", "port 4333 x").unwrap_err(),
-        "a.toml:1: not TOML: key with no value, expected `=`"
-    );
     let token = load("a", "authorization { token: \"$ecret\" }").unwrap();
     assert_eq!(token.access(), Access::Token("$ecret".to_owned()));
 }
 
 #[test]
 fn errors_are_those_of_the_detected_format() {
+    let not_toml = "not TOML: key with no value, expected `=`";
     for (name, text, error) in [
         (
             "nats.cfg",
             "tls { cert_file: x }\n",
-            "nats.cfg:1: tls: TLS is not supported yet",
+            "tls: TLS is not supported yet",
         ),
-        (
-            "nats",
-            "port 4333 x\n",
-            "nats:1: not TOML: key with no value, expected `=`",
-        ),
-        (
-            "nats.toml",
-            "tls { cert_file: x }\n",
-            "nats.toml:1: not TOML: key with no value, expected `=`",
-        ),
+        ("nats", "port 4333 x\n", not_toml),
+        ("nats.toml", "port 4333 x\n", not_toml),
+        ("nats.toml", "tls { cert_file: x }\n", not_toml),
     ] {
-        assert_eq!(load(name, text).unwrap_err(), error);
+        assert_eq!(load(name, text), Err(format!("{name}:1: {error}")));
     }
 }
 
