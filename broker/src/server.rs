@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use socket2::Socket;
 use standin_daemon::listen::{bind_dual_stack, bound_address};
-use standin_daemon::settings::{Effect, changes, reloaded};
+use standin_daemon::settings::{changes, reloaded};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -222,9 +222,10 @@ impl Server {
     pub fn reload(&self, new: Settings) {
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {
-            match change.effect {
-                Effect::Now => info!(%change, "setting changed"),
-                Effect::Restart => warn!(%change, "setting change needs a restart"),
+            if change.needs_restart {
+                warn!(%change, "setting change needs a restart");
+            } else {
+                info!(%change, "setting changed");
             }
         }
         self.shared.reload(reloaded(&**old, new));

@@ -21,11 +21,6 @@ pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Secret, of_text};
 
-/// Address of a node, with or without `user:password@` or `token@`.
-pub type NodeUrl = Secret;
-/// Credentials as `user:password`.
-pub type UserPassword = Secret;
-
 /// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
 
@@ -64,9 +59,9 @@ pub struct NodesSection {
     pub zookeeper: String,
     pub zookeeper_path: String,
     pub zookeeper_session_timeout_ms: Millis,
-    pub zookeeper_auth: UserPassword,
+    pub zookeeper_auth: Secret,
     pub zookeeper_auth_file: PathBuf,
-    pub upstream: Vec<NodeUrl>,
+    pub upstream: Vec<Secret>,
     pub dns: Vec<String>,
     pub dns_refresh_ms: Millis,
     pub dns_server: String,

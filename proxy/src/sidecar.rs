@@ -8,7 +8,7 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use standin_daemon::listen::is_missing;
-use standin_daemon::settings::{Effect, changes, reloaded};
+use standin_daemon::settings::{changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -148,9 +148,10 @@ impl Sidecar {
         self.shared.registry.reconfigure(new.registry_config()?)?;
         let old = self.shared.settings.load_full();
         for change in changes(&*old, &new) {
-            match change.effect {
-                Effect::Now => info!(%change, "setting changed"),
-                Effect::Restart => warn!(%change, "setting change needs a restart"),
+            if change.needs_restart {
+                warn!(%change, "setting change needs a restart");
+            } else {
+                info!(%change, "setting changed");
             }
         }
         let settings = Arc::new(reloaded(&*old, new));

@@ -40,14 +40,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::audit::faults;
-pub use self::change::{Change, Effect, changes, reloaded};
+pub use self::change::{Change, changes, reloaded};
 pub use self::check::{host_and_port, list, refused};
 pub use self::document::{Document, Item};
 pub use self::error::SettingsError;
 pub use self::layers::{Flag, Input, of_text};
 pub use self::loaded::Loaded;
 pub use self::place::{Place, Places};
-pub use self::schema::{OtherFormat, Schema};
+pub use self::schema::Schema;
 pub use self::secret::{MASK, Secret, mask_given, masked_pair, masked_url, masked_whole};
 pub use self::units::{Micros, Millis, Secs};
 pub use self::zookeeper_auth::ZooKeeperAuth;

@@ -6,15 +6,6 @@ use toml::{Table, Value};
 
 use super::Settings;
 
-/// Time at which a change takes effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// At once, also for running sessions.
-    Now,
-    /// At the next start of the process.
-    Restart,
-}
-
 /// Change of the value of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -24,8 +15,9 @@ pub struct Change {
     pub from: String,
     /// The new value, with secrets masked.
     pub to: String,
-    /// Time at which the change takes effect.
-    pub effect: Effect,
+    /// Whether the change takes effect only at the next start of the process. Any other takes effect at once, also for running
+    /// sessions.
+    pub needs_restart: bool,
 }
 
 impl fmt::Display for Change {
@@ -45,11 +37,7 @@ pub fn changes<S: Settings>(old: &S, new: &S) -> Vec<Change> {
             key: key.clone(),
             from: schema.shown(key, old),
             to: schema.shown(key, new),
-            effect: if schema.restart.contains(&key.as_str()) {
-                Effect::Restart
-            } else {
-                Effect::Now
-            },
+            needs_restart: schema.restart.contains(&key.as_str()),
         })
         .collect()
 }
@@ -112,18 +100,11 @@ mod tests {
         let new = settings("listen = [\"127.0.0.1:4333\"]\n[session]\nping_max = 4\n");
         let seen: Vec<_> = changes(&old, &new)
             .iter()
-            .map(|change| (change.to_string(), change.effect))
+            .map(|change| (change.to_string(), change.needs_restart))
             .collect();
-        assert_eq!(
-            seen,
-            [
-                (
-                    "listen: [\"127.0.0.1:4222\"] -> [\"127.0.0.1:4333\"]".to_owned(),
-                    Effect::Restart
-                ),
-                ("session.ping_max: 3 -> 4".to_owned(), Effect::Now),
-            ]
-        );
+        let listen = "listen: [\"127.0.0.1:4222\"] -> [\"127.0.0.1:4333\"]".to_owned();
+        let ping_max = "session.ping_max: 3 -> 4".to_owned();
+        assert_eq!(seen, [(listen, true), (ping_max, false)]);
         assert_eq!(changes(&old, &old), []);
     }
 

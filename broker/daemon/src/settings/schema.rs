@@ -4,9 +4,6 @@ use toml::{Table, Value};
 
 use super::{Document, MASK, Place, SettingsError};
 
-/// Parser of another format than TOML. `name` is the name of the text in errors.
-pub type OtherFormat = fn(name: &str, text: &str) -> Document;
-
 /// Description of a program's settings.
 #[derive(Debug)]
 pub struct Schema {
@@ -25,8 +22,8 @@ pub struct Schema {
     /// Environment variables without the prefix STANDIN_ that set a key, such as NATS_URL.
     pub variables: &'static [(&'static str, &'static str)],
     /// Parser of another format. It is used for files named `*.conf`, and for files not named `*.toml` that are invalid as TOML
-    /// and valid in that format.
-    pub other_format: Option<OtherFormat>,
+    /// and valid in that format. `name` is the name of the text in errors.
+    pub other_format: Option<fn(name: &str, text: &str) -> Document>,
     /// Returns the text with its secrets masked, or `None` if the value of `key` contains no secret.
     pub masked: fn(key: &str, text: &str) -> Option<String>,
     /// Checks the form of one text.
