@@ -35,28 +35,19 @@ impl FromStr for HostList {
     type Err = RegistryError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fail = |reason: String| Err(RegistryError::address(text, WANTED, reason));
         let (list, chroot) = text.split_at(text.find('/').unwrap_or(text.len()));
-        let between_hosts = |c: char| c == ';' || c.is_whitespace();
-        if let Some(separator) = list
-            .split(',')
-            .find_map(|host| host.trim().chars().find(|c| between_hosts(*c)))
-        {
-            return Err(RegistryError::address(
-                text,
-                WANTED,
-                format!("hosts are separated by ',', not {separator:?}"),
-            ));
+        let between_hosts = |c: &char| *c == ';' || c.is_whitespace();
+        let mut hosts = list.split(',');
+        if let Some(separator) = hosts.find_map(|host| host.trim().chars().find(between_hosts)) {
+            return fail(format!("hosts are separated by ',', not {separator:?}"));
         }
         let hosts = list
             .split(',')
             .map(|host| Endpoint::parse_with_default(host.trim(), Some(PORT_DEFAULT), WANTED, text))
             .collect::<Result<Vec<_>, _>>()?;
         if hosts.len() > HOSTS_MAX {
-            return Err(RegistryError::address(
-                text,
-                WANTED,
-                format!("more than {HOSTS_MAX} hosts"),
-            ));
+            return fail(format!("more than {HOSTS_MAX} hosts"));
         }
         let chroot = chroot.trim_end_matches('/').to_owned();
         if !chroot.is_empty() {
@@ -139,9 +130,8 @@ mod tests {
 
     #[tokio::test]
     async fn hosts_are_shuffled_and_a_name_that_does_not_resolve_is_skipped() {
-        let list: HostList = "127.0.0.1,127.0.0.2,127.0.0.3,no-such-host.invalid"
-            .parse()
-            .unwrap();
+        let list = "127.0.0.1,127.0.0.2,127.0.0.3,no-such-host.invalid";
+        let list: HostList = list.parse().unwrap();
         let resolver = Resolver::new(None);
         let mut firsts = std::collections::HashSet::new();
         for _ in 0..40 {

@@ -88,11 +88,9 @@ impl FromStr for Upstream {
         };
         let host = host.strip_suffix('/').unwrap_or(host);
         let endpoint = Endpoint::parse_with_default(host, Some(PORT_DEFAULT), WANTED, &shown)?;
-        let credentials = user_info
-            .map(credentials_of)
-            .transpose()
-            .map_err(|reason| fail(reason.to_owned()))?
-            .flatten();
+        let user_info = user_info.filter(|user_info| !user_info.is_empty());
+        let credentials = user_info.map(credentials_of).transpose();
+        let credentials = credentials.map_err(|reason| fail(reason.to_owned()))?;
         Ok(Self {
             endpoint,
             credentials,
@@ -101,11 +99,8 @@ impl FromStr for Upstream {
     }
 }
 
-fn credentials_of(user_info: &str) -> Result<Option<Credentials>, &'static str> {
-    if user_info.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(match user_info.split_once(':') {
+fn credentials_of(user_info: &str) -> Result<Credentials, &'static str> {
+    Ok(match user_info.split_once(':') {
         Some((user, password)) => Credentials {
             user: Some(percent_decoded(user)?),
             password: Some(percent_decoded(password)?),
@@ -115,7 +110,7 @@ fn credentials_of(user_info: &str) -> Result<Option<Credentials>, &'static str> 
             token: Some(percent_decoded(user_info)?),
             ..Credentials::default()
         },
-    }))
+    })
 }
 
 fn percent_decoded(text: &str) -> Result<String, &'static str> {

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_has_both_values_and_the_time_of_its_effect() {
+    fn a_change_has_both_values_and_says_whether_it_needs_a_restart() {
         let old = settings("[session]\nping_max = 3\n");
         let new = settings("listen = [\"127.0.0.1:4333\"]\n[session]\nping_max = 4\n");
         let seen: Vec<_> = changes(&old, &new)
