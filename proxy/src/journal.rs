@@ -212,11 +212,12 @@ impl Journal {
             let entry = self.entries[*slot as usize].as_ref();
             entry.is_some_and(|entry| entry.order == *order && of(entry))
         };
-        if let Some(at) = self.recent.iter().position(just_made) {
-            if let Some((_, slot)) = self.recent.remove(at) {
-                self.remove_for_another(slot);
-            }
-            return;
+        let at = self.recent.iter().position(just_made);
+        if let Some((_, slot)) = at.and_then(|at| self.recent.remove(at)) {
+            // The next SUB with its sid, if there was one, becomes live.
+            let removed = self.remove(slot);
+            let alternatives = removed.iter().flat_map(|entry| &entry.alternatives);
+            return alternatives.for_each(|other| self.subscribe(&other.sub()));
         }
         let refused: Vec<u32> = self
             .live()
@@ -235,14 +236,6 @@ impl Journal {
                 self.remove(slot);
                 return;
             }
-        }
-    }
-
-    /// Removes a subscription whose SUB was refused. The next SUB with its sid, if there was one, becomes live.
-    fn remove_for_another(&mut self, slot: u32) {
-        if let Some(entry) = self.remove(slot) {
-            let alternatives = entry.alternatives.iter();
-            alternatives.for_each(|other| self.subscribe(&other.sub()));
         }
     }
 

@@ -88,25 +88,17 @@ impl Ledger {
     /// Records a PONG of the node. Returns its entry, or `None` if no PING is unanswered. `+OK`s expected before it are
     /// removed: the node answered those commands with `-ERR`.
     pub(crate) fn pong(&mut self) -> Option<Expected> {
-        if self.pings == 0 {
-            return None;
-        }
+        let is_pong = |answer: &Expected| matches!(answer, Expected::ComponentPong(_) | Expected::OwnPong(_));
+        let at = self.expected.iter().position(is_pong)?;
+        self.pings -= 1;
         // The sidecar's own answers stay.
-        let mut own = Vec::new();
-        while let Some(front) = self.expected.pop_front() {
-            match front {
-                Expected::ComponentPong(_) | Expected::OwnPong(_) => {
-                    self.pings -= 1;
-                    own.into_iter()
-                        .rev()
-                        .for_each(|answer| self.expected.push_front(answer));
-                    return Some(front);
-                }
-                Expected::OwnOks(_) | Expected::OwnError(_) => own.push(front),
-                Expected::Oks(_) | Expected::DroppedOks(_) => {}
-            }
-        }
-        None
+        let is_own = |answer: &Expected| matches!(answer, Expected::OwnOks(_) | Expected::OwnError(_));
+        let own: Vec<Expected> = self.expected.drain(..at).filter(is_own).collect();
+        let pong = self.expected.pop_front();
+        own.into_iter()
+            .rev()
+            .for_each(|answer| self.expected.push_front(answer));
+        pong
     }
 
     /// Returns whether the component still waits for an answer.

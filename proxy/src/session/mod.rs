@@ -174,7 +174,9 @@ impl Session {
             write_node: node.is_some_and(|node| node.blocked),
             keep_node: node.is_some(),
             dial: match node {
-                None => (!is_ending || self.may_still_pass_on()) && self.end_reason().is_none(),
+                // An orderly end still waits for a node to take the component's bytes.
+                None if is_ending => self.answers_until().is_some() && !self.has_passed_on(),
+                None => self.end_reason().is_none(),
                 Some(node) => node.leaving == Leaving::Dialling,
             },
             switch: node.is_some_and(Connection::is_drained),
@@ -252,11 +254,6 @@ impl Session {
             ..limits
         });
         self.policy = policy;
-    }
-
-    /// Returns whether an orderly end still waits for a node to take the component's bytes.
-    fn may_still_pass_on(&self) -> bool {
-        self.answers_until().is_some() && !self.has_passed_on()
     }
 
     /// Returns the deadline for the node's last answers, if an orderly end waits for them.
