@@ -361,8 +361,7 @@ impl Recovery {
 }
 
 impl State {
-    /// Removes the entry of a session so that the caller can change it and put it back. Creates an entry if there is
-    /// none.
+    /// Removes the entry of a session, or creates one. The caller changes it and puts it back.
     fn take(&mut self, session: &Arc<SessionInfo>) -> Away {
         self.remove(session.id).unwrap_or_else(|| Away {
             session: Arc::clone(session),
@@ -473,10 +472,9 @@ impl State {
 
     fn end_outage(&mut self, now: Instant) {
         let held = |away: &Away| away.session.buffered_bytes.load(Relaxed);
-        let held_bytes = self.away.values().map(held).sum();
         if let Some(outage) = &mut self.outage {
             outage.ended = Some(now);
-            outage.held_bytes = held_bytes;
+            outage.held_bytes = self.away.values().map(held).sum();
         }
         self.update_all_back(None, now);
     }

@@ -51,26 +51,21 @@ pub(crate) fn refused_chain(mark: &str, sidecars: &str) -> Option<&'static str> 
     }
 }
 
-/// Adds `mark` to the marks of the sidecars between this one and the node.
-fn marked(mark: &str, sidecars: &str) -> String {
-    if sidecars.is_empty() {
-        mark.to_owned()
-    } else {
-        format!("{mark}-{sidecars}")
-    }
-}
-
 impl Session {
     /// Returns the node's INFO for the component: with the sidecar's address, without addresses of the cluster, under
     /// 512 bytes.
     pub(super) fn own_info(&self, node: &Info) -> String {
+        let mark = &self.identity.mark;
         let mut info = Info {
             host: self.identity.host.clone(),
             port: self.identity.port,
             client_ip: self.identity.component_ip.to_string(),
             cluster: String::new(),
             connect_urls: Vec::new(),
-            sidecars: marked(&self.identity.mark, &node.sidecars),
+            sidecars: match node.sidecars.as_str() {
+                "" => mark.to_string(),
+                behind => format!("{mark}-{behind}"),
+            },
             ldm: false,
             tls_required: false,
             tls_verify: false,
