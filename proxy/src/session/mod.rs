@@ -1,6 +1,7 @@
 //! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
-//! Each event is a call with the time of the event. The session writes its output through [`Wires`] in the same call.
+//! Each input (bytes, a broken socket, a due timer) is a call with its time. The session writes its output through
+//! [`Wires`] in the same call.
 //! [`Session::requests`] returns what the session needs of the shell. [`Session::report`] returns the events for the operator
 //! together with the end of the session, so the end cannot be handled before its causes are reported. A test can run the
 //! whole session with two scripted sockets that take any number of bytes.

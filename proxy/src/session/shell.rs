@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 
 /// The two sockets of a session. Each call takes as many bytes as fit now and returns their number. A broken socket
-/// takes none; its owner reports the break later as an event.
+/// takes none; its owner reports the break to the session later.
 pub(crate) trait Wires {
     /// Writes to the node.
     fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize;
