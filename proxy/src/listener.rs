@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
-use crate::worker::{AcceptedConnection, Workers};
+use crate::worker::Workers;
 
 /// Pause after an error of `accept` that would occur again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -59,5 +59,5 @@ fn admit(stream: StdStream, component: SocketAddr, shared: &SidecarState, worker
     let id = shared.session_ids.fetch_add(1, Relaxed) + 1;
     let session = Arc::new(SessionInfo::new(id, component));
     shared.sessions.insert(Arc::clone(&session));
-    workers.take(AcceptedConnection { stream, session });
+    workers.take((stream, session));
 }

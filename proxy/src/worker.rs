@@ -24,59 +24,51 @@ use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 use crate::{sockets, task};
 
-/// A connection that was just accepted. The number of connections is bounded by `limits.connections_max`.
-#[derive(Debug)]
-pub(crate) struct AcceptedConnection {
-    pub(crate) stream: StdStream,
-    /// The session, which is in the table already, so that no more than `limits.connections_max` connections are
-    /// accepted.
-    pub(crate) session: Arc<SessionInfo>,
-}
+/// A connection that was just accepted, and its session. The session is in the table already, so that no more than
+/// `limits.connections_max` connections are accepted.
+pub(crate) type AcceptedConnection = (StdStream, Arc<SessionInfo>);
 
 /// All workers of a sidecar.
-pub(crate) struct Workers {
-    queues: Vec<UnboundedSender<AcceptedConnection>>,
-    threads: Vec<JoinHandle<()>>,
-    /// Live sessions per worker.
-    live: Arc<[AtomicUsize]>,
+pub(crate) struct Workers(Vec<Worker>);
+
+struct Worker {
+    /// Bounded by `limits.connections_max`.
+    queue: UnboundedSender<AcceptedConnection>,
+    /// Live sessions.
+    live: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
 }
 
 impl Workers {
     /// Starts `count` threads.
     pub(crate) fn start(count: usize, shared: &Arc<SidecarState>) -> io::Result<Self> {
-        let (mut queues, mut threads) = (Vec::new(), Vec::new());
-        let live: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-        for number in 0..count {
+        let start_one = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (queue, connections) = unbounded_channel();
-            let (shared, live) = (Arc::clone(shared), Arc::clone(&live));
+            let live = Arc::new(AtomicUsize::new(0));
+            let serving = receive(connections, Arc::clone(shared), Arc::clone(&live));
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
-            threads.push(thread.spawn(move || {
-                // Returns when the queue is closed and the last session has ended.
-                runtime.block_on(receive(connections, shared, (live, number)));
-            })?);
-            queues.push(queue);
-        }
-        Ok(Self {
-            queues,
-            threads,
-            live,
-        })
+            // The thread ends when the queue is closed and the last session has ended.
+            let thread = thread.spawn(move || runtime.block_on(serving))?;
+            Ok(Worker { queue, live, thread })
+        };
+        (0..count).map(start_one).collect::<io::Result<_>>().map(Self)
     }
 
     /// Passes a connection to a worker.
     pub(crate) fn take(&self, connection: AcceptedConnection) {
-        let counts: Vec<usize> = self.live.iter().map(|count| count.load(Relaxed)).collect();
-        let turn = place(&counts);
-        self.live[turn].fetch_add(1, Relaxed);
-        if self.queues[turn].send(connection).is_err() {
-            error!(worker = turn, "worker has ended; the connection is closed");
+        let counts = self.0.iter().map(|worker| worker.live.load(Relaxed));
+        let number = place(&counts.collect::<Vec<_>>());
+        let worker = &self.0[number];
+        worker.live.fetch_add(1, Relaxed);
+        if worker.queue.send(connection).is_err() {
+            error!(worker = number, "worker has ended; the connection is closed");
         }
     }
 
     /// Accepts no more connections. Returns the threads, which end with their last sessions.
     pub(crate) fn finish(self) -> Vec<JoinHandle<()>> {
-        self.threads
+        self.0.into_iter().map(|worker| worker.thread).collect()
     }
 }
 
@@ -92,22 +84,21 @@ fn place(live: &[usize]) -> usize {
 async fn receive(
     mut connections: UnboundedReceiver<AcceptedConnection>,
     shared: Arc<SidecarState>,
-    (live, number): (Arc<[AtomicUsize]>, usize),
+    live: Arc<AtomicUsize>,
 ) {
     while let Some(connection) = connections.recv().await {
         let serving = run_session(connection, Arc::clone(&shared));
         let live = Arc::clone(&live);
         tokio::spawn(async move {
             serving.await;
-            live[number].fetch_sub(1, Relaxed);
+            live.fetch_sub(1, Relaxed);
         });
     }
     shared.sessions.emptied().await;
 }
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
-async fn run_session(connection: AcceptedConnection, shared: Arc<SidecarState>) {
-    let AcceptedConnection { stream, session } = connection;
+async fn run_session((stream, session): AcceptedConnection, shared: Arc<SidecarState>) {
     let (id, component) = (session.id, session.component);
     if shared.stopping.load(Relaxed) {
         session.send(SessionCommand::ShutDown);
