@@ -180,7 +180,7 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         limits,
         ..
     } = settings;
-    // A key and its value, the key and value that it must reach, and what else would happen.
+    // The key whose value must not be below that of another key, and the consequence if it is.
     let pairs = [
         (
             ("choice.cooldown_max_ms", choice.cooldown_max_ms.0),
@@ -212,19 +212,16 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
     let broken = pairs
         .into_iter()
         .filter(|((_, value), (_, least), _)| value < least);
-    let mut errors: Vec<_> = broken
-        .map(|((key, value), (other, least), why)| {
-            let advice = "raise the first or lower the second";
-            places.conflict(
-                key,
-                format!("{key} ({value}) is below {other} ({least}){why}; {advice}"),
-            )
-        })
-        .collect();
+    let mut errors = Vec::new();
     if settings.listen.is_empty() {
         let rule = "listen must contain at least one host:port, otherwise no component can connect";
         errors.push(places.conflict("listen", rule.to_owned()));
     }
+    errors.extend(broken.map(|((key, value), (other, least), why)| {
+        let advice = "raise the first or lower the second";
+        let rule = format!("{key} ({value}) is below {other} ({least}){why}; {advice}");
+        places.conflict(key, rule)
+    }));
     let auth = ZooKeeperAuth::new(&nodes.zookeeper_auth, &nodes.zookeeper_auth_file);
     errors.extend(auth.check(places).err());
     if let Some((upstream, listen)) = own_address(settings) {
