@@ -1,25 +1,15 @@
 //! Each client library directly on real nats-server nodes. This tests the test programs, and shows what the sidecar must keep.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Component, Library, Mesh, ServerKind, eventually};
+use e2e::{Component, Library, Mesh, Node, ServerKind, eventually};
 use std::time::Duration;
 
-async fn works_directly(library: Library) {
-    let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
-    let url = cluster.nodes[0].url();
-    all_that_components_do(library, &url, &url).await;
-}
-
-cases! {
-    works_directly =>
-    node_0_2_works_directly(Library::Node02);
-    node_0_8_works_directly(Library::Node08);
-    node_1_4_works_directly(Library::Node14);
-    node_now_works_directly(Library::NodeNow);
-    nats_python_works_directly(Library::NatsPython);
-    nats_py_works_directly(Library::NatsPy);
-    c_works_directly(Library::C);
-    go_works_directly(Library::Go);
+#[tokio::test]
+async fn each_library_works_directly() {
+    let node = Node::start(ServerKind::NatsServer, &[]).await;
+    for library in Library::ALL {
+        all_that_components_do(library, &node.url(), &node.url()).await;
+    }
 }
 
 #[tokio::test]

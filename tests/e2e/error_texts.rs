@@ -20,7 +20,6 @@
 use e2e::{Component, Library, NodeConnection, ScriptedNode, ServerKind};
 use futures_util::future::join_all;
 use standin_wire::{ClientFault, Refusal};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{sleep, timeout};
@@ -135,28 +134,6 @@ fn s9_the_sidecar_sends_only_error_texts_that_nats_server_sends_for_a_clients_fa
         let in_table = TABLE.lines().any(|row| cells(row)[0] == text);
         assert!(in_table, "{text:?} is not in the table");
     }
-}
-
-/// No other file can send an `-ERR` that is not a [`ClientFault`].
-#[test]
-fn s9_only_one_file_of_the_sidecar_encodes_an_err() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proxy/src");
-    let mut encoders = Vec::new();
-    let mut folders = vec![sources.clone()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).expect("a source file");
-            if text.contains("encode::err") || text.contains("b\"-ERR") {
-                encoders.push(path.strip_prefix(&sources).expect("below it").to_owned());
-            }
-        }
-    }
-    assert_eq!(encoders, [Path::new("error_text.rs")]);
 }
 
 /// Returns the cells of a row of the table.

@@ -1,9 +1,6 @@
 //! Promise S10 with real nodes: an outage of all nodes is not worse behind the sidecar than without it.
 
-use e2e::http::Endpoint;
-use e2e::{
-    Component, Library, Mesh, Metrics, Node, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually,
-};
+use e2e::{Component, Library, Mesh, Node, RawClient, Record, ServerKind, Sidecar, ZooKeeper, eventually};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -338,10 +335,6 @@ async fn live_nodes_that_are_unregistered_are_used_while_the_only_registered_nod
     .await;
 }
 
-async fn dials(http: &Endpoint) -> f64 {
-    Metrics::read(http).await.value("standin_node_dials_total")
-}
-
 #[tokio::test]
 async fn many_sessions_without_a_node_make_few_dials() {
     const SESSIONS: usize = 300;
@@ -354,10 +347,10 @@ async fn many_sessions_without_a_node_make_few_dials() {
     }
     cluster.nodes[0].kill();
     without_node(&sidecar, SESSIONS).await;
-    let http = sidecar.http();
-    let (before, began) = (dials(&http).await, Instant::now());
+    let dials = async || sidecar.metric("standin_node_dials_total").await;
+    let (before, began) = (dials().await, Instant::now());
     clients[0].expect_silence(WATCHED).await;
-    let (made, watched) = (dials(&http).await - before, began.elapsed());
+    let (made, watched) = (dials().await - before, began.elapsed());
     // After each failure there is no dial for 250 to 500 ms.
     let most = watched.as_secs_f64() / 0.25 + 2.0;
     assert!(made <= most, "{made} dials in {watched:?}");
@@ -499,15 +492,15 @@ async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
             .expect("it reads");
         clients.push(client);
     }
-    let http = sidecar.http();
+    let dials = async || sidecar.metric("standin_node_dials_total").await;
     eventually("the node has failed a few times", TIMEOUT, async || {
         sidecar.metric("standin_sessions_without_node").await >= (SESSIONS - 5) as f64
-            && dials(&http).await > 2.0 * SESSIONS as f64 / 10.0
+            && dials().await > 2.0 * SESSIONS as f64 / 10.0
     })
     .await;
-    let (before, began) = (dials(&http).await, Instant::now());
+    let (before, began) = (dials().await, Instant::now());
     tokio::time::sleep(WATCHED).await;
-    let (made, watched) = (dials(&http).await - before, began.elapsed());
+    let (made, watched) = (dials().await - before, began.elapsed());
     // choice.retries_per_second_max is 20.
     let most = 20.0 * (watched.as_secs_f64() + 1.0);
     assert!(

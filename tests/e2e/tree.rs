@@ -105,6 +105,19 @@ fn rust_files(folder: &str) -> Vec<(String, String)> {
     files
 }
 
+/// `error_text.rs` encodes only faults of the component ([`ClientFault`](standin_wire::ClientFault)). The sidecar must not send any
+/// other `-ERR` of its own.
+#[test]
+fn s9_only_one_file_of_the_sidecar_encodes_an_err() {
+    let encodes = |text: &str| text.contains("encode::err") || text.contains("b\"-ERR");
+    let files = rust_files("proxy/src").into_iter();
+    let encoders: Vec<String> = files
+        .filter(|(_, text)| encodes(text))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(encoders, ["proxy/src/error_text.rs"]);
+}
+
 /// Returns whether a file has only tests.
 fn has_only_tests(path: &str) -> bool {
     path.split('/')

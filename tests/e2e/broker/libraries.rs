@@ -4,21 +4,12 @@ use crate::scenario::all_that_components_do;
 use e2e::{Library, Node, ServerKind, TIMEOUT};
 use futures_util::StreamExt;
 
-async fn works_on_the_broker(library: Library) {
+#[tokio::test]
+async fn each_library_works_on_the_broker() {
     let broker = Node::start(ServerKind::Standin, &[]).await;
-    all_that_components_do(library, &broker.url(), &broker.url()).await;
-}
-
-cases! {
-    works_on_the_broker =>
-    node_0_2_works_on_the_broker(Library::Node02);
-    node_0_8_works_on_the_broker(Library::Node08);
-    node_1_4_works_on_the_broker(Library::Node14);
-    node_now_works_on_the_broker(Library::NodeNow);
-    nats_python_works_on_the_broker(Library::NatsPython);
-    nats_py_works_on_the_broker(Library::NatsPy);
-    c_works_on_the_broker(Library::C);
-    go_works_on_the_broker(Library::Go);
+    for library in Library::ALL {
+        all_that_components_do(library, &broker.url(), &broker.url()).await;
+    }
 }
 
 /// The current Rust client, which needs no program of its own here.

@@ -133,19 +133,18 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
     for kind in BOTH {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
-        let flags = [
-            "-P",
-            &path("pid"),
-            "-l",
-            &path("log"),
-            "-DV",
-            "-n",
-            "name",
-            "--ports_file_dir",
-            &path(""),
-        ];
-        // The log goes into the file, so that shows when the server is ready.
-        let program = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]).args(flags);
+        let program = kind
+            .program()
+            .args(["-a", "127.0.0.1", "-p", "-1", "-DV", "-n", "name"])
+            .args([
+                "-P",
+                &path("pid"),
+                "-l",
+                &path("log"),
+                "--ports_file_dir",
+                &path(""),
+            ]);
+        // The log goes into the file, which so shows when the server is ready.
         let mut process = program.start(format!("{kind:?}"));
         let log = || fs::read_to_string(path("log")).unwrap_or_default();
         eventually("it is ready", TIMEOUT, async || log().contains("Server is ready")).await;
@@ -171,10 +170,13 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
             "{kind:?}"
         );
         let ports = format!("_{}.ports", process.pid());
-        let mut files = fs::read_dir(folder.path()).expect("a folder").flatten();
-        let file = files.find(|file| file.file_name().to_string_lossy().ends_with(&ports));
-        let text = fs::read_to_string(file.expect("a ports file").path()).expect("text");
-        let ports: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        // nats-server writes this file after it is ready.
+        let ports: serde_json::Value = found("the ports file is written", TIMEOUT, async || {
+            let mut files = fs::read_dir(folder.path()).ok()?.flatten();
+            let file = files.find(|file| file.file_name().to_string_lossy().ends_with(&ports))?;
+            serde_json::from_str(&fs::read_to_string(file.path()).ok()?).ok()
+        })
+        .await;
         assert_eq!(
             ports["nats"][0],
             format!("nats://{}", client.peer_addr().expect("connected")),

@@ -66,15 +66,8 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
     for node in &mut mesh.nodes {
         node.wait_until_ready().await;
     }
-    let line = mesh.nodes[1]
-        .process()
-        .wait_for_line("cluster name taken over", TIMEOUT)
-        .await;
-    let (joined, other) = if line.text.contains("east") {
-        (0, 2)
-    } else {
-        (2, 0)
-    };
+    let line = mesh.nodes[1].logs("cluster name taken over").await;
+    let (joined, other) = if line.contains("east") { (0, 2) } else { (2, 0) };
     mesh.nodes[1].logs("the clusters' names differ").await;
     mesh.wait_until_linked(&[1, joined]).await;
     mesh.wait_until_linked(&[other]).await;

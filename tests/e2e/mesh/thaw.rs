@@ -84,11 +84,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     let expected = ["closed", "closed at once", "new"];
     assert_eq!(payloads(&mut subscriber).await, expected);
     assert_eq!(payloads(&mut moved_to).await, expected);
-    node.process()
-        .wait_for_line(
-            "worker was paused; connections reset meanwhile are closed",
-            LONG_TIMEOUT,
-        )
+    node.logs("worker was paused; connections reset meanwhile are closed")
         .await;
 }
 

@@ -51,6 +51,14 @@ const ABOUT_THE_NODE: &[&str] = &[
     "Secure Connection - TLS Required",
 ];
 
+/// Sends this error and closes, as a node does. The component must get the error and be closed too.
+async fn is_refused(client: &mut RawClient, mut node: NodeConnection, text: &str) {
+    node.err(text).await;
+    node.close().await;
+    client.expect_line(&format!("-ERR '{text}'")).await;
+    client.expect_end().await;
+}
+
 #[tokio::test]
 async fn s9_an_error_about_a_command_is_passed_on_unchanged_and_the_session_continues() {
     let (scene, mut client, mut node) = session(&[]).await;
@@ -71,11 +79,8 @@ async fn s9_an_error_about_a_command_is_passed_on_unchanged_and_the_session_cont
 async fn s9_an_error_about_the_component_is_passed_on_unchanged_and_ends_the_session() {
     let mut scene = Scene::start().await;
     for text in ABOUT_THE_COMPONENT {
-        let (mut client, mut node) = scene.open().await;
-        node.err(text).await;
-        node.close().await;
-        client.expect_line(&format!("-ERR '{text}'")).await;
-        client.expect_end().await;
+        let (mut client, node) = scene.open().await;
+        is_refused(&mut client, node, text).await;
     }
     let sessions = ABOUT_THE_COMPONENT.len();
     scene
@@ -91,10 +96,7 @@ async fn s9_refused_credentials_at_the_first_connect_end_the_session() {
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
         node.read_until("PING").await;
-        node.err(text).await;
-        node.close().await;
-        client.expect_line(&format!("-ERR '{text}'")).await;
-        client.expect_end().await;
+        is_refused(&mut client, node, text).await;
     }
     scene.node.expect_no_connection(Duration::from_millis(100)).await;
 }
@@ -141,11 +143,8 @@ async fn s9_credentials_that_every_node_refuses_after_a_move_end_the_session() {
     for text in ABOUT_CREDENTIALS {
         let (mut client, node) = scene.open().await;
         node.reset();
-        let mut node = scene.joining_node("").await;
-        node.err(text).await;
-        node.close().await;
-        client.expect_line(&format!("-ERR '{text}'")).await;
-        client.expect_end().await;
+        let node = scene.joining_node("").await;
+        is_refused(&mut client, node, text).await;
     }
     let refused = ABOUT_CREDENTIALS.len() as f64;
     scene
@@ -221,11 +220,8 @@ async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole
 
 #[tokio::test]
 async fn s9_credentials_that_expire_in_a_running_session_end_it() {
-    let (_scene, mut client, mut node) = session(&[]).await;
-    node.err("User Authentication Expired").await;
-    node.close().await;
-    client.expect_line("-ERR 'User Authentication Expired'").await;
-    client.expect_end().await;
+    let (_scene, mut client, node) = session(&[]).await;
+    is_refused(&mut client, node, "User Authentication Expired").await;
 }
 
 #[tokio::test]

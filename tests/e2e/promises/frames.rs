@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, die, nothing_else, pass, session};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
-use e2e::{Ending, ScriptedNode, TIMEOUT, eventually};
+use e2e::{Ending, ScriptedNode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -177,13 +177,7 @@ async fn partly_written(policy: &str, resent: bool) {
             .send((0..COUNT).flat_map(publish).collect::<Vec<u8>>())
             .await;
         let all_bytes = usize::from(COUNT) * publish(0).len();
-        eventually("the sidecar has taken all publishes", TIMEOUT, async || {
-            let now = scene.metrics().await;
-            let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total{direction=to_node}");
-            let held = now.value("standin_buffered_bytes");
-            written(&now) - written(&before) + held >= all_bytes as f64
-        })
-        .await;
+        scene.until_taken(&before, all_bytes).await;
         die(node, ending).await;
         node = scene.next_node("").await;
         let count = |metrics: &e2e::Metrics| metrics.value("standin_in_doubt_total");

@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, nothing_else, pass, session};
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{Ending, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
+use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
 
 /// Sends `count` messages for `sid` from the node, and expects them at the component.
 async fn deliver(client: &mut RawClient, node: &mut NodeConnection, sid: &str, count: usize) {
@@ -231,12 +231,7 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_ne
         .collect();
     let before = scene.metrics().await;
     client.send(&all).await;
-    eventually("the sidecar has taken all subscriptions", TIMEOUT, async || {
-        let now = scene.metrics().await;
-        let written = |metrics: &e2e::Metrics| metrics.value("standin_bytes_total{direction=to_node}");
-        written(&now) - written(&before) + now.value("standin_buffered_bytes") >= all.len() as f64
-    })
-    .await;
+    scene.until_taken(&before, all.len()).await;
     node.reset();
 
     // SUBs that were written whole come in the replay, before the PING. The others come after it, as new commands.

@@ -130,6 +130,20 @@ impl Scene {
         Metrics::read(&self.http).await
     }
 
+    /// Waits until the sidecar has taken this many bytes of components since `before`, and has written or buffered them.
+    pub(crate) async fn until_taken(&self, before: &Metrics, bytes: usize) {
+        let written = |metrics: &Metrics| metrics.value("standin_bytes_total{direction=to_node}");
+        eventually(
+            format!("the sidecar has taken {bytes} bytes"),
+            TIMEOUT,
+            async || {
+                let now = self.metrics().await;
+                written(&now) - written(before) + now.value("standin_buffered_bytes") >= bytes as f64
+            },
+        )
+        .await;
+    }
+
     /// Returns the addresses of the nodes that the sidecar knows.
     pub(crate) async fn node_names(&self) -> Vec<String> {
         let page = self.http.get_json("/nodez").await.unwrap_or_default();
