@@ -8,7 +8,8 @@
 //! | [`in_doubt`] | S3: publishes that a dead node did not confirm |
 //! | [`journal`] | S4: replay of the subscriptions |
 //! | [`answers`] | S5, S6: one PONG for each PING, one `+OK` for each command |
-//! | [`face`] | S7, S8, S11: INFO, keep-alive and credentials, as the component sees them |
+//! | [`info`] | S7, S11: INFO, CONNECT and credentials |
+//! | [`keep_alive`] | S8: PINGs of the sidecar and of the node |
 //! | [`errors`] | S9: which `-ERR` the component gets |
 //! | [`outage`] | S10: no node can be reached |
 //! | [`choice`] | the choice of a session's node |
@@ -21,10 +22,11 @@ mod chains;
 mod choice;
 mod components;
 mod errors;
-mod face;
 mod frames;
 mod in_doubt;
+mod info;
 mod journal;
+mod keep_alive;
 mod neighbours;
 mod outage;
 mod scene;
