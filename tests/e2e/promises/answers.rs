@@ -1,6 +1,6 @@
 //! Promises S5 and S6: one PONG for each PING and one `+OK` for each command, in order, also when the node died before it answered.
 
-use super::scene::{Scene, nothing_else, pass, session};
+use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::{msg_frame, pub_frame};
 use e2e::{NodeConnection, RawClient};
 
@@ -148,8 +148,7 @@ async fn s5_a_pong_without_a_ping_is_not_passed_on() {
 /// Sends five commands in each of five rounds. The node answers `answered` of them and dies, and the next node gets
 /// `sent_again` of them again.
 async fn verbose_over_five_failovers(policy: &str, sent_again: usize) {
-    let mut scene = Scene::with(&[("publish.in_doubt", policy)]).await;
-    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let (mut scene, mut client, mut node) = session_with(VERBOSE, &[("publish.in_doubt", policy)]).await;
     client.subscribe("keep", "99").await;
     answer(&mut node, 1).await;
     client.expect_line("+OK").await;
@@ -179,8 +178,7 @@ cases! {
 
 #[tokio::test]
 async fn s6_oks_and_pongs_come_in_the_order_of_the_commands() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
     let commands = "PUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\nPUB a 0\r\n\r\n";
     pass(&mut client, &mut node, commands).await;
     let mut node = scene.node_after(node, "").await;
@@ -201,8 +199,7 @@ async fn s6_an_error_instead_of_an_ok_counts_as_the_answer() {
         "Invalid Subject",
         "maximum subscriptions exceeded",
     ] {
-        let mut scene = Scene::start().await;
-        let (mut client, mut node) = scene.open_with(VERBOSE).await;
+        let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
         pass(
             &mut client,
             &mut node,
@@ -221,8 +218,7 @@ async fn s6_an_error_instead_of_an_ok_counts_as_the_answer() {
 
 #[tokio::test]
 async fn s6_an_error_of_pedantic_mode_comes_in_addition_to_the_ok() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
     pass(&mut client, &mut node, "PUB a..b 0\r\n\r\nPUB a 0\r\n\r\n").await;
     node.send("-ERR 'Invalid Publish Subject'\r\n+OK\r\n").await;
     client.expect("-ERR 'Invalid Publish Subject'\r\n+OK\r\n").await;
@@ -234,8 +230,7 @@ async fn s6_an_error_of_pedantic_mode_comes_in_addition_to_the_ok() {
 
 #[tokio::test]
 async fn s6_an_error_about_a_replayed_subscription_takes_no_ok_from_the_component() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
     client.send("SUB a 1\r\nSUB b 2\r\n").await;
     answer(&mut node, 2).await;
     client.expect("+OK\r\n+OK\r\n").await;
@@ -290,8 +285,7 @@ async fn s6_a_component_that_sends_no_connect_is_served_and_gets_only_its_own_ok
 
 #[tokio::test]
 async fn s6_oks_are_exact_over_several_deaths_while_publishes_are_sent_again() {
-    let mut scene = Scene::with(&[("publish.in_doubt", "'resend'")]).await;
-    let (mut client, mut node) = scene.open_with(VERBOSE).await;
+    let (mut scene, mut client, mut node) = session_with(VERBOSE, &[("publish.in_doubt", "'resend'")]).await;
     let commands =
         "PUB a 1\r\n1\r\nSUB b 2\r\nPING\r\nPUB a 1\r\n2\r\nUNSUB 2\r\nSUB c 3\r\nPUB a 1\r\n3\r\nPING\r\n";
     pass(&mut client, &mut node, commands).await;
@@ -331,8 +325,7 @@ async fn s6_oks_are_exact_when_the_node_dies_at_any_byte_of_its_answers() {
     let answers = ["+OK\r\n", "+OK\r\n", "PONG\r\n", "+OK\r\n", "+OK\r\n", "PONG\r\n"];
     // The node dies before each answer, and within each.
     for death in 0..=answers.concat().len() {
-        let mut scene = Scene::start().await;
-        let (mut client, mut node) = scene.open_with(VERBOSE).await;
+        let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
         pass(&mut client, &mut node, &commands.concat()).await;
         node.send(&answers.concat()[..death]).await;
         node.close().await;

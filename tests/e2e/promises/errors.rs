@@ -2,7 +2,7 @@
 //!
 //! The texts are exactly those of `nats-server`.
 
-use super::scene::{Scene, nothing_else, pass, session};
+use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::CONNECT_OLD;
 use e2e::{NodeConnection, RawClient, ScriptedNode, TIMEOUT};
 use std::time::Duration;
@@ -291,8 +291,7 @@ async fn s9_an_error_reaches_a_component_that_reads_late() {
 
 #[tokio::test]
 async fn s9_an_error_about_the_node_takes_no_ok_from_a_verbose_component() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(r#"CONNECT {"verbose":true}"#).await;
+    let (mut scene, mut client, mut node) = session_with(r#"CONNECT {"verbose":true}"#, &[]).await;
     for text in ABOUT_THE_NODE {
         pass(&mut client, &mut node, "PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
         node.send(format!("+OK\r\n-ERR '{text}'\r\n")).await;

@@ -1,6 +1,6 @@
 //! Promises S1, S2 and S12: only whole frames, in both directions, wherever one was split, and in order.
 
-use super::scene::{Scene, die, nothing_else, pass, session};
+use super::scene::{Scene, die, nothing_else, pass, session, session_with};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
 use e2e::{Ending, ScriptedNode};
 use std::sync::Arc;
@@ -20,8 +20,7 @@ const MEBIBYTE: usize = 1024 * 1024;
 
 #[tokio::test]
 async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     pass(&mut client, &mut node, "SUB a.> 1\r\n").await;
     for frame in [MSG, HMSG] {
         for ending in ENDINGS {
@@ -42,8 +41,7 @@ async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
 
 #[tokio::test]
 async fn s1_other_frames_cut_off_by_a_dying_node_are_never_delivered() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
     for frame in [
         "-ERR 'Permissions Violation for Publish to \"x\"'\r\n",
@@ -82,8 +80,7 @@ async fn s1_a_large_message_cut_off_by_a_dying_node_is_never_delivered() {
 
 #[tokio::test]
 async fn s1_messages_are_unchanged_wherever_the_node_splits_them() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (_scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     pass(&mut client, &mut node, "SUB a.> 1\r\n").await;
     for frame in [MSG, HMSG] {
         for cut in 1..frame.len() {
@@ -96,8 +93,7 @@ async fn s1_messages_are_unchanged_wherever_the_node_splits_them() {
 
 #[tokio::test]
 async fn s2_a_command_split_at_any_byte_by_the_component_reaches_the_node_unchanged() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (_scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     for command in COMMANDS {
         for cut in 1..command.len() {
             client.send_cut_at(command, cut).await;
@@ -136,8 +132,7 @@ async fn s2_a_node_gets_nothing_of_a_command_that_a_dying_component_did_not_fini
 
 #[tokio::test]
 async fn s2_a_command_unfinished_at_the_nodes_death_reaches_the_next_node_whole() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     let mut replayed = Vec::new();
     for command in COMMANDS {
         for cut in 1..command.len() {

@@ -1,6 +1,6 @@
 //! Promise S3: publishes that were written whole to a node and not confirmed by a PONG before it died.
 
-use super::scene::{Scene, nothing_else, pass, session};
+use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::{msg_frame, pub_frame};
 use e2e::{Ending, RawClient, ScriptedNode};
 use std::time::Duration;
@@ -79,8 +79,7 @@ async fn s3_each_subject_has_the_policy_of_the_first_pattern_that_matches() {
 
 #[tokio::test]
 async fn s3_publishes_with_headers_and_reply_subjects_are_sent_again_unchanged() {
-    let mut scene = Scene::with(&[RESEND]).await;
-    let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(e2e::raw::CONNECT_NEW, &[RESEND]).await;
     let publishes =
         "hpub  a\treply 12 17\r\nNATS/1.0\r\n\r\nhello\r\nPub b 0\r\n\r\nPUB\tc reply 6\r\nPUB c\n\r\n";
     pass(&mut client, &mut node, publishes).await;

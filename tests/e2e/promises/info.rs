@@ -1,6 +1,6 @@
 //! Promises S7 and S11: INFO as the component sees it, and its CONNECT and credentials as the node sees them.
 
-use super::scene::{Scene, nothing_else, pass};
+use super::scene::{Scene, nothing_else, pass, session_with};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
 use e2e::{NodeConnection, RawClient, ScriptedNode};
 use serde_json::json;
@@ -63,8 +63,7 @@ async fn s7_info_has_the_advertised_address_if_one_is_set() {
 
 #[tokio::test]
 async fn s7_a_later_info_reaches_a_new_component_only_if_a_field_that_matters_to_it_changed() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     let mut info = scene.node.info_mut().clone();
     info["connect_urls"] = json!(["10.1.2.3:4222"]);
     node.inform(&info).await;
@@ -91,8 +90,7 @@ async fn s7_a_later_info_reaches_a_new_component_only_if_a_field_that_matters_to
 #[tokio::test]
 async fn s7_an_old_component_never_gets_a_second_info() {
     for connect in [CONNECT_OLD, r#"CONNECT {"verbose":false,"protocol":0}"#] {
-        let mut scene = Scene::start().await;
-        let (mut client, mut node) = scene.open_with(connect).await;
+        let (mut scene, mut client, mut node) = session_with(connect, &[]).await;
         let mut info = scene.node.info_mut().clone();
         info["max_payload"] = json!(1000);
         info["headers"] = json!(false);
@@ -107,8 +105,7 @@ async fn s7_an_old_component_never_gets_a_second_info() {
 
 #[tokio::test]
 async fn s7_a_new_component_gets_an_info_after_a_move_to_a_node_with_other_limits() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(CONNECT_NEW, &[]).await;
     node.close().await;
     node = scene.next_node("").await;
     nothing_else(&mut client, &mut node).await;

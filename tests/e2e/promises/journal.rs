@@ -1,6 +1,6 @@
 //! Promise S4: the subscriptions replayed to a new node, their order, and the rest of their auto-unsubscribe maximum.
 
-use super::scene::{Scene, nothing_else, pass, session};
+use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::{CONNECT_OLD, msg_frame};
 use e2e::{Ending, NodeConnection, RawClient, ScriptedNode};
 
@@ -90,8 +90,7 @@ async fn s4_a_message_cut_off_by_the_nodes_death_does_not_count() {
 
 #[tokio::test]
 async fn s4_messages_with_headers_count_too() {
-    let mut scene = Scene::start().await;
-    let (mut client, mut node) = scene.open_with(e2e::raw::CONNECT_NEW).await;
+    let (mut scene, mut client, mut node) = session_with(e2e::raw::CONNECT_NEW, &[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 3\r\n").await;
     let message = "HMSG a 1 reply 12 13\r\nNATS/1.0\r\n\r\nx\r\n";
     node.send(message.repeat(2)).await;

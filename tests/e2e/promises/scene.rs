@@ -167,8 +167,16 @@ impl Scene {
 
 /// Starts a sidecar with these settings, and opens a session of an old component. Returns both of its ends.
 pub(crate) async fn session(settings: &[(&str, &str)]) -> (Scene, RawClient, NodeConnection) {
+    session_with(CONNECT_OLD, settings).await
+}
+
+/// Does the same as [`session`] with a component that sends this CONNECT.
+pub(crate) async fn session_with(
+    connect: &str,
+    settings: &[(&str, &str)],
+) -> (Scene, RawClient, NodeConnection) {
     let mut scene = Scene::with(settings).await;
-    let (client, node) = scene.open().await;
+    let (client, node) = scene.open_with(connect).await;
     (scene, client, node)
 }
 
