@@ -14,7 +14,6 @@ use crate::route::routes::Routes;
 use crate::subscription::Subscription;
 use crate::subscriptions::{Cursor, Matched, Recorded, Subscriptions};
 
-/// Scope of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// For messages of local clients: recipients are local clients and other nodes.

@@ -57,7 +57,6 @@ pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     /// Whether the queue has something for the client's task: pending bytes, or a reason to close.
     attention: AtomicBool,
-    /// Waker of the client's own task.
     task: AtomicWaker,
     /// The task is also woken when all pending bytes are written, because it has more to send.
     wants_room: AtomicBool,

@@ -43,7 +43,6 @@ pub(crate) struct Acks {
     pub(crate) late: AtomicU64,
 }
 
-/// One route to another node.
 #[derive(Debug)]
 pub(crate) struct Route {
     /// Number of the route, counted from 1 in this run of the node.

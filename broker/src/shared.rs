@@ -159,7 +159,6 @@ impl Shared {
         self.clients.wake_all();
     }
 
-    /// Sets the addresses of a clustered node.
     pub(crate) fn set_advertised(&self, mesh: SocketAddr, client: String) {
         // Called once, at the start.
         let _ = self.advertised.set((mesh, client));
@@ -206,7 +205,6 @@ impl Shared {
         self.revision.load(Relaxed)
     }
 
-    /// Returns the fields of INFO that can change.
     pub(crate) fn advertised(&self) -> Advertised {
         let policy = self.policy.load();
         Advertised {
@@ -305,14 +303,12 @@ impl Shared {
         self.settings.load().connections().bound(fits)
     }
 
-    /// Counts a closed client connection.
     pub(crate) fn connection_closed(&self) {
         if self.live.fetch_sub(1, Relaxed) == 1 {
             self.all_closed.notify_waiters();
         }
     }
 
-    /// Waits until no client connection is left.
     pub(crate) async fn all_clients_closed(&self) {
         loop {
             let all_closed = self.all_closed.notified();

@@ -29,7 +29,6 @@ const NEWCOMERS_MAX: usize = 1024;
 type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
 pub(crate) enum Newcomer {
-    /// A client that was just accepted.
     Client {
         stream: StdStream,
         peer: SocketAddr,

@@ -96,27 +96,23 @@ impl Keeper {
         }
     }
 
-    /// Tells all peers that the node accepts clients.
     pub(super) fn serve(&mut self) {
         self.membership.own_mut().serving = true;
         self.broadcast(&frame::bare(frame::SERVING));
     }
 
-    /// Tells all peers that the node accepts no more clients.
     pub(super) fn drain(&mut self) {
         if !std::mem::replace(&mut self.membership.own_mut().draining, true) {
             self.broadcast(&frame::bare(frame::DRAINING));
         }
     }
 
-    /// Sends GOODBYE over all routes, and closes them.
     pub(super) fn leave(&mut self) {
         self.membership.leave();
         let routes = self.shared.interest.routes.load();
         routes.iter().for_each(|route| close_with_goodbye(route));
     }
 
-    /// Does the work of each [`TICK`].
     pub(super) fn tick(&mut self) {
         if self.membership.is_outnumbered() {
             self.outnumbered_ticks += 1;

@@ -137,7 +137,6 @@ impl Membership {
         }
     }
 
-    /// Adds the nodes that a peer has named.
     pub(crate) fn named_by_peer(&mut self, nodes: &[Peer], now: Instant) {
         for node in nodes {
             // A peer may still name the previous run of this node.

@@ -295,7 +295,6 @@ impl Session for RouteSession {
         }
     }
 
-    /// Returns whether more of the complete interest can be sent now.
     fn has_more(&self) -> bool {
         self.snapshot.is_some() && self.has_room()
     }

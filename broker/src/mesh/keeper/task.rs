@@ -168,7 +168,6 @@ impl Task {
         (limit, self.verdict_requests.clone())
     }
 
-    /// Starts the handshake of an accepted connection.
     fn answer(&mut self, stream: TcpStream, peer: SocketAddr) {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
