@@ -1,8 +1,9 @@
 //! The routes to other nodes, below the router: their frames, handshake and state. Nothing here depends on clients, the router or
 //! workers.
 //!
-//! Words: a *route* is the TCP connection between two brokers, as in `nats-server`. Two nodes are *linked* while a route between them
-//! is established. In log lines, errors and metrics, *link* is the older word for a route; the log field `link` is a route's number.
+//! Words: a *route* is the TCP connection between two brokers, as in `nats-server`. The *peer* is the node at the other end. Two nodes are
+//! *linked* while a route between them is established. In log lines, errors and metrics, a route is called *link*, which is the older
+//! word; the log field `link` is the number of a route.
 //!
 //! | file | holds |
 //! |---|---|
