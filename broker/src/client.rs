@@ -145,7 +145,7 @@ impl Client {
     }
 
     /// Sends the client's waiting PONG, if there is one. Then processes the complete frames at the head of `bytes`, within the turn's
-    /// budget, and returns their length. Complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_begun`].
+    /// budget, and returns their length. Complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_started`].
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
