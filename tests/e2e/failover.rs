@@ -4,7 +4,7 @@
 //! registered and not killed, so every missing message was lost on the component's side.
 
 use crate::site::{Site, TIMEOUT};
-use e2e::{Component, Library, RawClient, Record, eventually};
+use e2e::{Component, Library, Record, eventually};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn outlives_its_nodes(library: Library, record: Record) {
 
 /// Waits until a restarted node has the counterpart's interest. Until then it correctly drops what a session publishes there.
 async fn reaches_the_counterpart(site: &Site, node: usize, counterpart: &Component, round: usize) {
-    let mut publisher = RawClient::open(site.cluster.nodes[node].address()).await;
+    let mut publisher = site.cluster.nodes[node].client().await;
     let payload = format!("reached{round}");
     eventually(
         format!("node {node} has the counterpart's interest"),

@@ -51,10 +51,7 @@ async fn a_reload_with_a_mistake_changes_nothing() {
 async fn a_stopping_sidecar_passes_on_everything_that_it_received_and_exits_with_0() {
     let cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = Sidecar::builder().nodes(&cluster.nodes).start().await;
-    let mut subscriber = RawClient::open(cluster.nodes[0].address())
-        .await
-        .subscribed("a")
-        .await;
+    let mut subscriber = cluster.nodes[0].subscriber("a").await;
     let mut publisher = RawClient::open(sidecar.address()).await;
     for number in 0..1000 {
         publisher.publish("a", number.to_string()).await;
@@ -100,7 +97,7 @@ async fn components_connect_during_a_total_outage_and_are_served_when_it_ends() 
     );
 
     site.cluster.restart(1).await;
-    let mut publisher = RawClient::open(site.cluster.nodes[1].address()).await;
+    let mut publisher = site.cluster.nodes[1].client().await;
     eventually("all three are served", TIMEOUT, async || {
         publisher.publish("news", "back").await;
         publisher.flush().await;

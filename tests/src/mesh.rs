@@ -156,17 +156,16 @@ impl Mesh {
         self.nodes.iter().position(|node| node.address() == address)
     }
 
-    /// Adds a node that is not started, on loopback or on this host, and returns its index. It has the addresses of all nodes
-    /// before it.
-    pub fn add(&mut self, place: Option<&Netns>) -> usize {
-        let index = self.describe_one(place);
+    /// Adds a node on loopback that is not started, and returns its index. It has the addresses of all nodes before it.
+    pub fn add(&mut self) -> usize {
+        let index = self.describe_one(None);
         self.introduce(index);
         index
     }
 
     /// Adds a node on loopback, starts it, waits until it is ready, and returns its index.
     pub async fn start_one_more(&mut self) -> usize {
-        let index = self.add(None);
+        let index = self.add();
         self.nodes[index].restart().await;
         index
     }

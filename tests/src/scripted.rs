@@ -47,7 +47,8 @@ impl ScriptedNode {
     }
 
     fn start_at(address: SocketAddr, receive_buffer_bytes: Option<u32>) -> Self {
-        let listener = listen(address, receive_buffer_bytes);
+        let listener = listen(address, receive_buffer_bytes)
+            .unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
         let address = listener.local_addr().unwrap_or(address);
         let info = json!({
             "server_id": format!("SCRIPTED{}", address.port()), "server_name": format!("scripted-{}", address.port()),
@@ -145,7 +146,7 @@ impl ScriptedNode {
     pub async fn listen_again(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         while self.listener.is_none() {
-            match try_listen(self.address, self.receive_buffer_bytes) {
+            match listen(self.address, self.receive_buffer_bytes) {
                 Ok(listener) => self.listener = Some(listener),
                 Err(error) => assert!(
                     Instant::now() < deadline,
@@ -265,12 +266,7 @@ impl NodeConnection {
     }
 }
 
-fn listen(address: SocketAddr, receive_buffer_bytes: Option<u32>) -> TcpListener {
-    try_listen(address, receive_buffer_bytes)
-        .unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"))
-}
-
-fn try_listen(address: SocketAddr, receive_buffer_bytes: Option<u32>) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr, receive_buffer_bytes: Option<u32>) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     if let Some(bytes) = receive_buffer_bytes {

@@ -89,7 +89,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
 /// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
 async fn overruns(kind: ServerKind, settings: &str) -> String {
     let server = server(kind, settings).await;
-    let _subscriber = RawClient::open(server.address()).await.subscribed("a").await;
+    let _subscriber = server.subscriber("a").await;
     let mut publisher = RawClient::open(server.address()).await;
     let message = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(16);
     let slow = async || {

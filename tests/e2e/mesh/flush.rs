@@ -111,7 +111,7 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
         let rounds = Rounds::on(&mesh, here, there).await;
         pairs.push(go_on(rounds, Arc::clone(&over), Arc::clone(&count)));
     }
-    let new_nodes = [mesh.add(None), mesh.add(None)];
+    let new_nodes = [mesh.add(), mesh.add()];
     let mut changes = 0;
     while changes < CHANGES || count.load(Relaxed) < ROUNDS {
         join_and_leave(&mut mesh, new_nodes[changes % 2], changes % 4 < 2).await;

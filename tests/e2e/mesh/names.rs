@@ -40,7 +40,7 @@ async fn a_node_without_a_cluster_name_adopts_that_of_the_cluster_it_joins() {
     assert!(named, "{frames:?}");
 
     // An adopted name counts as much as a configured one.
-    let outsider = mesh.add(None);
+    let outsider = mesh.add();
     mesh.nodes[outsider].add_flags(&["--cluster_name", "other"]);
     mesh.nodes[outsider].restart().await;
     for index in [0, 2, outsider] {

@@ -28,7 +28,7 @@ async fn start(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
 
 /// Adds a node with this name, which is not started, and returns its index.
 fn add(mesh: &mut Mesh, name: &str) -> usize {
-    let index = mesh.add(None);
+    let index = mesh.add();
     mesh.nodes[index].add_flags(&["-n", name]);
     index
 }

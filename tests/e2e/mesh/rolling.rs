@@ -174,7 +174,7 @@ async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
         .iter()
         .map(|node| format!("nats://{}", node.cluster_address()))
         .collect();
-    let stays = mesh.add(None);
+    let stays = mesh.add();
     let flags = ["--zookeeper", "", "--routes", &routes.join(","), "--no_advertise"];
     mesh.nodes[stays].add_flags(&flags);
     mesh.nodes[stays].restart().await;
