@@ -15,7 +15,7 @@
 //! | 7 | SYNCED | – : the complete interest has been sent |
 //! | 8 | PING | token: the number of a change to be acked, or [`PROBE`] |
 //! | 9 | PONG | token |
-//! | 10 | MESSAGE | flags, [queue groups], subject, [reply], [headers], payload |
+//! | 10 | MESSAGE | flags, queue groups (optional), subject, reply (optional), headers (optional), payload |
 //! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
 //! | 12 | DRAINING | – : the node accepts no more clients |
 //! | 13 | SERVING | – : the node accepts clients from now on |
