@@ -184,6 +184,21 @@ impl Conversation {
         }
     }
 
+    /// Takes the frames of `expected`, one by one. Answers each PING before and between them.
+    #[track_caller]
+    pub fn expect_commands(&mut self, expected: impl AsRef<[u8]>) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let mut rest = expected.as_ref();
+            while let Ok(Some(next)) = Frame::at_head(rest) {
+                let frame = self.take_command(at, "the next frame").await;
+                self.must_equal(at, &frame, next.bytes());
+                rest = &rest[next.bytes().len()..];
+            }
+            assert!(rest.is_empty(), "{at}: {} is no frame", escaped(rest));
+        }
+    }
+
     /// Takes frames up to the next one with this verb, and returns those before it. Answers no PING.
     #[track_caller]
     pub fn read_until(&mut self, verb: &str) -> impl Future<Output = Vec<Frame>> {

@@ -345,7 +345,7 @@ async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_
         let messages = Arc::clone(&messages);
         reading.push(tokio::spawn(async move {
             client.set_timeout(TIMEOUT * 3);
-            client.expect(&messages).await;
+            client.expect_commands(&messages).await;
             client
         }));
     }
