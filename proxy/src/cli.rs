@@ -152,14 +152,14 @@ impl Cli {
 /// Adds a tip to the error of `--embedded 3`: an optional value needs its `=`.
 fn with_embedded_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let mut pairs = arguments.windows(2);
-    let behind = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));
+    let next = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));
     let strange = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(strange)) if error.kind() == ErrorKind::UnknownArgument => {
             Some(strange.as_str())
         }
         _ => None,
     };
-    if let Some(count) = behind.filter(|behind| strange == Some(*behind)) {
+    if let Some(count) = next.filter(|next| strange == Some(*next)) {
         let tip = format!("to run {count} embedded nodes, write '--embedded={count}'");
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }

@@ -115,9 +115,9 @@ impl SidecarState {
         self.buffered.load(Relaxed)
     }
 
-    /// Returns the time limit for a session to send its held bytes when the sidecar stops. The rest of the shutdown time
+    /// Returns the timeout for a session to send its held bytes when the sidecar stops. The rest of the shutdown time
     /// is for closing.
-    pub(crate) fn shutdown_patience(&self) -> Duration {
+    pub(crate) fn shutdown_timeout(&self) -> Duration {
         self.settings.load().process.shutdown_secs.duration().mul_f64(0.8)
     }
 

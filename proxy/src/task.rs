@@ -508,7 +508,7 @@ impl Task {
             }
         }
         self.session
-            .shut_down(Instant::now(), self.shared.shutdown_patience(), &mut self.sockets);
+            .shut_down(Instant::now(), self.shared.shutdown_timeout(), &mut self.sockets);
     }
 
     /// Handles broken sockets and the progress of an orderly end.

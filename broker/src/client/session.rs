@@ -231,11 +231,11 @@ async fn close(shell: Shell<ClientSession>, reason: Reason) {
     let is_broken = reason.is_broken();
     if !is_broken {
         // A client that has closed only its sending side may still have to read much.
-        let patience = match reason {
+        let timeout = match reason {
             Reason::ClientClosed => policy.write_deadline,
             _ => linger::LINGER,
         };
-        shell::write_rest(&outbox, patience).await;
+        shell::write_rest(&outbox, timeout).await;
     }
     outbox.release();
     drop(outbox);

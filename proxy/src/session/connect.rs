@@ -117,6 +117,6 @@ impl Session {
 
 /// Returns the argument after `CONNECT ` on `line`; empty if there is none.
 fn argument(line: &[u8]) -> &[u8] {
-    let behind = line.get(b"CONNECT".len()..).unwrap_or_default();
-    standin_wire::line::trim(behind.strip_suffix(b"\n").unwrap_or(behind))
+    let rest = line.get(b"CONNECT".len()..).unwrap_or_default();
+    standin_wire::line::trim(rest.strip_suffix(b"\n").unwrap_or(rest))
 }

@@ -197,13 +197,11 @@ impl Session {
 
     /// Records that a connection to another node is ready. The present node gets nothing more; the session waits for
     /// its last answers.
-    pub(crate) fn next_ready(&mut self, patience: Duration, now: Instant, wires: &mut impl Wires) {
+    pub(crate) fn next_ready(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::Dialling
         {
-            node.leaving = Leaving::Draining {
-                until: now + patience,
-            };
+            node.leaving = Leaving::Draining { until: now + timeout };
             if self.client.is_some() {
                 node.own_ping();
                 self.push_up(now, wires);

@@ -1,20 +1,20 @@
 //! The session of one component: a state machine without sockets, tasks or clocks of its own.
 //!
-//! Each input (bytes, a broken socket, a due timer) is a call with its time. The session writes its output through
-//! [`Wires`] in the same call.
-//! [`Session::requests`] returns what the session needs of the shell. [`Session::report`] returns the events for the operator
-//! together with the end of the session, so the end cannot be handled before its causes are reported. A test can run the
-//! whole session with two scripted sockets that take any number of bytes.
+//! Each input (bytes, a broken socket, a due timer) is a call with the current time. The session writes its output
+//! through [`Wires`] in the same call. [`Session::requests`] returns what the session needs from its shell, which owns
+//! the sockets. [`Session::report`] returns the events for the operator together with the end of the session, so the
+//! end cannot be handled before its causes are reported. A test can run the whole session with two scripted sockets
+//! that take any number of bytes.
 //!
 //! | file | holds |
 //! |---|---|
-//! | this one | the state, the queries of the shell, the ends |
+//! | this one | the state, the queries of the shell, how the session ends |
 //! | [`connection`] | the connection to the present node: all state that ends with it |
 //! | [`component`] | the connection to the component, and its CONNECT |
 //! | [`plan`] | component → node: scan the frames at the head, and decide on each |
-//! | [`upward`] | component → node: write the same bytes on, apply the frames that were written completely |
+//! | [`upward`] | component → node: write the bytes unchanged, apply the frames that were written completely |
 //! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
-//! | [`failover`] | a node is joined, lost or left; replay and sending again |
+//! | [`failover`] | a node is joined, lost or left; replay; publishes sent again |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`info`] | INFO: as nodes send it, and as the component gets it |
@@ -23,8 +23,8 @@
 //! | [`event`] | the events of a session for the operator and the rest of the sidecar |
 //! | [`shell`] | the interface between a session and its shell |
 //!
-//! *Architecture invariant:* a frame takes effect (journal, ledger, window in doubt) when the node's socket has taken
-//! its last byte, never earlier. Frames without effect yet are in `held`, byte for byte as the component sent them.
+//! *Architecture invariant:* a frame takes effect (in the journal, the ledger, the publishes in doubt) when the node's
+//! socket has taken its last byte, never earlier. Until then it is in `held`, byte for byte as the component sent it.
 
 mod clock;
 mod component;
@@ -81,7 +81,7 @@ const OWN_BYTES_MAX: usize = 64 * 1024;
 /// thread. One unit is about half a microsecond.
 const TURN_WORK: u32 = 2048;
 /// Cost in these units of a frame that needs its own decision, of a CONNECT, and of an INFO or `-ERR`.
-const ALONE_WORK: u32 = 4;
+const SINGLE_FRAME_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const INFO_WORK: u32 = 40;
 
@@ -91,7 +91,7 @@ pub(crate) struct Session {
     policy: Arc<Policy>,
     identity: Arc<Identity>,
     component: Component,
-    /// Set by the component's CONNECT.
+    /// `None` before the first CONNECT, which the component sends or the sidecar inserts.
     client: Option<Box<Client>>,
     /// `None` while the session has no node.
     connection: Option<Connection>,
@@ -115,7 +115,7 @@ pub(crate) struct Session {
     refused_by: Vec<(Endpoint, Instant, String)>,
     /// The relevant fields of the last INFO sent to the component.
     advertised: Option<info::Advertised>,
-    /// A later INFO, kept until the component's CONNECT shows whether it accepts one.
+    /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
     pending_info: Option<Box<Info>>,
     started: Instant,
     searching_since: Instant,
@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Returns the events since the last call. Also returns the end if the session is over; the shell then closes both
-    /// sockets in order.
+    /// sockets.
     pub(crate) fn report(&mut self) -> (Vec<SessionEvent>, Option<SessionEnd>) {
         let ended = self.end_reason().map(|reason| {
             let held = if self.has_passed_on() {
@@ -237,12 +237,12 @@ impl Session {
 
     /// Starts the end of the session because the sidecar stops. The component's bytes go to the node, the node's
     /// answers come back, then both connections are closed.
-    pub(crate) fn shut_down(&mut self, now: Instant, patience: Duration, wires: &mut impl Wires) {
+    pub(crate) fn shut_down(&mut self, now: Instant, timeout: Duration, wires: &mut impl Wires) {
         if self.ending.is_none() {
             if let Some(node) = &mut self.connection {
                 node.hold = Hold::No;
             }
-            self.end_after_answers(EndReason::Shutdown, None, now + patience);
+            self.end_after_answers(EndReason::Shutdown, None, now + timeout);
             self.push_up(now, wires);
         }
     }
@@ -321,7 +321,7 @@ impl Session {
         }
     }
 
-    /// Returns the component's own name and client; `None` before its CONNECT.
+    /// Returns the name, language and version from the CONNECT; `None` before it.
     pub(crate) fn client_label(&self) -> Option<&ClientLabel> {
         self.client.as_ref().map(|client| &client.label)
     }
@@ -330,7 +330,7 @@ impl Session {
     pub(crate) fn begin_turn(&mut self, now: Instant, wires: &mut impl Wires) {
         self.turn_work = TURN_WORK;
         if std::mem::take(&mut self.interrupted) {
-            // The rest of its input is here, so the node was not silent.
+            // Input of the node may be left from the last turn, so the node does not count as silent.
             if let Some(node) = &mut self.connection {
                 node.heard = now;
             }
@@ -385,7 +385,8 @@ impl Session {
         self.own_ping();
     }
 
-    /// Ends the session as soon as the component has read the bytes that wait for it.
+    /// Ends the session as soon as the component's socket has taken the bytes that wait for it, or at once if
+    /// the component is too slow.
     fn end_now(&mut self, reason: EndReason) {
         self.ending = Some(Box::new(Ending {
             reason,
@@ -405,7 +406,7 @@ impl Session {
         });
     }
 
-    /// Finishes the end once the node's last answers have arrived, or will not arrive.
+    /// Ends the wait for the node's last answers, and sends the `-ERR` that comes after them.
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
         ending.answers_until = None;

@@ -25,7 +25,7 @@ pub(super) enum Plan {
     Incomplete,
     /// Do nothing now: a publish is next, and publishes wait for their release.
     Held,
-    /// Do nothing now: the window in doubt or the ledger is full until a PONG arrives, or a sid is not free before.
+    /// Do nothing until a PONG arrives: the limit on publishes in doubt or on the ledger is reached, or a sid is not free.
     Wait,
     /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a fault.
     Skip {

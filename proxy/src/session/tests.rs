@@ -54,8 +54,8 @@ fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
     let mut bench = Bench::connected(policy());
     bench.lose();
     bench.component("PUB a 1\r\nx\r\n");
-    let patience = Duration::from_secs(8);
-    bench.call(|session, now, wires| session.shut_down(now, patience, wires));
+    let timeout = Duration::from_secs(8);
+    bench.call(|session, now, wires| session.shut_down(now, timeout, wires));
     assert!(bench.session.requests().dial && bench.end().is_none());
     bench.node_up();
     bench.node("PONG\r\n");
@@ -214,8 +214,8 @@ fn a_draining_node_is_left_after_its_last_answer() {
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
     assert!(bench.session.requests().dial && bench.session.requests().keep_node);
-    let patience = Duration::from_secs(1);
-    bench.call(|session, now, wires| session.next_ready(patience, now, wires));
+    let timeout = Duration::from_secs(1);
+    bench.call(|session, now, wires| session.next_ready(timeout, now, wires));
     bench.component("PUB b 1\r\ny\r\n");
     assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
     let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.requests().switch);

@@ -13,7 +13,7 @@ use standin_wire::{ClientFault, Span, encode};
 
 use super::connection::{Connection, Hold, Stage};
 use super::plan::{Effect, Plan};
-use super::{ALONE_WORK, CONNECT_WORK, EndReason, Session, SessionEvent, Wires};
+use super::{CONNECT_WORK, EndReason, SINGLE_FRAME_WORK, Session, SessionEvent, Wires};
 use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
@@ -165,7 +165,7 @@ impl Session {
             Ok(Plan::Held) => self.check_back().then_some(0),
             Ok(Plan::Wait) => self.connection.as_mut()?.ping_unless_awaited().then_some(0),
             Ok(Plan::Skip { len, refusal }) => {
-                self.spend(ALONE_WORK);
+                self.spend(SINGLE_FRAME_WORK);
                 if let Some(fault) = refusal {
                     self.refuse(fault, now, wires);
                 }
@@ -175,7 +175,7 @@ impl Session {
                 self.spend(if replacement.is_connect() {
                     CONNECT_WORK
                 } else {
-                    ALONE_WORK
+                    SINGLE_FRAME_WORK
                 });
                 self.connection.as_mut()?.replacement = Some(replacement);
                 self.write_replacement(bytes, now, wires)
@@ -185,7 +185,7 @@ impl Session {
                 publishes,
                 others,
             }) => {
-                self.spend(1 + (publishes as u32 + ALONE_WORK * others) / 16);
+                self.spend(1 + (publishes as u32 + SINGLE_FRAME_WORK * others) / 16);
                 Some(self.write_frames(&bytes[..len], publishes > 0, now, wires))
             }
             Err(error) => {
