@@ -1,6 +1,7 @@
 //! The node book: the state of each known node, and the order in which a session tries the nodes.
 //!
-//! A source only names nodes. A session, a dial or a probe proves them ([`NodeBook::proved`], [`NodeBook::failed`]).
+//! A source only names nodes. A session or a probe proves that a node works ([`NodeBook::proved`]). A session, a dial or a
+//! probe may find that it does not ([`NodeBook::failed`]).
 //!
 //! | file | holds |
 //! |---|---|
@@ -46,7 +47,7 @@ use crate::settings::Settings;
 
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
-/// Withdrawn nodes without sessions that are kept.
+/// Maximum number of withdrawn nodes that are kept without a session.
 const WITHDRAWN_MAX: usize = 256;
 
 /// State of all known nodes.
@@ -54,10 +55,10 @@ const WITHDRAWN_MAX: usize = 256;
 pub(crate) struct NodeBook {
     settings: ArcSwap<Settings>,
     entries: Mutex<HashMap<Endpoint, NodeEntry>>,
-    /// Limit on dials to failed nodes, all such nodes together.
+    /// Limit on the rate of dials to all failed nodes together.
     retries: Mutex<TokenBucket>,
     started: Instant,
-    /// Sessions that look for a node.
+    /// Number of sessions that look for a node.
     searching: AtomicUsize,
     /// Wakes sessions without a node when a failed node has recovered.
     recovered: Notify,
@@ -95,8 +96,8 @@ impl NodeBook {
     }
 
     /// Records a failure of `node` and starts its cool-down. Returns whether this is its first failure in a row. `trial`
-    /// is true if a dial under a trial [`Permit`] failed. When the last proved node fails, all failed nodes may be
-    /// dialled at once, because they may have recovered since they were last tried.
+    /// is true if a dial under a trial [`Permit`] failed. When the last proved node fails, all other nodes may
+    /// be dialled immediately, because they may have recovered since they were last tried.
     pub(crate) fn failed(&self, node: &Arc<Node>, error: &str, trial: bool, now: Instant) -> bool {
         let (is_first, was_proved) =
             self.with_entry(node, |entry, settings| entry.failed(error, trial, settings, now));
@@ -124,14 +125,14 @@ impl NodeBook {
         self.recovered.notified().await;
     }
 
-    /// Counts a session that begins (`uses`) or ceases to use `node`.
+    /// Adds a session connected to `node`, or removes one if `uses` is false.
     pub(crate) fn count_session(&self, node: &Arc<Node>, uses: bool) {
         self.with_entry(node, |entry, _| {
             entry.sessions = entry.sessions.saturating_add_signed(if uses { 1 } else { -1 });
         });
     }
 
-    /// Counts a session that `node` begins or ceases (`serves` is false) to serve.
+    /// Adds a session that `node` serves, or removes one if `serves` is false.
     pub(crate) fn count_served(&self, node: &Endpoint, serves: bool, now: Instant) {
         let settings = self.settings.load();
         if let Some(entry) = lock(&self.entries).get_mut(node) {
@@ -193,8 +194,8 @@ impl NodeBook {
         Some(since)
     }
 
-    /// Updates the entries from a snapshot. A withdrawn node is kept while a session is on it, and for
-    /// [`WITHDRAWN_KEPT`] if it was proved before. Other withdrawn nodes are removed.
+    /// Updates the entries from a snapshot. A withdrawn node is kept while a session is connected to it. Without
+    /// sessions it is kept for [`WITHDRAWN_KEPT`] if it was ever proved, and otherwise only until a trial of it ends.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
         let settings = self.settings.load();
         let mut entries = lock(&self.entries);
@@ -238,7 +239,7 @@ impl NodeBook {
     }
 }
 
-/// Locks `mutex`, also after a panic elsewhere: a panic must not end the other sessions, and the data are counters.
+/// Locks `mutex` even if it is poisoned: one panic must not end the other sessions.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
