@@ -1,5 +1,5 @@
-//! What comes in over one connection: read into the worker's buffer, taken from there, and only an unfinished frame is copied away.
-//! So an idle connection has no buffers.
+//! Input of one connection. Bytes are read into the worker's buffer and processed there; only an incomplete frame is copied out.
+//! So an idle connection has no buffer.
 
 use std::io;
 
@@ -9,46 +9,46 @@ use tokio::net::TcpStream;
 
 use crate::closing::Reason;
 
-/// See the file's head.
+/// Received bytes of one connection that are not processed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
-    /// The beginning of a frame whose rest has not come, or what was left for the next turn.
+    /// The beginning of an incomplete frame, or input left for the next turn.
     held: BytesMut,
 }
 
 impl Intake {
-    /// With bytes that came already.
+    /// Creates the input of a connection from which `bytes` were already read.
     pub(crate) fn with(bytes: &[u8]) -> Self {
         Self { held: bytes.into() }
     }
 
-    /// Goes on with what was read before. `take` takes of the head of what it is given, and returns how much.
+    /// Processes the held bytes. `take` processes bytes from the start of its argument, and returns their number.
     pub(crate) fn take_held(
         &mut self,
         take: impl FnOnce(&[u8]) -> Result<usize, Reason>,
     ) -> Result<(), Reason> {
         let taken = take(&self.held)?;
         self.held.advance(taken);
-        self.let_go();
+        self.free_if_empty();
         Ok(())
     }
 
-    /// Reads once, what is there, and gives it to `take`, behind what was left. Returns how many bytes came.
+    /// Reads once, and passes the held bytes followed by the new ones to `take`. Returns the number of bytes read.
     ///
     /// # Errors
-    /// What `take` says; the end of the connection.
+    /// The error of `take`, or the reason if the connection has ended.
     pub(crate) fn read(
         &mut self,
         socket: &TcpStream,
         buffer: &mut [u8],
         take: impl FnOnce(&[u8]) -> Result<usize, Reason>,
     ) -> Result<usize, Reason> {
-        // An unfinished frame is put before what is read now, so that what follows it is not copied.
-        let lent = self.held.len();
-        let lends = lent <= buffer.len() / 2;
-        let start = if lends { lent } else { 0 };
-        if lends {
-            buffer[..lent].copy_from_slice(&self.held);
+        // The held bytes are copied in front of the new ones, so that the new ones need not be copied.
+        let held_len = self.held.len();
+        let fits = held_len <= buffer.len() / 2;
+        let start = if fits { held_len } else { 0 };
+        if fits {
+            buffer[..held_len].copy_from_slice(&self.held);
         }
         let count = match socket.try_read(&mut buffer[start..]) {
             Ok(0) => return Err(Reason::ClientClosed),
@@ -59,12 +59,12 @@ impl Intake {
         if count < buffer.len() - start {
             forget_readiness(socket);
         }
-        if lends {
+        if fits {
             let bytes = &buffer[..start + count];
             self.held.clear();
             let taken = take(bytes)?;
             self.held.extend_from_slice(&bytes[taken..]);
-            self.let_go();
+            self.free_if_empty();
         } else {
             self.held.extend_from_slice(&buffer[..count]);
             self.take_held(take)?;
@@ -72,17 +72,17 @@ impl Intake {
         Ok(count)
     }
 
-    fn let_go(&mut self) {
+    fn free_if_empty(&mut self) {
         if self.held.is_empty() && self.held.capacity() > 0 {
             self.held = BytesMut::new();
         }
     }
 }
 
-/// A read that did not fill the buffer has emptied the socket: what comes later is told anew, so the next read would only
-/// find nothing. The end of the stream is not forgotten.
+/// Clears the readiness of `socket` after a read that did not fill the buffer and so emptied the socket. This saves a read that
+/// would find nothing. Later bytes set the readiness again; the end of the stream is not cleared.
 fn forget_readiness(socket: &TcpStream) {
     let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-    // The error is the one given.
+    // The result is the error of `nothing`.
     let _ = socket.try_io(Interest::READABLE, nothing);
 }
