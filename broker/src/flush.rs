@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_goes_behind_the_change_that_another_client_has_made_and_not_announced_yet() {
+    fn a_ping_waits_for_a_change_that_another_client_made_and_that_is_not_announced_yet() {
         let (flush, interest, wire) = (Flush::default(), Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_where_they_are_whatever_comes_and_goes() {
+    fn names_are_found_after_any_insertions_and_removals() {
         let (mut list, mut index): (Vec<String>, _) = (Vec::new(), NameIndex::default());
         let mut seed = 1_u64;
         for step in 0..20_000_u64 {

@@ -384,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_staged_for_all_subscribers_together_is_bounded() {
+    fn the_bytes_staged_for_all_subscribers_together_are_bounded() {
         let all = Interest::new();
         let subscribe = |id| {
             let client = Arc::new(Outbox::unconnected(id));

@@ -20,7 +20,7 @@ use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-// In tests the order in a table is the same each time, so that a seed replays.
+// In tests the order in a table is the same each time, so that a seed always gives the same run.
 #[cfg(test)]
 use foldhash::fast::FixedState as RandomState;
 #[cfg(not(test))]

@@ -243,16 +243,16 @@ impl RouteSession {
     }
 
     /// Removes the next [`REMOVED_PER_TURN`] subscriptions of the peer. Returns whether more are left.
-    pub(crate) fn end_some(&mut self) -> bool {
+    pub(crate) fn remove_some_interest(&mut self) -> bool {
         self.last = None;
         self.incoming
-            .end_some(&self.shared.interest.remote, REMOVED_PER_TURN)
+            .remove_some(&self.shared.interest.remote, REMOVED_PER_TURN)
     }
 
     /// Removes the peer's interest, and then the route. In the other order, messages for the peer would be lost in between.
     fn detach(&mut self) {
         let interest = &self.shared.interest;
-        self.incoming.end(&interest.remote);
+        self.incoming.remove_all(&interest.remote);
         interest.remove_route(&self.route);
         self.shared.flush.wake(&interest.routes);
     }
@@ -376,7 +376,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
     let shared = Arc::clone(&shell.session.shared);
     outbox.close(reason);
     shared.flush.wake(&shared.interest.routes);
-    while shell.session.end_some() {
+    while shell.session.remove_some_interest() {
         tokio::task::yield_now().await;
     }
     shell.session.detach();

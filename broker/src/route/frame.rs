@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_known_fields_is_left_to_versions_to_come() {
+    fn fields_and_kinds_of_newer_versions_are_skipped() {
         let mut bytes = Vec::new();
         put(&mut bytes, PING, &[7, 1, 2, 3]);
         assert_eq!(whole(&bytes), Frame::Ping(7));
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
+    fn invalid_frames_are_refused() {
         assert_eq!(decode(&[10, 1, 0x80], 100), Err(FrameError::Flags(0x80)));
         assert_eq!(decode(&[10, 0], 100), Err(FrameError::Short(10)));
         assert_eq!(decode(&[5, 1, 9], 100), Err(FrameError::Short(5)));
@@ -382,7 +382,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_as_they_went_in(
+        fn messages_are_decoded_as_they_were_encoded(
             queues in vec(vec(any::<u8>(), 0..20), 0..4),
             subject in vec(any::<u8>(), 0..300),
             reply in option::of(vec(any::<u8>(), 0..40)),
@@ -409,7 +409,7 @@ mod tests {
         }
 
         #[test]
-        fn interest_comes_out_as_it_went_in(
+        fn interest_is_decoded_as_it_was_encoded(
             subject in vec(any::<u8>(), 0..300),
             queue in option::of(vec(any::<u8>(), 0..200)),
             members in 1u32..,

@@ -1,5 +1,4 @@
-//! The frames that arrive over one route. Frames about the peer's interest are applied here, to the table of the interest of other
-//! nodes.
+//! The frames that arrive over one route. Frames about the peer's interest are applied to the table of remote interest.
 //!
 //! *Architecture invariant:* no subject from a peer can break the protocol line that a client gets.
 
@@ -8,7 +7,7 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-// In tests the order in a table is the same each time, so that a seed replays.
+// In tests the order in a table is the same each time, so that a seed always gives the same run.
 #[cfg(test)]
 use foldhash::fast::FixedState as RandomState;
 #[cfg(not(test))]
@@ -29,7 +28,7 @@ use crate::subscriptions::Subscriptions;
 pub(crate) struct Incoming {
     route: Arc<Route>,
     interest: HashTable<Arc<Subscription>>,
-    /// The peer's interest that is still to be removed after the end of the route.
+    /// After the end of the route: the peer's interest that is still to be removed.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
 }
@@ -83,7 +82,7 @@ impl Incoming {
                 Ok(peers) => return Ok(Some(RouteEvent::Peers(peers))),
                 Err(error) => debug!(peer = self.route.peer.id, "invalid PEERS frame: {error}"),
             },
-            // The peer's state changed after its WELCOME.
+            // A peer refuses after its own WELCOME if its state has changed since.
             Frame::Refuse(_) => return Err(Reason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
                 let error = format_args!("second HELLO or WELCOME from the peer");
@@ -100,8 +99,8 @@ impl Incoming {
 
     /// Rejects a subject that would break the protocol line of a client.
     pub(crate) fn check_subject(&self, subject: &[u8]) -> Result<(), Reason> {
-        let ends = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
-        if subject.is_empty() || subject.iter().any(ends) {
+        let ends_token = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
+        if subject.is_empty() || subject.iter().any(ends_token) {
             let error = format_args!("message with an invalid subject from the peer");
             return Err(self.violation("mesh subject", error));
         }
@@ -133,7 +132,7 @@ impl Incoming {
             |known| hasher.hash_one((known.subject(), known.queue())),
         );
         match entry {
-            // The size of a group is only its weight, so cached look-ups stay valid.
+            // The number of members is only the weight of a group, so cached look-ups stay valid.
             Entry::Occupied(entry) => entry.get().members.store(members, Relaxed),
             Entry::Vacant(entry) => {
                 let outbox = Arc::clone(&self.route.outbox);
@@ -159,7 +158,7 @@ impl Incoming {
 
     /// Removes up to `count` subscriptions of the peer after the end of the route. Returns whether more are left. The caller does this in
     /// steps, because removing a million at once would delay the worker.
-    pub(crate) fn end_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
+    pub(crate) fn remove_some(&mut self, remote: &Subscriptions, count: usize) -> bool {
         // The table is moved into a list first, because a hash table cannot be drained in steps.
         if self.ending.is_empty() {
             self.ending = std::mem::take(&mut self.interest).into_iter().collect();
@@ -172,8 +171,8 @@ impl Incoming {
         rest > 0
     }
 
-    /// Removes all subscriptions of the peer. Otherwise, messages for a route that has ended would be lost.
-    pub(crate) fn end(&mut self, remote: &Subscriptions) {
-        while self.end_some(remote, usize::MAX) {}
+    /// Removes all subscriptions of the peer, so that no message is sent to a route that has ended.
+    pub(crate) fn remove_all(&mut self, remote: &Subscriptions) {
+        while self.remove_some(remote, usize::MAX) {}
     }
 }
