@@ -1,4 +1,4 @@
-//! Rate limit for log lines about refused nodes, which try again and again: each fault is logged once a minute.
+//! Rate limit for log lines about refused nodes, which try again and again: each fault is logged at most once a minute.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_told_once_a_minute_and_no_flood_of_different_ones_is() {
+    fn a_fault_is_logged_once_a_minute_and_the_number_of_different_faults_is_limited() {
         let (now, mut rate_limited_log) = (Instant::now(), RateLimitedLog::default());
         assert!(rate_limited_log.is_due("a", now));
         assert!(!rate_limited_log.is_due("a", now + LOGGED_AGAIN - Duration::from_millis(1)));

@@ -68,7 +68,7 @@ async fn a_second_node_with_the_name_of_a_live_one_is_refused_and_logs_why() {
 
 /// There is no third node that knows the first one. The second node finds the first one's record in ZooKeeper.
 #[tokio::test]
-async fn of_two_nodes_with_one_name_in_zookeeper_one_serves_also_when_both_start_at_once() {
+async fn one_of_two_nodes_with_one_name_in_zookeeper_serves_even_when_both_start_at_once() {
     let zookeeper = ZooKeeper::start().await;
     for at_once in [false, true] {
         let mut mesh = Mesh::builder(ServerKind::Standin, 2)
@@ -121,7 +121,7 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
 /// A third node was frozen too. It thaws first, and has a route to the old node when it learns of the new one. With ZooKeeper the
 /// registered node stays, without ZooKeeper the node that began first.
 #[tokio::test]
-async fn of_two_nodes_with_one_name_that_have_routes_to_different_nodes_one_stays() {
+async fn one_of_two_nodes_with_one_name_and_routes_to_different_nodes_stays() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     for by_zookeeper in [true, false] {
@@ -173,7 +173,7 @@ async fn a_node_with_the_name_of_a_lame_duck_waits_until_the_lame_duck_has_ended
 
 /// At first each of them has routes to some of the other nodes and is refused by the rest.
 #[tokio::test]
-async fn of_three_nodes_with_one_name_that_join_at_once_one_stays() {
+async fn one_of_three_nodes_with_one_name_that_join_at_once_stays() {
     let zookeeper = ZooKeeper::start().await;
     for by_zookeeper in [true, false] {
         let mut mesh = start(5, by_zookeeper.then_some(&zookeeper)).await;

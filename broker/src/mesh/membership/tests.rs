@@ -145,7 +145,7 @@ fn refused(verdict: Verdict) -> Option<RefusalReason> {
 }
 
 #[test]
-fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_counts() {
+fn the_cluster_name_and_the_password_are_checked_before_a_duplicate_id() {
     let n1 = node(&[]);
     let with = |change: &dyn Fn(&mut Hello)| {
         let mut hello = hello("n2");
@@ -182,7 +182,7 @@ fn who_dials_is_asked_for_the_cluster_and_the_password_before_anything_else_coun
 
 /// During an upgrade, nodes of two versions work together.
 #[test]
-fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
+fn versions_with_a_common_protocol_are_linked_whatever_their_features() {
     let n1 = node(&[]);
     for (protocol, protocol_min, expected) in [
         (PROTOCOL, PROTOCOL, None),
@@ -202,7 +202,7 @@ fn versions_with_a_protocol_in_common_are_linked_whatever_else_they_can() {
 }
 
 #[test]
-fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
+fn a_full_node_accepts_only_linked_peers_and_a_leaving_node_accepts_none() {
     let mut n1 = node(&[]);
     n1.link("n2", 1);
     n1.link("n3", 2);
@@ -215,7 +215,7 @@ fn a_full_or_leaving_node_takes_no_more_but_who_is_linked_may_come_again() {
 }
 
 #[test]
-fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for() {
+fn a_leaving_node_does_not_wait_for_an_accepted_route_that_is_not_established() {
     let mut n1 = node(&[]);
     n1.link("n2", 1);
     assert_ne!(n1.judge_welcome(&hello("n3"), 2), Verdict::Wait);
@@ -225,7 +225,7 @@ fn what_was_decided_on_and_does_not_stand_when_the_node_leaves_is_not_waited_for
 }
 
 #[test]
-fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_comes() {
+fn a_namesake_counts_if_it_or_a_node_that_knows_it_was_dialled_but_not_if_it_dials() {
     let mut n1 = node(&["a:1", "b:1"]);
     let other = namesake("n1", "another", 0, false);
     assert!(refused(n1.judge_hello(&other, false)).is_some_and(RefusalReason::is_duplicate));
@@ -247,7 +247,7 @@ fn a_namesake_is_one_that_was_dialled_or_that_a_dialled_node_knows_not_one_that_
 }
 
 #[test]
-fn of_two_that_meet_each_knows_which_of_them_stays() {
+fn when_two_namesakes_meet_both_know_which_one_stays() {
     // This node began at 0 and does not serve yet.
     for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
         let mut n1 = node(&["a:1"]);
@@ -266,7 +266,7 @@ fn of_two_that_meet_each_knows_which_of_them_stays() {
 }
 
 #[test]
-fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
+fn a_third_node_refuses_a_namesake_with_what_it_knows_of_the_linked_one() {
     let mut third = node(&[]);
     third.link("n2", 7);
     // The linked node serves and began at 0.
@@ -297,7 +297,7 @@ fn a_third_node_says_that_another_has_the_id_and_what_it_knows_of_that_one() {
 }
 
 #[test]
-fn of_two_of_one_id_that_join_the_one_that_stays_is_given_the_link() {
+fn of_two_joining_namesakes_the_elder_gets_the_link() {
     // n1 decides between n1 and n2, and n0 between n0 and n1.
     for id in ["n0", "n2"] {
         let mut third = node(&[]);
@@ -337,7 +337,7 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
 
 /// Both namesakes see the same nodes. Each node is linked with one of the two.
 #[test]
-fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
+fn exactly_one_of_two_serving_namesakes_is_outnumbered() {
     let goes = |routes: u64, others: usize, why| {
         let at = &["o0:1", "o1:1", "o2:1"][..others];
         let mut n1 = node(at);
@@ -363,7 +363,7 @@ fn of_two_that_serve_exactly_one_goes_however_many_are_linked_with_each() {
 }
 
 #[test]
-fn a_third_node_that_is_known_at_two_addresses_counts_once_and_not_once_it_is_linked() {
+fn a_third_node_at_two_addresses_counts_once_and_not_at_all_when_linked() {
     let routes = ["10.0.0.2:1", "name:1"];
     let mut n1 = node(&routes);
     n1.link("n3", 1);
@@ -424,7 +424,7 @@ fn a_registered_namesake_is_silent_only_after_a_failed_dial_since_its_record_app
 }
 
 #[test]
-fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() {
+fn a_namesake_that_must_end_is_not_awaited_but_a_draining_one_is() {
     for (serving, draining, expected) in [
         (false, false, (None, true)),
         (true, false, (Some(true), false)),
@@ -444,7 +444,7 @@ fn one_that_was_met_and_goes_is_no_obstacle_but_one_that_is_about_to_leave_is() 
 }
 
 #[test]
-fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
+fn a_node_whose_link_is_lost_during_the_start_is_awaited_again() {
     let mut n1 = node(&[]);
     n1.registered(&[peer("n2", "n2:6222")]);
     n1.link("n2", 1);
@@ -456,7 +456,7 @@ fn a_node_whose_link_is_lost_before_all_is_told_is_waited_for_again() {
 }
 
 #[test]
-fn where_the_node_s_name_is_taken_is_asked_again_soon() {
+fn an_address_that_refused_a_duplicate_id_is_redialled_soon() {
     let mut n1 = node(&["a:1"]);
     for _ in 0..20 {
         n1.refused("a:1", "n2", PrecedingDuplicate);
@@ -466,7 +466,7 @@ fn where_the_node_s_name_is_taken_is_asked_again_soon() {
 }
 
 #[test]
-fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
+fn a_registered_namesake_at_another_address_is_dialled_and_awaited() {
     let mut n1 = node(&[]);
     n1.registered(&[peer("n1", "n1:6222"), peer("n1", "elsewhere:1")]);
     assert_eq!(n1.dials(), ["elsewhere:1"]);
@@ -478,7 +478,7 @@ fn a_registered_node_of_the_same_name_elsewhere_is_looked_for_and_waited_for() {
 }
 
 #[test]
-fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
+fn addresses_named_only_by_peers_expire_and_are_evicted_first() {
     let mut n1 = node(&["configured:1"]);
     let now = n1.now;
     n1.named_by_peer(&[peer("n2", "n2:6222")], now);
@@ -505,7 +505,7 @@ fn addresses_that_only_nodes_name_are_forgotten_and_make_room() {
 }
 
 #[test]
-fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
+fn a_host_name_that_led_to_this_node_is_dialled_again() {
     let routes = ["10.0.0.1:6222", "nodes:6222"];
     let mut n1 = node(&routes);
     for at in routes {
@@ -517,7 +517,7 @@ fn a_name_that_leads_to_this_node_may_lead_to_others_the_next_time() {
 }
 
 #[test]
-fn a_node_without_a_name_takes_that_of_the_first_cluster_it_links_with_and_no_other() {
+fn a_node_without_a_cluster_name_adopts_that_of_the_first_cluster_it_joins() {
     let mut n1 = node(&[]);
     n1.rules.own.cluster = String::new();
     let of = |id: &str, cluster: &str| Hello {
