@@ -9,11 +9,11 @@ use standin_registry::{Config, Endpoint, Node, Upstream, ZooKeeperConfig};
 
 use super::{ListenAddress, Settings};
 
-/// Default port for other nodes, as in the documentation of `nats-server`.
+/// Default port on which other nodes connect, as in the documentation of `nats-server`.
 const PORT_DEFAULT: i32 = 6222;
 
-/// Bytes in a route's queue that are reserved for the initial interest, in addition to one message.
-const BESIDE_A_MESSAGE: usize = 2 << 20;
+/// Bytes of `cluster.max_pending` for the initial interest, in addition to one message.
+const INITIAL_INTEREST_BYTES: usize = 2 << 20;
 
 /// `[cluster]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,10 +57,10 @@ pub(crate) struct ConfiguredRoute {
     pub(crate) credentials: Option<(String, String)>,
 }
 
-/// Splits `nats://user:password@host:port` into user info, which is before the `@`, and host:port. Removes nats:// or nats-route://. Keeps
-/// any other scheme, so that later parsing fails.
+/// Splits `nats://user:password@host:port` into the user info (before the `@`) and host:port. Removes nats:// or
+/// nats-route://. Keeps any other scheme, so that later parsing fails.
 pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
-    // The documentation of nats-server has nats-route://.
+    // The documentation of nats-server uses nats-route://.
     let rest = ["nats://", "nats-route://"]
         .into_iter()
         .find_map(|scheme| text.strip_prefix(scheme))
@@ -83,7 +83,8 @@ pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
     known.ok_or_else(|| "user:password before the @".to_owned())
 }
 
-/// Returns whether `text` is valid for `cluster.listen`: host:port, with port -1 for any free port. An empty host is all addresses.
+/// Returns whether `text` is valid for `cluster.listen`: host:port, with port -1 for any free port. An empty host means all
+/// addresses.
 pub(super) fn is_listen(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
@@ -131,7 +132,7 @@ impl Settings {
         !self.cluster.listen.is_empty() || !self.nodes.zookeeper.is_empty() || !self.cluster.routes.is_empty()
     }
 
-    /// Returns the name of the cluster; empty if it has none or the node is alone.
+    /// Returns the name of the cluster; empty if the cluster has none, or if the node is not part of one.
     #[must_use]
     pub fn cluster_name(&self) -> &str {
         if self.is_clustered() {
@@ -195,7 +196,7 @@ impl Settings {
                  nats://HOST:PORT)",
             ),
             (
-                cluster.max_pending < self.limits.max_payload + BESIDE_A_MESSAGE,
+                cluster.max_pending < self.limits.max_payload + INITIAL_INTEREST_BYTES,
                 "cluster.max_pending",
                 "cluster.max_pending must be at least limits.max_payload plus 2 MiB; with less, the initial interest or one message \
                  could exceed it and close the link",
@@ -212,7 +213,7 @@ impl Settings {
             .collect();
         errors.extend(self.zookeeper_auth().check(places).err());
         if self.is_clustered() {
-            errors.extend(self.check_own(places));
+            errors.extend(self.check_clustered(places));
         }
         if !nodes.zookeeper.is_empty() {
             let config = Config {
@@ -227,7 +228,7 @@ impl Settings {
     }
 
     /// Returns the errors of a clustered node: a port used twice, a server_name that cannot be registered.
-    fn check_own(&self, places: &Places<'_>) -> Vec<SettingsError> {
+    fn check_clustered(&self, places: &Places<'_>) -> Vec<SettingsError> {
         let mesh_port = i32::from(self.mesh_listen().port());
         let ports = [("port", self.port), ("http.port", self.http.port)];
         let same = ports
@@ -249,13 +250,13 @@ impl Settings {
     }
 }
 
-/// Returns the local address of the route to `towards`, or of the default route; 127.0.0.1 if there is no route. For a node that listens
-/// on all addresses.
+/// Returns the local IP address from which packets to `towards` are sent, or without it, those to the default gateway;
+/// 127.0.0.1 if the host has no IP route. A node that listens on all addresses advertises this address.
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
     let local = || -> std::io::Result<IpAddr> {
         let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
         let any = if towards.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        // Connecting a datagram socket sends nothing; it only looks up the route.
+        // Connecting a datagram socket sends nothing; it only looks up the IP route.
         let socket = std::net::UdpSocket::bind(any)?;
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())

@@ -1,9 +1,9 @@
-//! Comparison of the compiled-in file with the schema, for the tests of the programs.
+//! Comparison of the compiled-in settings file with the schema, for the tests of the programs.
 
 use super::{Schema, SettingsError, document};
 
-/// Returns the differences between the file and the schema: missing comments, different ranges, and `(restart)` marks that are
-/// missing or wrong.
+/// Returns the differences between the file and the schema: missing comments, different ranges, missing or wrong
+/// `(restart)` marks, and unknown keys.
 #[must_use]
 pub fn faults(schema: &Schema) -> Vec<String> {
     let document = document::parse(schema.defaults_file, schema.defaults);

@@ -10,7 +10,7 @@ use super::entry::Entry;
 /// Place where a value was given, as errors and `--print-config` show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// The compiled-in file.
+    /// The compiled-in settings file.
     Default,
     /// A line of a file, counted from 1.
     File(Arc<str>, usize),
