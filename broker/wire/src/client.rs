@@ -73,8 +73,8 @@ pub struct Sub<'a> {
 pub struct Unsub<'a> {
     /// Subscription id, chosen by the client.
     pub sid: &'a [u8],
-    /// Number of messages, counted from the SUB, after which the subscription ends. `None`: it ends at once. So does a
-    /// subscription whose max is 0 or not a number, as in `nats-server`.
+    /// Number of messages, counted from the SUB, after which the subscription ends. `None` if it ends at once:
+    /// there is no max, or it is 0 or not a valid number, as in `nats-server`.
     pub max: Option<u64>,
 }
 
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_an_unsub_whose_max_is_no_positive_number_ends_the_subscription_at_once() {
+    fn s4_an_unsub_with_an_invalid_max_ends_the_subscription_at_once() {
         for text in [
             "UNSUB 1 0\r\n",
             "UNSUB 1 x\r\n",
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn text_behind_ping_and_pong_is_ignored() {
+    fn text_after_ping_and_pong_is_ignored() {
         for text in ["PING\r\n", "ping\n", "PINGxyz\r\n", "PING \t\r\r\n"] {
             assert_eq!(one(text), Frame::Ping, "{text:?}");
         }
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_of_no_client_is_an_error_at_its_first_wrong_byte() {
+    fn an_unknown_verb_is_an_error_at_its_first_wrong_byte() {
         for text in [
             "X",
             "PUX",

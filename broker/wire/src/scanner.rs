@@ -35,7 +35,7 @@ pub trait Dialect {
     /// [`WireError::UnknownVerb`] as soon as no verb begins with these bytes.
     fn verb(bytes: &[u8]) -> Result<Option<(Self::Verb, usize)>, WireError>;
 
-    /// Returns the size of the body that follows the control line. `args` is the line behind the verb, without its line end.
+    /// Returns the size of the body that follows the control line. `args` is the line after the verb, without its line end.
     ///
     /// # Errors
     /// [`WireError::Arguments`].
@@ -102,7 +102,7 @@ impl<V> Span<V> {
 /// Longest control line that is remembered, in bytes.
 const MEMO_BYTES_MAX: usize = 64;
 
-/// The control line of the last message. The bytes behind its line end have no meaning.
+/// The control line of the last message. The bytes after its line end have no meaning.
 #[derive(Debug, Clone, Copy)]
 struct Memo<V> {
     line: [u8; MEMO_BYTES_MAX],

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_of_no_server_is_an_error_at_its_first_wrong_byte() {
+    fn an_unknown_verb_is_an_error_at_its_first_wrong_byte() {
         for text in [
             "X",
             "\r",

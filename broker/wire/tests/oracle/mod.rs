@@ -24,7 +24,7 @@ pub(crate) trait Side: Dialect {
 
 impl Side for client::Client {
     fn check_frame(bytes: &[u8], span: &Span<client::Verb>, limits: FrameLimits) {
-        let frame = client::frame(bytes, span).expect("a span belongs to a frame");
+        let frame = client::frame(bytes, span).expect("the span is that of the frame");
         assert_eq!(client::decode(bytes, limits), Ok(Some((frame, bytes.len()))));
         let mut again = Vec::new();
         encode::client(&frame, &mut again);
@@ -41,7 +41,7 @@ impl Side for client::Client {
 
 impl Side for server::Server {
     fn check_frame(bytes: &[u8], span: &Span<server::Verb>, limits: FrameLimits) {
-        let frame = server::frame(bytes, span).expect("a span belongs to a frame");
+        let frame = server::frame(bytes, span).expect("the span is that of the frame");
         assert_eq!(server::decode(bytes, limits), Ok(Some((frame, bytes.len()))));
         if let server::Frame::Err(text) = frame {
             let _ = Refusal::of(text).kind();
@@ -64,7 +64,7 @@ impl Side for server::Server {
     }
 }
 
-/// Returns larger limits for a frame that is encoded again: its line may be longer by two quotes and a `\r`.
+/// Returns larger limits for a frame that is encoded again: its line may be longer by two quotes and a blank.
 fn roomy(limits: FrameLimits) -> FrameLimits {
     FrameLimits {
         line_bytes_max: limits.line_bytes_max + 3,
@@ -72,7 +72,7 @@ fn roomy(limits: FrameLimits) -> FrameLimits {
     }
 }
 
-/// Scans `stream` with `scanner`, which may remember a control line. `cuts` are the lengths of the stream after each read.
+/// Scans `stream` with `scanner`, which may remember a control line. `cuts` are the offsets at which the reads end.
 pub(crate) fn scan<D: Side>(scanner: &mut Scanner<D>, stream: &[u8], cuts: &[usize]) -> Scan<D::Verb> {
     let mut spans: Vec<Span<D::Verb>> = Vec::new();
     let mut at = 0;
@@ -120,12 +120,12 @@ pub(crate) fn assert_same<V: Copy + std::fmt::Debug + PartialEq>(one: &Scan<V>, 
             .map(|span| (span.verb, span.head, span.len))
             .collect()
     };
-    let shown = |error: WireError| match error {
+    let without_bytes = |error: WireError| match error {
         WireError::UnknownVerb(_) => WireError::UnknownVerb([0; 4]),
         error => error,
     };
     assert_eq!(places(one), places(other));
-    assert_eq!(one.1.map(shown), other.1.map(shown));
+    assert_eq!(one.1.map(without_bytes), other.1.map(without_bytes));
 }
 
 /// Asserts that `repeats` is set only for a message whose control line equals that of the message before.
@@ -147,7 +147,7 @@ pub(crate) fn assert_repeats_are_true<V: Copy + std::fmt::Debug + PartialEq>(
 
 /// Oracle for a stream. Scans it as a whole, byte by byte, split at `cuts`, and with a scanner that has already scanned the same
 /// bytes. Asserts that all scans find the same frames and the same error, and that each frame is within the limits and
-/// encodes to the same frame.
+/// decodes to the same frame after it was encoded.
 pub(crate) fn stream<D: Side>(stream: &[u8], cuts: &[usize], limits: FrameLimits) {
     let whole = checked_scan::<D>(stream, limits);
     let mut scanner = Scanner::<D>::new(limits);
@@ -172,7 +172,7 @@ pub(crate) fn fuzzed_stream<D: Side>(input: &[u8]) {
 }
 
 /// Oracle for JSON. Asserts that no text causes a panic, that a written line parses to the same value, that a short INFO line
-/// is short and valid, and that a CONNECT stays valid when fields are set.
+/// is valid and within its limit, and that a CONNECT stays valid when fields are set.
 pub(crate) fn json(text: &[u8]) {
     if let Ok(info) = Info::parse(text) {
         assert_eq!(info_of(&info.line()), info);
