@@ -58,7 +58,7 @@ impl Announcer {
         }
     }
 
-    /// Returns the path of our znode, also after the registration has ended.
+    /// Returns the path of our znode, even after the registration has ended.
     fn znode(&mut self) -> String {
         if let Some(wanted) = &*self.wanted.borrow() {
             self.id.clone_from(&wanted.node.id);

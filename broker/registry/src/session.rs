@@ -17,8 +17,8 @@ use crate::registration_state::RegistrationEvent;
 /// Report of the thread of a session.
 #[derive(Debug)]
 pub(crate) enum SessionReport {
-    /// The session is up at `server`. There was no connection for the time `after`. If `is_resumed`, it is the same session as
-    /// before, on a new connection.
+    /// The session is up at `server`. There was no connection for `after`. If `is_resumed`, it is the same session as before,
+    /// on a new connection.
     Up {
         server: SocketAddr,
         after: Duration,
@@ -30,8 +30,8 @@ pub(crate) enum SessionReport {
     Audited { differences: usize },
     /// Event of this node's own registration.
     Registration(RegistrationEvent),
-    /// The connection is lost. It lasted for the time `lasted`. The next connection resumes the session, unless it expires
-    /// before.
+    /// The connection is lost. It lasted for `lasted`. The next connection resumes the session, unless the session
+    /// expires first.
     Lost {
         server: SocketAddr,
         reason: String,
@@ -39,7 +39,7 @@ pub(crate) enum SessionReport {
     },
     /// All servers were tried, and none granted a session.
     Unreachable { reason: String },
-    /// The thread ended. The cause is a bug or a lack of memory. It is started again.
+    /// The thread ended. The cause is a bug or a lack of memory. The thread is started again.
     ThreadEnded { reason: String },
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Session<'a> {
     pub(crate) server: SocketAddr,
     pub(crate) disconnected_since: Instant,
     pub(crate) reports: &'a mpsc::Sender<SessionReport>,
-    /// Whether the task has reported something. Until then the session may not be usable.
+    /// Whether the task has reported something. Until then it is unknown whether the session is usable.
     pub(crate) is_proven: bool,
 }
 

@@ -141,8 +141,8 @@ mod tests {
     #[tokio::test]
     async fn an_incomplete_or_oversized_message_is_not_read() {
         let whole = request();
-        let behind = [&whole[..], b"more"].concat();
-        assert_eq!(read_message(&mut &behind[..]).await, Some(whole.clone()));
+        let with_more = [&whole[..], b"more"].concat();
+        assert_eq!(read_message(&mut &with_more[..]).await, Some(whole.clone()));
         assert_eq!(read_message(&mut &whole[..whole.len() - 1]).await, None);
         assert_eq!(read_message(&mut &b"HTTP/1.1 400 Bad Request"[..]).await, None);
     }

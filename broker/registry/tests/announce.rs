@@ -127,7 +127,7 @@ async fn an_unregistered_node_is_removed_at_once() {
         announcement.withdraw().await;
         in_time(begun.elapsed());
         assert_eq!(owner(&writer, &znode("n1")).await, None);
-        eventually("the session is closed", PATIENCE, async || {
+        eventually("the session is closed", TIMEOUT, async || {
             connections(&server).await == Some(1)
         })
         .await;

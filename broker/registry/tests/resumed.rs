@@ -135,7 +135,7 @@ async fn an_expired_session_is_replaced_at_once() {
     let before = scene.stat().await.2;
     scene.proxy.close();
     until_it_is(&scene.announcement, "seeking").await;
-    eventually("the server ends the session", PATIENCE, async || {
+    eventually("the server ends the session", TIMEOUT, async || {
         owner(&scene.writer, &znode("n1")).await.is_none()
     })
     .await;

@@ -37,19 +37,19 @@ async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
     assert!(early.is_err(), "no answer yet");
     server.start_again().await;
     for _ in 0..2 {
-        let answered = tokio::time::timeout(PATIENCE, watch.answered()).await;
+        let answered = tokio::time::timeout(TIMEOUT, watch.answered()).await;
         assert!(answered.is_ok(), "the second call returns at once");
     }
     assert!(watch.snapshot().is_empty());
     server.kill();
     until_zookeeper_is(&watch, SourceState::Lost).await;
-    tokio::time::timeout(PATIENCE, watch.answered()).await.unwrap();
+    tokio::time::timeout(TIMEOUT, watch.answered()).await.unwrap();
     watch.close().await;
 
     server.start_again().await;
     Writer::to(&server).await.put("a", "a:1").await;
     let second = standin_registry::watch(config(server.hosts())).unwrap();
-    tokio::time::timeout(PATIENCE, second.answered()).await.unwrap();
+    tokio::time::timeout(TIMEOUT, second.answered()).await.unwrap();
     let included = live(&second.snapshot());
     assert_eq!(included, ["a:1"], "the snapshot includes the answer");
 }
@@ -124,20 +124,20 @@ async fn an_expired_session_of_a_frozen_client_is_replaced_and_all_nodes_are_rea
     let (server, writer) = started().await;
     writer.put("a", "a:1").await;
     let mut child = child_process(CHILD, &server.hosts());
-    child.wait_for_line("live a:1", PATIENCE).await;
+    child.wait_for_line("live a:1", TIMEOUT).await;
     child.freeze().await;
     writer.put("b", "b:1").await;
     writer.delete("a").await;
     // The server expires the session of the frozen client. That of the test remains.
-    eventually("the frozen session has expired", PATIENCE, async || {
+    eventually("the frozen session has expired", TIMEOUT, async || {
         connections(&server).await == Some(1)
     })
     .await;
     child.thaw();
-    child.wait_for_line("live b:1", PATIENCE).await;
+    child.wait_for_line("live b:1", TIMEOUT).await;
     writer.put("c", "c:1").await;
     let begun = Instant::now();
-    child.wait_for_line("live b:1 c:1", PATIENCE).await;
+    child.wait_for_line("live b:1 c:1", TIMEOUT).await;
     in_time(begun.elapsed());
 }
 

@@ -49,11 +49,8 @@ async fn until_state(
 ) -> Duration {
     let begun = Instant::now();
     let mut state = announcement.follow();
-    if tokio::time::timeout(PATIENCE, state.wait_for(good))
-        .await
-        .is_err()
-    {
-        panic!("not within {PATIENCE:?}: {what}; {:?}", announcement.state());
+    if tokio::time::timeout(TIMEOUT, state.wait_for(good)).await.is_err() {
+        panic!("not within {TIMEOUT:?}: {what}; {:?}", announcement.state());
     }
     begun.elapsed()
 }
@@ -115,7 +112,7 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
 /// this took.
 pub(crate) async fn until_registered(writer: &Writer, node: &Node, not: i64) -> Duration {
     let (begun, path) = (Instant::now(), znode(&node.id));
-    eventually("our record is registered", PATIENCE, async || {
+    eventually("our record is registered", TIMEOUT, async || {
         read(writer, &path).await.is_some_and(|(data, stat)| {
             data == node.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != not
         })

@@ -9,7 +9,7 @@ use e2e::{ZooKeeper, eventually};
 use tokio::net::TcpListener;
 
 use super::child::{HOSTS_VARIABLE, hosts_for_a_child};
-use super::{PATIENCE, connections};
+use super::{TIMEOUT, connections};
 
 /// Runs `work` of the test `name` several times with each of three host lists: a running server, a closed port, and a server that
 /// never answers. The second argument of `work` is whether to wait for an orderly end. Asserts that no thread, descriptor or task
@@ -50,8 +50,8 @@ pub(crate) fn assert_no_resources_remain(name: &str, work: impl AsyncFn(String, 
             }
         }
         let what = "the numbers of threads, descriptors and tasks are as before";
-        eventually(what, PATIENCE, async || counts() == before).await;
-        eventually("the server has no client left", PATIENCE, async || {
+        eventually(what, TIMEOUT, async || counts() == before).await;
+        eventually("the server has no client left", TIMEOUT, async || {
             connections(&server).await == Some(0)
         })
         .await;

@@ -16,7 +16,7 @@ use zookeeper_async::{Acl, CreateMode, Permission, ZkError, ZkResult, ZooKeeper 
 
 pub(crate) const PATH: &str = "/standin/nodes";
 /// Time limit for steps without a promised time, long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 /// Session timeout of most tests, which is the minimum.
 pub(crate) const SESSION: Duration = Duration::from_secs(4);
 /// Promised maximum time from a change in ZooKeeper to the snapshot with it, and to the repair of our znode.
@@ -61,7 +61,7 @@ impl Writer {
             Duration::from_millis(200),
         );
         let connecting = Client::connect_with_retry_time(&hosts, timeout, |_| (), retry);
-        let zookeeper = tokio::time::timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        let zookeeper = tokio::time::timeout(TIMEOUT, connecting).await.unwrap().unwrap();
         Self { zookeeper }
     }
 
@@ -195,16 +195,16 @@ pub(crate) async fn until(watch: &Watch, what: &str, good: impl Fn(&Snapshot) ->
             changes.changed().await;
         }
     };
-    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, waiting).await.is_err() {
         let (snapshot, health) = (watch.snapshot(), watch.health());
-        panic!("not within {PATIENCE:?}: {what}; {snapshot:?} {health:#?}");
+        panic!("not within {TIMEOUT:?}: {what}; {snapshot:?} {health:#?}");
     }
     begun.elapsed()
 }
 
 pub(crate) async fn until_health(watch: &Watch, what: &str, good: impl Fn(&Health) -> bool) -> Duration {
     let begun = Instant::now();
-    eventually(what, PATIENCE, async || good(&watch.health())).await;
+    eventually(what, TIMEOUT, async || good(&watch.health())).await;
     begun.elapsed()
 }
 
