@@ -297,7 +297,7 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         process.wait_for_line(listens, TIMEOUT).await;
         let mut crowd = Vec::new();
         for _ in 0..=count {
-            crowd.push(TcpStream::connect(address).await.expect("it listens"));
+            crowd.push(TcpStream::connect(address).await.expect("the server listens"));
         }
         process
             .wait_for_line("near the limit on open files", TIMEOUT)

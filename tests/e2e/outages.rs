@@ -485,7 +485,9 @@ async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
         .await;
     let mut clients = Vec::new();
     for _ in 0..SESSIONS {
-        let mut client = TcpStream::connect(sidecar.address()).await.expect("it listens");
+        let mut client = TcpStream::connect(sidecar.address())
+            .await
+            .expect("the sidecar listens");
         client
             .write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")
             .await

@@ -1,4 +1,4 @@
-//! Limits and flags, each with the same test and the same settings file on `standin-broker` and on real nats-server.
+//! Limits and flags. Each test runs with the same settings on `standin-broker` and on real nats-server.
 
 use std::fs;
 use std::time::Duration;
@@ -63,7 +63,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
             "the third",
             tokio::net::TcpStream::connect(server.address())
                 .await
-                .expect("it listens"),
+                .expect("the server listens"),
         );
         let (received, _) = third.read_to_end().await;
         let received = String::from_utf8_lossy(&received).into_owned();
@@ -75,7 +75,7 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
         eventually("there is room again", TIMEOUT, async || {
             let stream = tokio::net::TcpStream::connect(server.address())
                 .await
-                .expect("it listens");
+                .expect("the server listens");
             let mut next = e2e::Conversation::new("the next", stream);
             next.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
             next.listen_for(Duration::from_millis(100)).await;
@@ -86,8 +86,8 @@ async fn a_connection_over_the_limit_gets_an_error_and_is_closed() {
     }
 }
 
-/// Publishes to a subscriber that never reads, until the server closes it. Returns the reason on the pages.
-async fn overruns(kind: ServerKind, settings: &str) -> String {
+/// Publishes to a subscriber that never reads, until the server closes it. Returns the reason that the pages show.
+async fn slow_consumer_reason(kind: ServerKind, settings: &str) -> String {
     let server = server(kind, settings).await;
     let _subscriber = server.subscriber("a").await;
     let mut publisher = RawClient::open(server.address()).await;
@@ -112,7 +112,7 @@ async fn overruns(kind: ServerKind, settings: &str) -> String {
 
 async fn a_slow_consumer_is_closed(settings: &str, expected: &str) {
     for kind in BOTH {
-        assert_eq!(overruns(kind, settings).await, expected, "{kind:?}");
+        assert_eq!(slow_consumer_reason(kind, settings).await, expected, "{kind:?}");
     }
 }
 
@@ -144,15 +144,18 @@ async fn flags_have_the_same_effect_as_on_nats_server() {
                 "--ports_file_dir",
                 &path(""),
             ]);
-        // The log goes into the file, which so shows when the server is ready.
+        // The log is in the file, so the file shows when the server is ready.
         let mut process = program.start(format!("{kind:?}"));
         let log = || fs::read_to_string(path("log")).unwrap_or_default();
-        eventually("it is ready", TIMEOUT, async || log().contains("Server is ready")).await;
+        eventually("the server is ready", TIMEOUT, async || {
+            log().contains("Server is ready")
+        })
+        .await;
         let log_text = log();
-        let (_, behind) = log_text
+        let (_, rest) = log_text
             .split_once("Listening for client connections on ")
             .expect("the line that scripts look for");
-        let address = behind
+        let address = rest
             .split_whitespace()
             .next()
             .and_then(|address| address.parse().ok());

@@ -53,7 +53,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
     let survivors: [Figures; 2] = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 1..=3 {
         let crowd = crowd_on(&mesh, 2).await;
-        // The own subjects, the one that all have, and ten groups.
+        // The subject of each client, the one that all have, and ten groups.
         let known = CROWD as u64 + 1 + 10;
         // Each client has its PONG, so the interest is complete.
         for index in [0, 1] {

@@ -1,4 +1,4 @@
-//! Cluster names, clients and nodes at the wrong port, and the addresses in INFO of the last node.
+//! Cluster names, clients that connect to the port for nodes, and the addresses in INFO of the last live node.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,8 @@ async fn a_node_without_a_cluster_name_and_with_routes_to_two_clusters_joins_one
     mesh.wait_until_linked(&[other]).await;
 }
 
-/// Checks that INFO lists the own address when the last peer dies. Without a list a client would keep the address of the dead node.
+/// Checks that INFO lists the node's own address after the last peer died. Without the list a client would keep the address
+/// of the dead node.
 async fn lists_itself(kind: ServerKind) {
     let mut mesh = Mesh::builder(kind, 2).describe();
     mesh.nodes[0].restart().await;
@@ -113,16 +114,16 @@ async fn a_client_at_the_port_for_nodes_gets_an_error_with_the_port_for_clients(
     );
     let open = async || {
         let stream = TcpStream::connect(mesh.nodes[0].cluster_address()).await;
-        Conversation::new("lost client", stream.expect("it listens"))
+        Conversation::new("misdirected client", stream.expect("the server listens"))
     };
     // Some libraries send first. Most wait for INFO, for at least two seconds.
     let mut eager = open().await;
     eager.send("CONNECT {\"verbose\":false}\r\nPING\r\n").await;
     let mut patient = open().await;
     patient.set_timeout(Duration::from_millis(1900));
-    for lost in [&mut eager, &mut patient] {
-        lost.expect(&error).await;
-        assert_eq!(lost.expect_end().await, Ending::Closed);
+    for client in [&mut eager, &mut patient] {
+        client.expect(&error).await;
+        assert_eq!(client.expect_end().await, Ending::Closed);
     }
     mesh.nodes[0]
         .logs("a NATS client connected to the port for other nodes")

@@ -140,7 +140,7 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     ];
     let mut silent = Vec::new();
     for input in inputs {
-        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
         // Fails if the node closes before it has read everything.
         let _ = stream.write_all(input).await;
         silent.push(stream);
@@ -170,7 +170,7 @@ async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
     let crowding = tokio::spawn(async move {
         let mut crowd = VecDeque::new();
         loop {
-            crowd.push_back(TcpStream::connect(address).await.expect("it listens"));
+            crowd.push_back(TcpStream::connect(address).await.expect("the server listens"));
             if crowd.len() > 300 {
                 crowd.pop_front();
                 tokio::time::sleep(Duration::from_millis(2)).await;

@@ -1,4 +1,4 @@
-//! Promises S5 and S6: one PONG for each PING and one `+OK` for each command, in order, also when the node died before it answered.
+//! Promises S5 and S6: one PONG for each PING and one `+OK` for each command, in order, even if the node died before it answered.
 
 use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::{msg_frame, pub_frame};

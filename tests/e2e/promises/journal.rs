@@ -1,4 +1,4 @@
-//! Promise S4: the subscriptions replayed to a new node, their order, and the rest of their auto-unsubscribe maximum.
+//! Promise S4: the subscriptions replayed to a new node, their order, and what is left of their auto-unsubscribe maximum.
 
 use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::{CONNECT_OLD, msg_frame};
@@ -33,7 +33,7 @@ async fn s4_live_subscriptions_are_replayed_in_their_order_with_their_queue_grou
 }
 
 #[tokio::test]
-async fn s4_subscriptions_with_any_spelling_are_replayed_with_the_standard_one() {
+async fn s4_subscriptions_are_replayed_in_the_standard_form_whatever_their_case_and_blanks() {
     let (mut scene, mut client, mut node) = session(&[]).await;
     pass(
         &mut client,
@@ -110,7 +110,7 @@ async fn s4_a_maximum_set_after_a_move_is_reduced_by_the_messages_before_the_mov
     deliver(&mut client, &mut node, "2", 3).await;
     node = scene.node_after(node, "SUB a 1\r\nSUB b 2\r\nSUB c 3\r\n").await;
     deliver(&mut client, &mut node, "1", 1).await;
-    // The component counts from SUB. Before the move came three of 6, three of 3, and none of 5.
+    // A maximum counts from the SUB. Before the move, sid 1 got 3 of 6 messages, sid 2 got 3 of 3, and sid 3 none of 5.
     client.send("UNSUB 1 6\r\nUNSUB 2 3\r\nUNSUB 3 5\r\n").await;
     node.expect("UNSUB 1 3\r\nUNSUB 2\r\nUNSUB 3 5\r\n").await;
     node = scene
@@ -135,7 +135,7 @@ async fn s4_a_maximum_changed_after_a_move_counts_from_the_first_sub() {
 }
 
 #[tokio::test]
-async fn s4_an_unsub_with_a_maximum_that_is_split_by_the_nodes_death_is_right_for_the_next_node() {
+async fn s4_an_unsub_split_by_the_nodes_death_reaches_the_next_node_with_the_remaining_maximum() {
     let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\n").await;
     deliver(&mut client, &mut node, "1", 4).await;
@@ -243,7 +243,7 @@ async fn s4_a_subscription_partly_written_to_a_dying_node_is_sent_once_to_the_ne
     for _ in replayed.len()..2000 {
         sent.extend(node.read_frame().await.bytes());
     }
-    assert!(sent == all.as_bytes(), "not all of them, in order, once");
+    assert!(sent == all.as_bytes(), "each SUB must arrive once, in order");
     nothing_else(&mut client, &mut node).await;
 }
 
@@ -289,7 +289,7 @@ async fn s4_fifty_moves_of_an_idle_component_replay_the_same_subscriptions() {
 }
 
 #[tokio::test]
-async fn s4_a_second_connect_ends_the_subscriptions_also_on_a_node_that_would_keep_them_open() {
+async fn s4_a_second_connect_ends_the_subscriptions_even_on_a_node_that_would_keep_them() {
     let (mut scene, mut client, mut node) = session(&[]).await;
     pass(&mut client, &mut node, "SUB a 1\r\nUNSUB 1 5\r\nSUB b q 2\r\n").await;
     deliver(&mut client, &mut node, "1", 2).await;
