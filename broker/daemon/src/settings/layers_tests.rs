@@ -1,4 +1,4 @@
-//! Each layer overrides the one before, and each error has its place.
+//! Each layer of settings overrides the one before, and each error names the place of the value.
 
 use std::fs;
 
@@ -29,7 +29,7 @@ fn flag(key: &'static str, flag: &'static str, value: Value) -> Vec<Flag> {
     vec![Flag { key, flag, value }]
 }
 
-fn refused(text: &str) -> String {
+fn error_of(text: &str) -> String {
     of_text::<Sample>("settings", text).unwrap_err().to_string()
 }
 
@@ -79,7 +79,7 @@ fn each_layer_overrides_the_one_before() {
 }
 
 #[test]
-fn the_error_of_an_unknown_key_has_the_line_and_a_similar_key() {
+fn the_error_of_an_unknown_key_names_the_line_and_a_similar_key() {
     for (text, error) in [
         (
             "[session]\n\nbufer_bytes = 1\n",
@@ -110,15 +110,15 @@ fn the_error_of_an_unknown_key_has_the_line_and_a_similar_key() {
             "settings:1: unknown key `[tls]`; the sections are listed in deploy/sample.toml",
         ),
     ] {
-        assert_eq!(refused(text), error);
+        assert_eq!(error_of(text), error);
     }
 }
 
 #[test]
 fn a_section_is_not_accepted_as_a_key_nor_a_key_as_a_section() {
-    assert!(refused("session = 3\n").starts_with("settings:1: unknown key `session`"));
-    assert!(refused("[listen]\n").starts_with("settings:1: unknown key `[listen]`"));
-    assert!(refused("[[session]]\nping_max = 1\n").starts_with("settings:1: unknown key `session`"));
+    assert!(error_of("session = 3\n").starts_with("settings:1: unknown key `session`"));
+    assert!(error_of("[listen]\n").starts_with("settings:1: unknown key `[listen]`"));
+    assert!(error_of("[[session]]\nping_max = 1\n").starts_with("settings:1: unknown key `session`"));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn nats_url_sets_upstream_and_is_overridden_by_the_program_s_own_variable_and_th
     let two = ("NATS_URL", "nats://a:1, nats://b:2");
     assert_eq!(upstream(&[two], vec![]), ["nats://a:1", "nats://b:2"]);
     let unset = with_environment(&[("NATS_URL", "")]).unwrap_err();
-    assert_eq!(unset.kind(), "missing", "an empty variable is not set");
+    assert_eq!(unset.kind(), "missing", "an empty variable counts as not set");
     let own = ("STANDIN_NODES_UPSTREAM", "c:3");
     assert_eq!(upstream(&[two, own], vec![]), ["c:3"]);
     let given = flag("nodes.upstream", "--upstream", check::list("d:4"));
@@ -141,7 +141,7 @@ fn nats_url_sets_upstream_and_is_overridden_by_the_program_s_own_variable_and_th
 }
 
 #[test]
-fn the_error_of_a_variable_has_its_name() {
+fn the_error_of_an_invalid_variable_names_the_variable() {
     for (name, value, error) in [
         (
             "STANDIN_SESSION_PING_MAX",
@@ -199,7 +199,7 @@ fn a_missing_mandatory_value_prevents_the_start() {
     assert_eq!(error.kind(), "missing");
     assert_eq!(error.to_string(), "no nodes: give NATS_URL");
     let embedded = of_text::<Sample>("settings", "");
-    assert!(embedded.is_ok(), "an embedded program does not need it");
+    assert!(embedded.is_ok(), "it is optional for an embedded program");
 }
 
 #[test]
@@ -238,14 +238,14 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
 
 #[test]
 fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invalid() {
-    let shown = refused("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
+    let shown = error_of("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 2, "{shown}");
     assert!(
         lines[0].starts_with("settings:2: session.ping_interval_secs (120) "),
-        "the place of the value that was set, not of the one with its default: {shown}"
+        "the line of the key in the file, not of the key with its default: {shown}"
     );
-    let shown = refused("[session]\nping_max = 50\nping_interval_secs = true\n");
+    let shown = error_of("[session]\nping_max = 50\nping_interval_secs = true\n");
     assert_eq!(
         shown,
         "settings:3: session.ping_interval_secs must be a whole number, not true"
@@ -253,7 +253,7 @@ fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invali
 }
 
 #[test]
-fn a_text_in_the_list_of_a_flag_may_have_several_items_as_in_a_variable() {
+fn a_flag_may_hold_a_comma_separated_list_as_a_variable_may() {
     let upstream = |texts: &[&str]| {
         let texts = texts.iter().map(|text| Value::from(*text)).collect();
         loaded(&[], flag("nodes.upstream", "--upstream", Value::Array(texts)))
@@ -268,7 +268,7 @@ fn a_text_in_the_list_of_a_flag_may_have_several_items_as_in_a_variable() {
 }
 
 #[test]
-fn the_error_of_a_missing_settings_file_has_its_path() {
+fn the_error_of_a_missing_settings_file_names_its_path() {
     let input = Input {
         file: Some(Path::new("no/such/sample.toml")),
         ..Input::default()

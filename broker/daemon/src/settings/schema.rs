@@ -1,4 +1,4 @@
-//! The rules for the values of a program's settings, as far as the compiled-in file does not contain them.
+//! The rules for a program's settings that the compiled-in file does not contain, such as the range of each number.
 
 use toml::{Table, Value};
 
@@ -15,7 +15,7 @@ pub struct Schema {
     pub ranges: &'static [(&'static str, i64, i64)],
     /// The keys whose text must be one of a few words.
     pub words: &'static [(&'static str, &'static [&'static str])],
-    /// The keys whose value is a list of tables, and the form of a table.
+    /// The keys whose value is a list of tables, and the form of a table as errors show it.
     pub tables: &'static [(&'static str, &'static str)],
     /// The keys whose changes need a restart. They are marked `(restart)` in the file.
     pub restart: &'static [&'static str],
@@ -24,9 +24,9 @@ pub struct Schema {
     /// Parser of another format. It is used for files named `*.conf`, and for files not named `*.toml` that are invalid as TOML
     /// and valid in that format. `name` is the name of the text in errors.
     pub other_format: Option<fn(name: &str, text: &str) -> Document>,
-    /// Returns the text with its secrets masked, or `None` if the value of `key` contains no secret.
+    /// Returns the text with its secrets masked, or `None` if values of `key` contain no secrets.
     pub masked: fn(key: &str, text: &str) -> Option<String>,
-    /// Checks the form of one text.
+    /// Checks the form of one string: a value, or an item of a list.
     pub text: fn(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>,
     /// Checks one entry of a list of tables.
     pub table: fn(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError>,
@@ -41,7 +41,7 @@ impl Schema {
                 let items: Vec<String> = items.iter().map(|item| self.shown(key, item)).collect();
                 format!("[{}]", items.join(", "))
             }
-            // By mistake, a secret may have been written as a table. It is masked too.
+            // A secret that was written as a table by mistake is masked too.
             Value::Table(_) if self.is_secret(key) && !self.tables.iter().any(|(name, _)| *name == key) => {
                 MASK.to_owned()
             }
