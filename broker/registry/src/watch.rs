@@ -85,17 +85,17 @@ impl Watch {
         self.published.snapshot.load_full()
     }
 
-    /// Waits until the snapshot differs from that at the last return of this function, or at the creation of this clone. Never
-    /// returns after [`close`](Self::close). Cancel-safe.
+    /// Waits for a snapshot published after the last return of this function. A new clone has seen the same snapshots as its
+    /// original. After [`close`](Self::close), never returns once the last snapshot was seen. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.generation.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// Waits until ZooKeeper has returned a list since the start, empty or not, and the snapshot includes it. From then on, a
-    /// node that is missing in the snapshot is not registered. Returns at once if this has happened, and never if ZooKeeper is
-    /// not a source. Cancel-safe.
+    /// Waits until the snapshot includes the first list that ZooKeeper has returned since the start, even an empty one. From
+    /// then on, a node that is missing in the snapshot is not registered. Never returns if ZooKeeper is not a source.
+    /// Cancel-safe.
     pub async fn answered(&self) {
         let mut answered = self.published.answered.subscribe();
         if answered.wait_for(|answered| *answered).await.is_err() {
@@ -103,8 +103,8 @@ impl Watch {
         }
     }
 
-    /// Adds the nodes that the INFO of the node at `from` named. Ignored if [`Config::gossip`] is off. The nodes get the
-    /// credentials `inherit`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
+    /// Adds the nodes that the INFO of the node at `from` lists, unless [`Config::gossip`] is off. They get the credentials
+    /// `inherit`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
     pub fn learned(&self, from: &Endpoint, inherit: Option<Arc<Credentials>>, connect_urls: &[String]) {
         let snapshot = self.published.snapshot.load();
         let report = InfoReport {
@@ -120,7 +120,7 @@ impl Watch {
 
     /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If its znode holds this node's
     /// id, the znode is deleted, so that this node need not wait until the session of its dead predecessor expires. Does
-    /// nothing without an announcement. `None` takes that back: a node that answers again keeps its znode.
+    /// nothing without an announcement. `None` removes the mark: a node that answers again keeps its znode.
     pub fn supersede(&self, run: Option<&str>) {
         self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();

@@ -57,7 +57,7 @@ async fn of_two_nodes_that_register_at_the_same_time_at_least_one_sees_the_other
 }
 
 #[tokio::test]
-async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
+async fn a_reserved_announcement_creates_its_znode_only_after_release() {
     let (mut server, writer) = started().await;
     let (mine, path) = (node("n1", 4001), znode("n1"));
     // The earlier process of this node left a znode.
@@ -74,7 +74,7 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
         ..mine.clone()
     };
     announcement.set(other.clone()).unwrap();
-    // Also after a lost session.
+    // The loss of the connection does not create the znode either.
     drop(writer);
     server.kill();
     until_it_is(&announcement, "seeking").await;
@@ -96,7 +96,7 @@ async fn a_prepared_registration_creates_the_znode_only_after_its_release() {
 }
 
 #[tokio::test]
-async fn a_changed_record_is_written_at_once_and_the_id_cannot_change() {
+async fn a_changed_record_is_written_at_once_and_the_id_and_the_run_cannot_change() {
     let (server, _writer, watch) = watched(&[]).await;
     let record = node("n1", 4222);
     let announcement = announced(server.hosts(), record.clone()).await;
@@ -153,13 +153,13 @@ async fn an_unreachable_zookeeper_does_not_delay_the_end_of_a_registration() {
 }
 
 #[tokio::test]
-async fn a_zookeeper_that_is_down_at_start_is_used_when_it_starts() {
+async fn a_zookeeper_that_is_down_at_first_is_used_once_it_is_up() {
     let mut server = stopped_server().await;
     let mut record = node("n1", 4222);
     let announcement = announce(settings(server.hosts()), record.clone()).unwrap();
     assert!(reason(&announcement).contains("not answered yet"));
     until_seeking(&announcement, "cannot connect").await;
-    // A record that is set before is the first that is written.
+    // A record that is set while ZooKeeper is down is the first one written.
     record.state = NodeState::Draining;
     announcement.set(record.clone()).unwrap();
     server.start_again().await;
@@ -252,7 +252,7 @@ async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
     let second = Announcement::reserve(&watch, record.clone()).unwrap();
     second.release();
     until_it_is(&second, "announced").await;
-    // One at a time; the refused attempt changes nothing, although it has the same run.
+    // A watch has one announcement at a time. The refused one does not change it, although both have the same run.
     let error = Announcement::reserve(&watch, record.clone()).unwrap_err();
     assert!(error.to_string().contains("withdraw it first"), "{error}");
     let draining = draining(&record);
