@@ -1,18 +1,19 @@
-//! Decides when publishes that a session held after the loss of its node may be sent.
+//! Decides when a session may send the publishes that it held after the loss of its node.
 //!
-//! Promise S10: what was held in an outage is sent when the subscribers are back too, as far as the sidecar can know.
+//! Promise S10: held publishes are sent when the subscribers are back too, as far as the sidecar can know.
 //!
 //! A publish that is sent before its subscribers are back has no receiver, and no counter shows the loss. So a
 //! session holds its publishes:
 //!
-//! - After an outage of all nodes, until every session of this sidecar without a node is back ([`BACK_WAIT_MAX`] at
+//! - After an outage of all nodes, until every session of this sidecar that had no node is back ([`BACK_WAIT_MAX`] at
 //!   most), and then `session.settle_ms` longer for subscribers behind other sidecars.
 //! - After the loss of one node of several, until the sidecar's other sessions on that node are back
 //!   ([`GROUP_WAIT_MAX`] at most).
 //!
 //! A session is *back* when its node has answered the replay and all frames before the first held publish. An outage
-//! begins when no node is proved, no session has one, and either every known node was tried without success or sessions
-//! have looked for a node for [`BEGINS_AFTER`]. The outage ends when a node takes a session or answers a probe.
+//! begins when no node is proved (`nodes.rs`), every node with sessions has failed, and either every known node was tried
+//! without success, or no node was proved for [`BEGINS_AFTER`] while a session that lost its node is not back. The outage
+//! ends when a node takes a session or answers a probe.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,10 +35,10 @@ const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Time without a proved node after which an outage begins although a dial is still under way: a frozen node accepts
 /// connections and then sends nothing. Within this time even a distant node answers a session.
 const BEGINS_AFTER: Duration = Duration::from_millis(500);
-/// Time within which the losses of sessions that were on a node together are one failure of the node.
+/// Sessions that lose the same node within this time report one failure of the node, not several.
 const SAME_LOSS: Duration = Duration::from_secs(10);
 
-/// A session without a node, or with a new node, whose held publishes are not sent yet.
+/// A session that lost its node or found none, until it sends its held publishes.
 #[derive(Debug)]
 struct Away {
     session: Arc<SessionInfo>,
@@ -45,12 +46,13 @@ struct Away {
     node: Option<Endpoint>,
     /// Whether the session was without a node in the present outage.
     in_outage: bool,
-    /// Time at which the node had the session's subscriptions again.
+    /// Time at which the session was back.
     back_at: Option<Instant>,
     in_doubt: InDoubtCount,
 }
 
-/// An outage of all nodes. The entry stays until the last session of the outage has sent its held publishes.
+/// An outage of all nodes. The entry stays until the last session of the outage has sent its held publishes, or the
+/// longest wait for that has passed.
 #[derive(Debug)]
 struct Outage {
     began: Instant,
@@ -73,8 +75,9 @@ struct Outage {
 #[derive(Debug, Default)]
 struct State {
     away: HashMap<u64, Away>,
-    /// Sessions in `away` that are not back: their number in the present outage, and their number by lost node.
+    /// Number of sessions of the present outage that are not back.
     missing_in_outage: usize,
+    /// Number of sessions that are not back, by lost node.
     missing_by_node: HashMap<Endpoint, usize>,
     outage: Option<Outage>,
     /// Sessions closed since the last report because they had no node.
@@ -82,8 +85,8 @@ struct State {
     nodes: HashMap<Endpoint, NodeSessions>,
 }
 
-/// Number of sessions on one node. Each loss begins another epoch. So sessions that may not have noticed the loss yet
-/// are distinct from sessions that are on the node again.
+/// Number of sessions on one node. Each loss begins another epoch, which distinguishes sessions that may not have noticed
+/// the loss yet from sessions that are on the node again.
 #[derive(Debug, Default)]
 struct NodeSessions {
     epoch: u64,
@@ -115,7 +118,7 @@ pub(crate) enum OutageReport {
         /// Sessions closed since the last such report.
         sessions: usize,
     },
-    /// A node is reachable again, and all held publishes have gone out.
+    /// A node is reachable again, and all held publishes were sent or the longest wait for that has passed.
     Ended {
         /// Time from the beginning of the outage to its end.
         lasted: Duration,
@@ -139,9 +142,9 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    /// Records that `session` lost `node`. `served` is set if the node had taken the session. With `awaited` other
-    /// sessions wait for this one; this is the case if the loss was not planned and the component has sent CONNECT.
-    /// Returns whether another session has reported the same loss of the node.
+    /// Records that `session` lost `node`. `served` is set if the node had taken the session. `awaited` is true if
+    /// other sessions wait for this one: the loss was not planned, and the component has sent CONNECT. Returns whether
+    /// another session has reported the same loss of the node.
     pub(crate) fn lost(
         &self,
         session: &Arc<SessionInfo>,
@@ -168,8 +171,8 @@ impl Recovery {
         is_reported
     }
 
-    /// Records that `session` found no node that takes it. `waits` is true if its component has sent
-    /// something. `none_reachable_since` is set if no node is proved and every known node was tried without success.
+    /// Records that `session` found no node that takes it. `waits` is true if its component has sent a command.
+    /// `none_reachable_since` is set if no node is proved and every known node was tried without success.
     pub(crate) fn round_failed(
         &self,
         session: &Arc<SessionInfo>,
@@ -209,7 +212,7 @@ impl Recovery {
         self.lock().away.contains_key(&session.id)
     }
 
-    /// Returns whether `session`, just connected to a node, must hold its publishes for other sessions.
+    /// Returns whether `session`, which just connected to a node, must hold its publishes until other sessions are back.
     pub(crate) fn must_hold(&self, session: &SessionInfo, settle: Duration) -> bool {
         let state = self.lock();
         let Some(away) = state.away.get(&session.id) else {
@@ -281,7 +284,7 @@ impl Recovery {
         }
     }
 
-    /// Records the end of `session`. `abandoned` publishes were taken by no node. `expired` is true if
+    /// Records the end of `session`. `abandoned` is the number of publishes that no node has taken. `expired` is true if
     /// the session ended because it had no node.
     pub(crate) fn ended(
         &self,
@@ -307,7 +310,7 @@ impl Recovery {
         state.update_all_back(away.node.as_ref(), now);
     }
 
-    /// Returns the time until which sessions come back one after another after an outage; see [`SPREAD`].
+    /// Returns the time until which sessions come back at random times after an outage; see [`SPREAD`].
     pub(crate) fn spread_until(&self, now: Instant) -> Option<Instant> {
         let ended = self.lock().outage.as_ref()?.ended?;
         Some(ended + SPREAD).filter(|until| *until > now)
@@ -347,7 +350,7 @@ impl Recovery {
             lost: outage.in_doubt.dropped + outage.abandoned,
         };
         state.outage = None;
-        // Sessions that are not back by now are not waited for, in this outage or the next.
+        // No session waits for those that are not back by now, in this outage or the next.
         let missing = |(_, away): &(&u64, &Away)| away.in_outage && away.back_at.is_none();
         let missing: Vec<u64> = state.away.iter().filter(missing).map(|(id, _)| *id).collect();
         missing.into_iter().for_each(|id| drop(state.remove(id)));
@@ -442,10 +445,10 @@ impl State {
         self.outage.as_ref().is_some_and(|outage| outage.ended.is_none())
     }
 
-    /// Begins an outage if no node serves a session and no outage is under way. A second outage prolongs the first if
-    /// some sessions of the first have not sent their held publishes yet. Returns whether it began.
+    /// Begins an outage if every node that serves a session has failed and no outage is under way. If the last outage is
+    /// not reported as ended yet, it continues instead. Returns whether an outage began or continues.
     fn begin_outage(&mut self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) -> bool {
-        // A session whose component does not read cannot notice the loss of its node.
+        // A failed node may still have sessions: a session does not notice the loss while its component does not read.
         if self.is_outage_on() || !self.nodes.keys().all(has_failed) {
             return false;
         }
@@ -492,7 +495,7 @@ impl State {
         self.wake_group(node);
     }
 
-    /// Wakes the sessions that wait for others on `node`, if all of those are back.
+    /// Wakes the sessions that lost `node`, if all of them are back.
     fn wake_group(&self, node: Option<&Endpoint>) {
         if let Some(node) = node
             && !self.missing_by_node.contains_key(node)
