@@ -57,7 +57,7 @@ impl Intake {
             Err(_) => return Err(Reason::ReadError),
         };
         if count < buffer.len() - start {
-            forget_readiness(socket);
+            clear_readiness(socket);
         }
         if fits {
             let bytes = &buffer[..start + count];

@@ -1,4 +1,4 @@
-//! Several workers at one client, and a client that does not read.
+//! Several workers that send to one client, and a client that does not read.
 
 use std::future::poll_fn;
 
@@ -25,7 +25,7 @@ fn drain_for_ever(outbox: &Arc<Outbox>) -> tokio::task::JoinHandle<()> {
     }))
 }
 
-/// What workers send at the same time arrives whole, once, and in each worker's order, on a socket that takes it in bits.
+/// Lines that workers send at the same time arrive whole, once, and in each worker's order, even through a small send buffer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_workers_send_at_once_and_each_keeps_its_order() {
     let (near, mut far) = pair().await;
@@ -54,44 +54,44 @@ async fn several_workers_send_at_once_and_each_keeps_its_order() {
         })
         .collect();
     let mut next = [0; SENDERS];
-    let (mut heard, mut buffer) = (Vec::new(), [0; 4096]);
+    let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
     while next != [MESSAGES; SENDERS] {
         let count = far.read(&mut buffer).await.unwrap();
         assert!(count > 0, "the connection ended at {next:?}");
-        heard.extend_from_slice(&buffer[..count]);
-        while let Some(end) = heard.iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8(heard.drain(..=end).collect()).unwrap();
+        received.extend_from_slice(&buffer[..count]);
+        while let Some(end) = received.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8(received.drain(..=end).collect()).unwrap();
             let mut words = line.trim_end().split(' ');
             let sender: usize = words.next().unwrap().parse().unwrap();
             let number: usize = words.next().unwrap().parse().unwrap();
-            assert_eq!(number, next[sender], "of {sender}");
+            assert_eq!(number, next[sender], "from worker {sender}");
             let shared = if number.is_multiple_of(5) { number % 700 } else { 0 };
             assert_eq!(words.next().unwrap_or_default().len(), number % 300 + shared);
             next[sender] += 1;
         }
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(heard.is_empty());
+    assert!(received.is_empty());
     assert_eq!(outbox.pending_bytes(), 0);
     draining.abort();
 }
 
 #[tokio::test]
-async fn more_than_may_wait_ends_the_client_and_keeps_nothing() {
+async fn a_client_above_the_pending_limit_is_closed_and_its_pending_bytes_are_dropped() {
     let (near, _far) = pair().await;
     let outbox = Outbox::new(1, Some(near), 1);
-    let mut falls_behind = false;
+    let mut is_behind = false;
     for _ in 0..10_000 {
         let mut staged = Staged::default();
         staged.bytes.resize(64 * 1024, b'x');
-        let fell_behind = std::mem::replace(&mut falls_behind, outbox.send(&staged, 1024 * 1024));
+        let was_behind = std::mem::replace(&mut is_behind, outbox.send(&staged, 1024 * 1024));
         if outbox.reason().is_some() {
             break;
         }
         assert!(outbox.pending_bytes() <= 1024 * 1024);
-        assert_eq!(falls_behind, outbox.pending_bytes() > 512 * 1024);
-        assert!(falls_behind || !fell_behind, "nothing was taken meanwhile");
+        assert_eq!(is_behind, outbox.pending_bytes() > 512 * 1024);
+        assert!(is_behind || !was_behind, "the client has read nothing");
     }
     assert_eq!(outbox.reason(), Some(Reason::SlowConsumerPending));
-    assert_eq!((falls_behind, outbox.pending_bytes()), (false, 0));
+    assert_eq!((is_behind, outbox.pending_bytes()), (false, 0));
 }

@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_answered_when_what_another_worker_is_sending_is_sent_and_what_follows_waits() {
+    fn a_ping_is_answered_once_the_batches_of_other_workers_are_sent_and_later_frames_wait() {
         let (shared, mut session, _happened) = session();
         let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
         shared.flush.add_stage(&router.stage);

@@ -1,4 +1,4 @@
-//! The sockets of routes: how they are opened, and how the kernel is made to close them first.
+//! The sockets of routes: how they are opened, and how the kernel is made to close them before those of clients.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -15,11 +15,12 @@ const OWN_FILES: usize = 64;
 pub(super) async fn connect(at: &str, own: &str) -> io::Result<TcpStream> {
     // The address was validated when it was added.
     let endpoint: Endpoint = at.parse().map_err(io::Error::other)?;
-    let found = lookup_host((&*endpoint.host, endpoint.port)).await?;
-    let (mut places, itself): (Vec<SocketAddr>, Vec<_>) = found.partition(|place| place.to_string() != own);
-    places.shuffle(&mut rand::rng());
-    places.extend(itself);
-    TcpStream::connect(&*places).await
+    let resolved = lookup_host((&*endpoint.host, endpoint.port)).await?;
+    let (mut addresses, own_addresses): (Vec<SocketAddr>, Vec<_>) =
+        resolved.partition(|address| address.to_string() != own);
+    addresses.shuffle(&mut rand::rng());
+    addresses.extend(own_addresses);
+    TcpStream::connect(&*addresses).await
 }
 
 /// Gives the socket of a route a higher descriptor than any client's. When a process is killed, the kernel closes the highest descriptors
