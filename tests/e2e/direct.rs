@@ -1,4 +1,5 @@
-//! Each client library directly on real nats-server nodes. This tests the test programs, and shows what the sidecar must keep.
+//! Each client library directly on real nats-server nodes. This tests the test programs, and shows the behaviour
+//! that the sidecar must preserve.
 
 use crate::scenario::all_that_components_do;
 use e2e::{Component, Library, Mesh, Node, ServerKind, eventually};

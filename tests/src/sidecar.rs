@@ -50,7 +50,7 @@ impl SidecarBuilder {
         self.setting("nodes.upstream", urls)
     }
 
-    /// Finds nodes at the fixed addresses of these.
+    /// Finds these nodes at their fixed addresses.
     #[must_use]
     pub fn nodes(self, nodes: &[Node]) -> Self {
         self.upstream(nodes.iter().map(Node::url))
@@ -89,7 +89,7 @@ impl SidecarBuilder {
             .arg(settings_path(&self.folder))
             .inside_named(self.netns.as_deref());
         let mut sidecar = Sidecar {
-            given: self,
+            builder: self,
             program,
             process: None,
         };
@@ -101,7 +101,7 @@ impl SidecarBuilder {
 /// A running sidecar.
 #[derive(Debug)]
 pub struct Sidecar {
-    given: SidecarBuilder,
+    builder: SidecarBuilder,
     program: Program,
     process: Option<Process>,
 }
@@ -128,33 +128,33 @@ impl Sidecar {
 
     /// Returns the address to which components connect.
     pub fn address(&self) -> SocketAddr {
-        self.given.address
+        self.builder.address
     }
 
     /// Returns the [`address`](Self::address) as `nats://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
-        format!("nats://{}", self.given.address)
+        format!("nats://{}", self.builder.address)
     }
 
     /// Returns the address of the sidecar's HTTP pages.
     pub fn http(&self) -> Endpoint {
         Endpoint {
-            address: self.given.http,
-            netns: self.given.netns.clone(),
+            address: self.builder.http,
+            netns: self.builder.netns.clone(),
         }
     }
 
     /// Returns the folder with the sidecar's settings file and cache file.
     pub fn folder(&self) -> &Path {
-        self.given.folder.path()
+        self.builder.folder.path()
     }
 
     /// Returns the path of the cache file that [`SidecarBuilder::cached`] sets.
     pub fn cache_file(&self) -> PathBuf {
-        self.given.cache_file()
+        self.builder.cache_file()
     }
 
-    /// Returns the process, to read its log, CPU time and memory, and to send signals. Fails the test if there is none.
+    /// Returns the process, to read its log, CPU time and memory, and to send signals. Fails the test if it is not running.
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
@@ -175,7 +175,7 @@ impl Sidecar {
 
     /// Changes one setting in the settings file and sends SIGHUP. Does not wait for the reload.
     pub fn reload_with(&mut self, key: &str, value: impl Into<Value>) {
-        self.given.settings.insert(key.to_owned(), value.into());
+        self.builder.settings.insert(key.to_owned(), value.into());
         self.write_settings();
         self.process().signal(Signal::SIGHUP);
     }
@@ -227,9 +227,9 @@ impl Sidecar {
             .unwrap_or_default()
     }
 
-    /// Returns for each session the address of its node, in the order of `/sessionz`. The address is `None` while the session
-    /// has no node. It is also `None` while the node has not acked the replayed subscriptions, because the session may not yet
-    /// receive messages then.
+    /// Returns the address of each session's node, in the order of `/sessionz`. The address is `None` while the session has no
+    /// node. It is also `None` until the node has acked the replayed subscriptions, because the session may not receive
+    /// messages before.
     pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
         let nodes = self.node_rows().await;
         let address = |row: &Value| {
@@ -271,8 +271,8 @@ impl Sidecar {
 
     async fn launch(&mut self) {
         self.write_settings();
-        self.process = Some(self.program.start(format!("sidecar {}", self.given.address)));
-        let (address, netns) = (self.given.address, self.given.netns.clone());
+        self.process = Some(self.program.start(format!("sidecar {}", self.builder.address)));
+        let (address, netns) = (self.builder.address, self.builder.netns.clone());
         eventually(
             format!("the sidecar listens on {address}"),
             START_TIMEOUT,
@@ -293,11 +293,11 @@ impl Sidecar {
 
     fn write_settings(&self) {
         let mut text = String::new();
-        for (key, value) in &self.given.settings {
+        for (key, value) in &self.builder.settings {
             // Strings, numbers, booleans and flat lists have the same syntax in JSON and TOML.
             let _ = writeln!(text, "{key} = {value}");
         }
-        write(&settings_path(&self.given.folder), &text);
+        write(&settings_path(&self.builder.folder), &text);
     }
 }
 
@@ -321,8 +321,8 @@ impl Metrics {
         Self { text }
     }
 
-    /// Returns the sum of all series with this name and at least this label, given as `name` or `name{label=value}`; 0 if there are
-    /// none.
+    /// Returns the sum of all series with the name and label of `wanted`, which is `name` or `name{label=value}`. Other labels
+    /// are ignored. Returns 0 if there is no such series.
     pub fn value(&self, wanted: &str) -> f64 {
         let (name, label) = wanted
             .trim_end_matches('}')

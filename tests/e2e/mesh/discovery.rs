@@ -35,7 +35,7 @@ async fn until_listed(client: &mut RawClient, expected: (String, Vec<String>)) {
 }
 
 #[tokio::test]
-async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leave() {
+async fn info_lists_its_own_node_first_and_is_sent_again_when_nodes_join_or_leave() {
     let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut current = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
     assert_eq!(listed(&current.info()), urls(&mesh, 1, &[0, 2]));
@@ -59,7 +59,7 @@ async fn info_lists_the_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     held.close().await;
     mesh.nodes[0].process().wait_for_end(TIMEOUT).await;
 
-    // A client of protocol 0 reads one INFO and no more.
+    // A client of protocol 0 gets only the first INFO.
     old.publish("a", "x").await;
     assert!(old.flush().await.is_empty(), "no second INFO");
     mesh.wait_until_whole().await;
@@ -76,7 +76,7 @@ async fn a_node_with_no_advertise_is_not_listed() {
     assert_eq!(client.info().get("connect_urls"), None, "it lists other nodes");
 }
 
-/// Old clients of npm hang on a longer line. Clients that accept a later INFO get the complete list.
+/// Old npm clients hang on a longer line. Clients that accept a later INFO get the complete list in it.
 #[tokio::test]
 async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
     const SIZE: usize = 8;
@@ -100,7 +100,8 @@ async fn the_first_info_is_below_512_bytes_for_any_number_of_nodes() {
     mesh.wait_until_agreed().await;
 }
 
-/// Gives a library the address of one node, kills that, and checks that the library moves to another node with its subscriptions.
+/// Gives a library the address of one node, kills that node, and checks that the library moves to another one with its
+/// subscriptions.
 async fn moves_by_itself(library: Library) {
     let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut component = Component::connect(library, &mesh.nodes[0].url()).await;
@@ -109,25 +110,25 @@ async fn moves_by_itself(library: Library) {
     component.flush().await;
     let mut counterpart = mesh.nodes[2].subscriber("up").await;
     counterpart.publish("news.1", "before").await;
-    eventually("it receives", TIMEOUT, async || {
+    eventually("the message arrives", TIMEOUT, async || {
         component.payloads("all") == ["before"]
     })
     .await;
     mesh.nodes[0].kill();
-    eventually("it receives again", Duration::from_secs(30), async || {
+    eventually("messages arrive again", Duration::from_secs(30), async || {
         counterpart.publish("news.2", "after").await;
         counterpart.publish("work", "after").await;
         counterpart.flush().await;
         ["all", "member"]
             .iter()
-            .all(|name| component.payloads(name).iter().any(|came| came == "after"))
+            .all(|name| component.payloads(name).iter().any(|payload| payload == "after"))
     })
     .await;
-    // The last message is received once: the component has one subscription on one node.
+    // The last message must be received once, because the component has one subscription, on one node.
     counterpart.publish("news.3", "last").await;
     counterpart.flush().await;
-    eventually("the last one", TIMEOUT, async || {
-        component.payloads("all").iter().any(|came| came == "last")
+    eventually("the last message arrives", TIMEOUT, async || {
+        component.payloads("all").iter().any(|payload| payload == "last")
     })
     .await;
     component.publish("up", "hi");
@@ -143,7 +144,7 @@ async fn moves_by_itself(library: Library) {
         component
             .payloads("all")
             .iter()
-            .filter(|came| *came == "last")
+            .filter(|payload| *payload == "last")
             .count(),
         1
     );
@@ -169,7 +170,7 @@ async fn rust_moves_to_another_node_by_itself() {
     client.flush().await.expect("flushed");
     mesh.nodes[0].kill();
     let mut counterpart = mesh.nodes[2].client().await;
-    eventually("it receives again", Duration::from_secs(30), async || {
+    eventually("messages arrive again", Duration::from_secs(30), async || {
         counterpart.publish("news.1", "after").await;
         counterpart.flush().await;
         tokio::time::timeout(Duration::from_millis(50), subscription.next())

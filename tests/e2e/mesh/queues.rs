@@ -1,5 +1,5 @@
 //! Queue groups over several nodes: each message is delivered to one member in the whole cluster, to a local one if there is one.
-//! Otherwise the nodes get messages in proportion to their members.
+//! If there is none, the other nodes get messages in proportion to their members.
 
 use e2e::{Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
 
@@ -11,7 +11,7 @@ async fn member(mesh: &Mesh, node: usize, subject: &str) -> RawClient {
     member
 }
 
-/// Closes a member after UNSUB. Without it the messages on their way to the member would be lost.
+/// Sends UNSUB and closes the member. Without UNSUB, messages in flight to the member would be lost.
 async fn leave(mut member: RawClient) {
     member.send("UNSUB 1\r\n").await;
     member.flush().await;
@@ -19,7 +19,7 @@ async fn leave(mut member: RawClient) {
 }
 
 /// Publishes this many messages and returns how many each member got.
-async fn shares(publisher: &mut RawClient, members: &mut [RawClient], count: u64) -> Vec<u64> {
+async fn received_by_each(publisher: &mut RawClient, members: &mut [RawClient], count: u64) -> Vec<u64> {
     let mut ledger = Ledger::new();
     ledger.publish(publisher, "p", "work.x", count).await;
     publisher.flush().await;
@@ -54,26 +54,26 @@ async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3]) {
     for node in &mesh.nodes {
         publishers.push(node.client().await);
     }
-    let at_first = shares(&mut publishers[0], &mut members, 200).await;
-    let at_second = shares(&mut publishers[1], &mut members, 200).await;
+    let from_first = received_by_each(&mut publishers[0], &mut members, 200).await;
+    let from_second = received_by_each(&mut publishers[1], &mut members, 200).await;
     if kind == ServerKind::Standin {
         assert!(
-            at_first[0] > 0 && at_first[1] > 0 && at_first[2] == 0,
-            "{at_first:?}"
+            from_first[0] > 0 && from_first[1] > 0 && from_first[2] == 0,
+            "{from_first:?}"
         );
-        assert_eq!(at_second, [0, 0, 200]);
+        assert_eq!(from_second, [0, 0, 200]);
     }
-    let elsewhere = shares(&mut publishers[2], &mut members, 300).await;
+    let from_third = received_by_each(&mut publishers[2], &mut members, 300).await;
     assert!(
-        elsewhere.iter().sum::<u64>() == 300 && elsewhere[2] > 0,
-        "{elsewhere:?}"
+        from_third.iter().sum::<u64>() == 300 && from_third[2] > 0,
+        "{from_third:?}"
     );
 
     // The second node has no local member any more, and passes messages on to the others.
     leave(members.pop().expect("the third")).await;
     mesh.wait_until_agreed().await;
-    let at_second = shares(&mut publishers[1], &mut members, 200).await;
-    assert_eq!(at_second.iter().sum::<u64>(), 200);
+    let from_second = received_by_each(&mut publishers[1], &mut members, 200).await;
+    assert_eq!(from_second.iter().sum::<u64>(), 200);
 }
 
 cases! {
@@ -91,20 +91,20 @@ async fn nodes_get_messages_by_members(kind: ServerKind) {
     }
     mesh.wait_until_agreed().await;
     let mut publisher = mesh.nodes[0].client().await;
-    // Three in four of 800 messages go to the second node. The standard deviation is 12, so these bounds are far away.
+    // Three in four of 800 messages go to the second node. The standard deviation is 12, and the bounds are 80 away.
     eventually("the shares follow the numbers of members", TIMEOUT, async || {
-        let shares = shares(&mut publisher, &mut members, 800).await;
+        let shares = received_by_each(&mut publisher, &mut members, 800).await;
         let second: u64 = shares[..3].iter().sum();
         (520..680).contains(&second) && shares.iter().all(|share| *share > 100)
     })
     .await;
 
-    // Two members leave. Each node then has one member and gets half of the messages.
+    // Two members leave. The two nodes then have one member each, and each gets half of the messages.
     for _ in 0..2 {
         leave(members.remove(0)).await;
     }
     eventually("the nodes get equal shares", TIMEOUT, async || {
-        let shares = shares(&mut publisher, &mut members, 800).await;
+        let shares = received_by_each(&mut publisher, &mut members, 800).await;
         (340..460).contains(&shares[0])
     })
     .await;
@@ -128,7 +128,7 @@ async fn a_node_with_group_members_and_plain_subscribers_gets_each_message_once(
     }
     let mut publisher = mesh.nodes[0].client().await;
     let before = mesh.nodes[1].messages_from_links().await;
-    let group = shares(&mut publisher, &mut members, 300).await;
+    let group = received_by_each(&mut publisher, &mut members, 300).await;
     assert!(group.iter().all(|share| *share > 0), "{group:?}");
     let mut ledger = Ledger::new();
     for _ in 0..300 {

@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::connection::{Connection, publish};
 use crate::ends::Ends;
 
-/// Bytes of one write of the publisher.
+/// Bytes that the publisher sends in one write.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Pause of the publisher while the window is full, unless the subscriber wakes it earlier.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -45,9 +45,9 @@ impl Flow {
         let started = Instant::now();
         let sending = {
             let received = Arc::clone(&received);
-            let window = (self.window_bytes / frame.len()).max(1) as u64;
+            let window_messages = (self.window_bytes / frame.len()).max(1) as u64;
             let messages = self.messages;
-            thread::spawn(move || send(&mut publisher, &frame, messages, window, &received))
+            thread::spawn(move || send(&mut publisher, &frame, messages, window_messages, &received))
         };
         count(&mut subscriber, self.messages, &received, sending.thread())?;
         let seconds = started.elapsed().as_secs_f64();
@@ -66,14 +66,14 @@ fn send(
     publisher: &mut Connection,
     frame: &[u8],
     messages: u64,
-    window: u64,
+    window_messages: u64,
     received: &AtomicU64,
 ) -> std::io::Result<()> {
-    let batch_max = ((BATCH_BYTES / frame.len()) as u64).clamp(1, window);
+    let batch_max = ((BATCH_BYTES / frame.len()) as u64).clamp(1, window_messages);
     let batch = frame.repeat(batch_max as usize);
     let mut sent = 0;
     while sent < messages {
-        let room = (received.load(Ordering::Acquire) + window).saturating_sub(sent);
+        let room = (received.load(Ordering::Acquire) + window_messages).saturating_sub(sent);
         let count = (messages - sent).min(batch_max);
         if room < count {
             thread::park_timeout(LOOK_AGAIN);
