@@ -9,11 +9,11 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::generations::Watched;
+use crate::generations::SubjectCounters;
 use crate::interest::{Interest, Recipients, Scope};
 
 /// Number of slots that record which subjects were seen once.
-const TRACES: usize = 8 * 1024;
+const SEEN_ONCE_SLOTS: usize = 8 * 1024;
 
 #[derive(Debug)]
 struct Entry {
@@ -21,11 +21,11 @@ struct Entry {
     found: CachedRecipients,
 }
 
-/// The recipients for a subject, and the counters that show whether they are still valid.
+/// The recipients for a subject. They are valid while the sum of the subject's counters is unchanged.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedRecipients {
     pub(crate) recipients: Arc<Recipients>,
-    watched: Watched,
+    counters: SubjectCounters,
     sum: u64,
 }
 
@@ -36,8 +36,8 @@ impl CachedRecipients {
 
     /// Returns whether the entry is still valid.
     #[inline]
-    pub(crate) fn holds(&self, interest: &Interest) -> bool {
-        interest.generations().sum(self.watched) == self.sum
+    pub(crate) fn is_valid(&self, interest: &Interest) -> bool {
+        interest.generations().sum(self.counters) == self.sum
     }
 }
 
@@ -46,17 +46,18 @@ impl CachedRecipients {
 pub(crate) struct Cache {
     scope: Scope,
     entries: HashTable<Entry>,
-    /// Total weight of the entries. The weight of an entry is one, plus one for each subscription in it.
+    /// Total weight of the entries. The weight of an entry is one, plus one for each recipient in it.
     weight: usize,
-    /// Weight above which all entries are dropped. Those in use are soon cached again.
+    /// Weight above which all entries are dropped. Subjects in use are soon cached again.
     weight_max: usize,
-    traces: Box<[u32]>,
+    /// In each slot, part of the hash of the last subject that was seen once.
+    seen_once: Box<[u32]>,
     hasher: RandomState,
-    /// Numbers of look-ups and of hits since the last call of [`take_counts`](Self::take_counts).
-    total: u64,
+    /// Numbers of lookups and of hits since the last call of [`take_counts`](Self::take_counts).
+    lookups: u64,
     hits: u64,
     /// Number of entries at the last call of [`take_growth`](Self::take_growth).
-    known: usize,
+    entries_before: usize,
 }
 
 impl Cache {
@@ -67,32 +68,32 @@ impl Cache {
             entries: HashTable::new(),
             weight: 0,
             weight_max,
-            traces: vec![0; TRACES].into(),
+            seen_once: vec![0; SEEN_ONCE_SLOTS].into(),
             hasher: RandomState::default(),
-            total: 0,
+            lookups: 0,
             hits: 0,
-            known: 0,
+            entries_before: 0,
         }
     }
 
-    /// Returns the numbers of look-ups and of hits since the last call.
+    /// Returns the numbers of lookups and of hits since the last call.
     pub(crate) fn take_counts(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.total), std::mem::take(&mut self.hits))
+        (std::mem::take(&mut self.lookups), std::mem::take(&mut self.hits))
     }
 
     /// Returns the growth of the number of entries since the last call. A negative growth wraps around.
     pub(crate) fn take_growth(&mut self) -> u64 {
-        let before = std::mem::replace(&mut self.known, self.entries.len());
-        (self.known as u64).wrapping_sub(before as u64)
+        let before = std::mem::replace(&mut self.entries_before, self.entries.len());
+        (self.entries_before as u64).wrapping_sub(before as u64)
     }
 
     /// Returns the recipients of a message to `subject`.
     pub(crate) fn find(&mut self, subject: &[u8], interest: &Interest) -> CachedRecipients {
-        self.total += 1;
+        self.lookups += 1;
         let hash = self.hasher.hash_one(subject);
         let entry = self.entries.find_mut(hash, |entry| *entry.subject == *subject);
         if let Some(entry) = entry {
-            if entry.found.holds(interest) {
+            if entry.found.is_valid(interest) {
                 self.hits += 1;
                 return entry.found.clone();
             }
@@ -100,16 +101,16 @@ impl Cache {
             self.weight -= entry.found.weight();
             entry.found = found.clone();
             self.weight += found.weight();
-            self.bound();
+            self.enforce_weight_max();
             return found;
         }
         let found = look_up(subject, interest, self.scope);
-        let trace = &mut self.traces[hash as usize % TRACES];
+        let slot = &mut self.seen_once[hash as usize % SEEN_ONCE_SLOTS];
         let tag = (hash >> 32) as u32 | 1;
-        if *trace == tag {
+        if *slot == tag {
             self.remember(hash, subject, found.clone());
         } else {
-            *trace = tag;
+            *slot = tag;
         }
         found
     }
@@ -123,10 +124,10 @@ impl Cache {
         let hasher = &self.hasher;
         self.entries
             .insert_unique(hash, entry, |entry| hasher.hash_one(&*entry.subject));
-        self.bound();
+        self.enforce_weight_max();
     }
 
-    fn bound(&mut self) {
+    fn enforce_weight_max(&mut self) {
         if self.weight > self.weight_max {
             self.entries = HashTable::new();
             self.weight = 0;
@@ -134,13 +135,13 @@ impl Cache {
     }
 }
 
-/// Looks up the recipients. The counters are read before the look-up, so that a change during the look-up invalidates the entry.
+/// Looks up the recipients. The counters are read before the lookup, so that a change during the lookup invalidates the entry.
 fn look_up(subject: &[u8], interest: &Interest, scope: Scope) -> CachedRecipients {
-    let watched = interest.generations().watched(subject);
-    let sum = interest.generations().sum(watched);
+    let counters = interest.generations().counters_of(subject);
+    let sum = interest.generations().sum(counters);
     CachedRecipients {
         recipients: Arc::new(interest.recipients(subject, scope)),
-        watched,
+        counters,
         sum,
     }
 }
@@ -152,7 +153,7 @@ mod tests {
     use crate::subscription::Subscription;
 
     #[test]
-    fn what_is_remembered_is_bounded_by_its_subscriptions() {
+    fn the_total_number_of_cached_recipients_is_bounded() {
         let all = Interest::new();
         let client = Arc::new(Outbox::unconnected(1));
         for sid in 0..100 {
@@ -176,7 +177,7 @@ mod tests {
         }
         let (total, hits) = cache.take_counts();
         assert_eq!(total, 1500);
-        assert!(hits >= 400, "{hits} were remembered");
+        assert!(hits >= 400, "{hits} hits");
         let mut none = Cache::new(Scope::Whole, 0);
         (0..3).for_each(|_| drop(none.find(b"a.1", &all)));
         assert!(none.entries.is_empty());

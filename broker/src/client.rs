@@ -198,7 +198,7 @@ impl Client {
         if span.verb == Verb::Pub
             && span.repeats
             && let Some(last) = &self.last
-            && last.found.holds(&self.shared.interest)
+            && last.found.is_valid(&self.shared.interest)
         {
             // The control line is that of the last publish, so the subject is the same and there is no reply. The recipients have not
             // changed either.
@@ -260,7 +260,9 @@ impl Client {
         self.headers = connect.headers;
         self.outbox.echo.store(connect.echo, Relaxed);
         self.outbox.takes_headers.store(connect.headers, Relaxed);
-        self.client_info.takes_info.store(connect.protocol >= 1, Relaxed);
+        self.client_info
+            .accepts_info
+            .store(connect.protocol >= 1, Relaxed);
         self.label(&mut connect);
         self.said = Some(Box::new(connect));
         self.ok(router);

@@ -1,5 +1,5 @@
-//! The shared state of a client, which the pages, a reload and the shutdown use. All other state of a client belongs to its
-//! [`session`](crate::client::session).
+//! The shared state of a client, which the monitoring pages, a reload and the shutdown use. All other state of a client belongs to
+//! its [`session`](crate::client::session).
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
@@ -28,7 +28,7 @@ pub(crate) struct ClientInfo {
     pub(crate) peer: SocketAddr,
     pub(crate) stats: ConnectionStats,
     /// Whether the client accepts INFO at any time (`protocol` 1 in CONNECT).
-    pub(crate) takes_info: AtomicBool,
+    pub(crate) accepts_info: AtomicBool,
     labels: OnceLock<Box<Labels>>,
     /// The subscriptions, by sid. Only the task of the client changes them.
     subscriptions: Mutex<HashTable<Arc<Subscription>>>,
@@ -40,7 +40,7 @@ impl ClientInfo {
             outbox,
             peer,
             stats: ConnectionStats::new(),
-            takes_info: AtomicBool::new(false),
+            accepts_info: AtomicBool::new(false),
             labels: OnceLock::new(),
             subscriptions: Mutex::default(),
         }

@@ -23,7 +23,7 @@ pub(crate) struct Generations {
 
 /// The counters of one subject, by index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Watched([u16; 4]);
+pub(crate) struct SubjectCounters([u16; 4]);
 
 /// The counter of subscriptions whose first token is a wildcard.
 const ROOT: u16 = 0;
@@ -43,13 +43,13 @@ impl Generations {
     }
 
     /// Returns the counters of all subscriptions that `subject` could match.
-    pub(crate) fn watched(&self, subject: &[u8]) -> Watched {
+    pub(crate) fn counters_of(&self, subject: &[u8]) -> SubjectCounters {
         let mut dots = (0..subject.len()).filter(|at| subject[*at] == b'.');
         let first = dots.next();
         let second = dots.next();
         let one = &subject[..first.unwrap_or(subject.len())];
         let two = &subject[..second.unwrap_or(subject.len())];
-        Watched([
+        SubjectCounters([
             ROOT,
             self.counter(1, one),
             self.counter(2, two),
@@ -59,9 +59,9 @@ impl Generations {
 
     /// Returns the sum of the counters. It changes with each of them.
     #[inline]
-    pub(crate) fn sum(&self, watched: Watched) -> u64 {
+    pub(crate) fn sum(&self, counters: SubjectCounters) -> u64 {
         let mut sum = 0u64;
-        for at in watched.0 {
+        for at in counters.0 {
             sum = sum.wrapping_add(self.counters[usize::from(at)].load(Ordering::Acquire));
         }
         sum

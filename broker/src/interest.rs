@@ -1,4 +1,4 @@
-//! The interest of local clients and of other nodes, and the look-up of the recipients for a subject.
+//! The interest of local clients and of other nodes, and the lookup of the recipients for a subject.
 //!
 //! The interest of other nodes is in a table of the same type as that of local clients. A subscription in it belongs to a route, and
 //! stands for all subscriptions of that node's clients to one subject (and queue group).
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    /// Far above the time of a linear look-up, far below that of a quadratic one.
+    /// Much more than the time of a linear lookup, and much less than that of a quadratic one.
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[test]

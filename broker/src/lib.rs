@@ -8,7 +8,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server` | a node as a value: start, reload, lame duck, stop |
+//! | `server` | one running node: start, reload, lame duck, stop |
 //! | `accept` | the listener for clients: accepts connections and assigns them to workers |
 //! | `worker`, `shared` | the worker threads, and the state that they share |
 //! | `turn` | the turns of a worker's connections; output collected in a turn is sent once |
@@ -19,14 +19,14 @@
 //! | `flush` | the cluster-wide flush before a PONG; no duplicates for a client that moves to another node |
 //! | `interest` | the interest of local clients and of other nodes |
 //! | `subscriptions`, `subscription` | the subscriptions: a table of literal subjects, a tree of wildcard subjects, `name_index` of queue groups; `generations` detects changes, `tokens` splits subjects |
-//! | `stage`, `outbox` | output: of the current batch, and pending for one client or route |
+//! | `stage`, `outbox` | the output of the current batch, and the pending output of one client or route |
 //! | `route` | the routes to other nodes, and the frames on them |
 //! | `mesh` | membership: starting, keeping routes, leaving |
 //!
 //! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log`
-//! (their log lines); `clients` and `client_info` (the state of clients that the pages show), `connection_stats` (counters of clients and routes); `monitor` (the pages); [`process_files`]
-//! (pid file and ports file); `identity`.
+//! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
+//! clients and routes); `monitor` (these pages); [`process_files`] (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
 //! once, by the thread that read the batch.

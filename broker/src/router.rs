@@ -93,7 +93,7 @@ impl Router {
         self.delivered >= TURN_DELIVERIES_MAX
     }
 
-    /// Adds the counts of look-ups since the last call to `lookups`, which the monitoring pages show.
+    /// Adds the counts of lookups since the last call to `lookups`, which the monitoring pages show.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
         for cache in [&mut self.cache, &mut self.route_cache] {
             let (total, hits) = cache.take_counts();

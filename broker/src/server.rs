@@ -1,4 +1,4 @@
-//! A running node as a value: start, reload, lame duck mode, stop.
+//! One running node: start, reload, lame duck mode, stop.
 
 use std::future::{Future, pending};
 use std::io;

@@ -1,11 +1,11 @@
-//! The table of live subscriptions of local clients, or of other nodes, and the look-up of the recipients for a subject.
+//! The table of live subscriptions of local clients, or of other nodes, and the lookup of the recipients for a subject.
 //!
 //! Subscriptions without wildcards are in a hash table, by subject; those with wildcards are in a tree of tokens. The result of a
-//! look-up is cached ([`Cache`](crate::cache::Cache)) until [`Generations`] shows a change that may affect its subject. Request inboxes
+//! lookup is cached ([`Cache`](crate::cache::Cache)) until [`Generations`] shows a change that may affect its subject. Request inboxes
 //! come and go all the time, and must not invalidate the cached results of other subjects.
 //!
 //! *Architecture invariant:* a message whose subject is cached takes no lock here. A message whose subject is not cached takes the read
-//! lock for one look-up.
+//! lock for one lookup.
 //!
 //! While other nodes follow the table, it keeps the changes to be announced, in order, until
 //! [`take_changes`](Subscriptions::take_changes). The complete table can be read in pieces, each under the read lock. No frame is
@@ -137,7 +137,7 @@ impl Subscriptions {
         self.changes.fetch_add(1, SeqCst) + 1
     }
 
-    /// Adds a subscription. Look-ups after the return find it.
+    /// Adds a subscription. Lookups after the return find it.
     pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);

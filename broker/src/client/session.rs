@@ -92,7 +92,7 @@ impl Session for ClientSession {
         let advertised = self.shared.advertised();
         if advertised != self.advertised {
             self.advertised = advertised;
-            if self.client_info.takes_info.load(Relaxed) {
+            if self.client_info.accepts_info.load(Relaxed) {
                 self.inform(false);
             }
         }
@@ -137,7 +137,7 @@ impl Session for ClientSession {
             let wait = FIRST_PING.min(self.policy.ping_interval);
             self.first_ping = Some(now + wait.mul_f64(rand::random_range(1.0..1.2)));
         }
-        if self.owes_info && self.client_info.takes_info.load(Relaxed) {
+        if self.owes_info && self.client_info.accepts_info.load(Relaxed) {
             self.inform(false);
         }
     }

@@ -219,7 +219,7 @@ impl RouteSession {
         self.messages_in += 1;
         self.bytes_in += (published.payload.len() + published.headers.map_or(0, <[u8]>::len)) as u64;
         let last = self.last.as_ref();
-        let known = last.filter(|(subject, found)| *subject == published.subject && found.holds(interest));
+        let known = last.filter(|(subject, found)| *subject == published.subject && found.is_valid(interest));
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {

@@ -1,4 +1,4 @@
-//! Tests of the look-up of recipients while subscriptions are added and removed.
+//! Tests of the lookup of recipients while subscriptions are added and removed.
 
 use super::*;
 use crate::outbox::Outbox;
@@ -82,7 +82,7 @@ fn a_change_raises_the_generation_of_each_subject_that_it_can_affect() {
         ("*.b", "x.b", ""),
         (">", "anything.at.all", ""),
     ] {
-        let before = |subject: &str| generations.sum(generations.watched(subject.as_bytes()));
+        let before = |subject: &str| generations.sum(generations.counters_of(subject.as_bytes()));
         let (one, other) = (before(touched), before(untouched));
         let added = subscription(pattern, None, "1");
         all.add(&added);
@@ -126,7 +126,7 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// A look-up finds the subscriptions that match one by one. While the generation of a subject is unchanged, so is its result.
+    /// A lookup finds the subscriptions that match one by one. While the generation of a subject is unchanged, so is its result.
     #[test]
     fn a_look_up_finds_the_subscriptions_that_match_one_by_one(
         patterns in prop::collection::vec((pattern(), prop::option::of("[qr]"), any::<bool>()), 0..30),
@@ -136,7 +136,7 @@ proptest! {
         let generations = &all.generations;
         let mut live: Vec<(usize, &str, Option<&str>)> = Vec::new();
         let mut seen: Vec<_> = subjects.iter().map(|subject| {
-            (generations.sum(generations.watched(subject.as_bytes())), found(&all, subject))
+            (generations.sum(generations.counters_of(subject.as_bytes())), found(&all, subject))
         }).collect();
         for (number, (pattern, queue, stays)) in patterns.iter().enumerate() {
             let one = subscription(pattern, queue.as_deref(), &number.to_string());
@@ -147,7 +147,7 @@ proptest! {
                 all.remove(&one);
             }
             for (subject, seen) in subjects.iter().zip(&mut seen) {
-                let now = generations.sum(generations.watched(subject.as_bytes()));
+                let now = generations.sum(generations.counters_of(subject.as_bytes()));
                 let found = found(&all, subject);
                 prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed {subject} without a new generation");
                 *seen = (now, found);
