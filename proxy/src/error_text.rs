@@ -1,6 +1,6 @@
 //! The texts that the sidecar may send a component in an `-ERR`, and their only encoder.
 //!
-//! Promise S9: the sidecar itself sends an `-ERR` only for an error of the component, because most client libraries close
+//! Promise S9: the sidecar itself sends an `-ERR` only for an error of the component, because many client libraries close
 //! for good after an `-ERR` that they do not know.
 
 use standin_wire::{ClientFault, encode};
@@ -10,7 +10,7 @@ use standin_wire::{ClientFault, encode};
 pub(crate) enum ErrorText<'a> {
     /// An error of the component.
     Fault(ClientFault),
-    /// The text of a node's `-ERR`, kept until it was clear that it concerns the component.
+    /// The text of a node's `-ERR`, kept until it is clear that it concerns the component.
     OfNode(&'a str),
 }
 

@@ -66,8 +66,8 @@ pub struct Info {
     /// Lame duck: the server will shut down, and clients should connect to another.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ldm: bool,
-    /// Identifiers of the sidecars between the client and the server, nearest first, joined by `-`. A sidecar that finds its
-    /// own identifier here is connected to itself.
+    /// Marks (random identifiers) of the sidecars between the client and the server, nearest to the client first, joined by `-`.
+    /// A sidecar that finds its own mark here is connected to itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sidecars: String,
 }

@@ -59,7 +59,7 @@ pub(super) struct Client {
     /// Whether the component may send HPUB.
     pub(super) headers: bool,
     /// Whether the component accepts INFO at any time.
-    pub(super) takes_info: bool,
+    pub(super) accepts_info: bool,
     /// Whether the component has signed the node's nonce. If so, its CONNECT is not valid for any other node.
     pub(super) signed: bool,
     /// Whether a node has accepted these credentials.

@@ -73,7 +73,7 @@ impl Session {
             json: String::from_utf8_lossy(&merged).into(),
             verbose: client.verbose,
             headers: client.headers,
-            takes_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
+            accepts_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
             signed: client.is_signed(),
             accepted: before.as_deref().is_some_and(same),
             sent_connect,

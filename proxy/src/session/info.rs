@@ -11,12 +11,12 @@ use standin_wire::limits::PAYLOAD_BYTES_MAX;
 
 use super::{Session, Wires};
 
-/// Limit on the length of a chain of sidecars. A longer chain is a mistake, and would make INFO too long.
+/// Maximum number of sidecars between this one and the node. A longer chain is a mistake, and would make INFO too long.
 const SIDECARS_MAX: usize = 8;
-/// Length of a sidecar's mark.
+/// Length of a mark, a sidecar's random identifier in INFO.
 const MARK_BYTES: usize = 8;
 
-/// Fields of an INFO on which a component acts when they change.
+/// Fields of INFO on which a component acts. A later INFO is sent only if one of them has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Advertised {
     max_payload: i64,
@@ -85,14 +85,15 @@ impl Session {
         info.with_safe_names().short_line()
     }
 
-    /// Returns a later INFO line for the component. It is empty if the component does not accept one, or if no field
-    /// changed on which a component acts. Before CONNECT the INFO is kept for later.
+    /// Returns a later INFO line for the component. It is empty if the component does not accept one, or if no
+    /// [`Advertised`] field has changed. Before CONNECT, the INFO is kept for
+    /// [`send_pending_info`](Self::send_pending_info).
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
         let now = Some(Advertised::of(node));
         let changed = self.advertised != now;
         self.pending_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
-        let takes_it = self.client.as_ref().is_some_and(|client| client.takes_info);
-        if !takes_it || !changed {
+        let accepts_it = self.client.as_ref().is_some_and(|client| client.accepts_info);
+        if !accepts_it || !changed {
             return Vec::new();
         }
         self.advertised = now;
