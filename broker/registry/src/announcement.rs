@@ -48,7 +48,7 @@ impl Announcement {
         let (id, run) = (node.id.clone(), node.run.clone());
         let wanted = Wanted {
             node: Arc::new(node),
-            is_held: true,
+            awaits_release: true,
             dead_run: None,
         };
         let seeking = RegistrationState::Seeking {
@@ -94,7 +94,7 @@ impl Announcement {
     pub fn release(&self) {
         self.watch.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();
-            wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.is_held, false))
+            wanted.is_some_and(|wanted| std::mem::replace(&mut wanted.awaits_release, false))
         });
     }
 

@@ -1,5 +1,5 @@
-//! [`Announcer`] takes the reports about this node's own znode from the hub, logs them for the operator, and publishes
-//! the [`RegistrationState`].
+//! [`Announcer`] handles the hub's reports about this node's own znode: it logs them for the operator, and publishes the
+//! [`RegistrationState`].
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Announcer {
     }
 
     /// Sets the full path of the parent of our znode.
-    pub(crate) fn register_under(&mut self, parent: String) {
+    pub(crate) fn set_parent(&mut self, parent: String) {
         self.parent = parent;
     }
 
@@ -50,7 +50,7 @@ impl Announcer {
         }
     }
 
-    /// Records that there is no session, for this reason.
+    /// Publishes that the node is not registered because there is no session, with the `reason` for that.
     pub(crate) fn without_session(&self, reason: &str) {
         if self.wanted.borrow().is_some() {
             let reason = reason.to_owned();
@@ -105,7 +105,7 @@ fn log_line(znode: &str, event: &RegistrationEvent) -> Option<(Level, String)> {
     })
 }
 
-/// Returns the state that the node sees when its znode has this state.
+/// Returns the state to publish for this state of the znode.
 fn published(znode: &str, state: ZnodeState) -> RegistrationState {
     match state {
         ZnodeState::None | ZnodeState::Withdrawn => RegistrationState::Withdrawn,
@@ -135,12 +135,12 @@ mod tests {
     fn announcer() -> (Announcer, channel::Receiver<RegistrationState>) {
         let wanted = Wanted {
             node: Arc::new(Node::new("n1", Endpoint::new("10.0.0.1", 4222))),
-            is_held: false,
+            awaits_release: false,
             dead_run: None,
         };
         let (publish, state) = channel::channel(RegistrationState::Withdrawn);
         let mut announcer = Announcer::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
-        announcer.register_under("/nodes".to_owned());
+        announcer.set_parent("/nodes".to_owned());
         (announcer, state)
     }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_id_is_an_error_that_names_the_znode_and_the_other() {
+    fn a_taken_id_is_logged_as_an_error_with_the_znode_and_its_holder() {
         let (mut announcer, mut state) = announcer();
         for (is_taken, level, name) in [(false, Level::INFO, "seeking"), (true, Level::ERROR, "taken")] {
             let (logged, line) = log_line("/nodes/n1", &waiting(is_taken)).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_did_to_our_znode_is_a_warning_and_changes_no_state() {
+    fn events_without_a_new_state_are_logged_and_publish_nothing() {
         let (mut announcer, mut state) = announcer();
         announcer.take(RegistrationEvent::State(ZnodeState::Own(1)));
         assert_eq!(state.borrow_and_update().as_str(), "announced");

@@ -26,14 +26,14 @@ impl CacheWriter {
         }
     }
 
-    /// Changes the path, and has the file written there at once.
+    /// Changes the path, and schedules a write to it at once.
     pub(crate) fn set_path(&mut self, path: Option<PathBuf>) {
         self.path = path;
         self.due = None;
         self.mark_dirty(0);
     }
 
-    /// Has the file written when the last write is at least `age_ms_min` old.
+    /// Schedules a write for `age_ms_min` after the start of the last one, or for now if that time has passed.
     pub(crate) fn mark_dirty(&mut self, age_ms_min: u64) {
         if self.path.is_none() {
             return;
@@ -70,7 +70,7 @@ impl CacheWriter {
         written.unwrap_or_else(|error| Err(format!("the writer of the cache file stopped: {error}")))
     }
 
-    /// Waits for the write in progress, and writes changes since then.
+    /// Waits for the write in progress, then writes the changes that came after its start. Returns the result of the last write.
     pub(crate) async fn finish(&mut self, contents: CacheContents) -> Option<Result<(), String>> {
         let mut last = None;
         if self.writing.is_some() {

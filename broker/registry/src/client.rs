@@ -1,4 +1,4 @@
-//! The client of one ZooKeeper connection. This is the only file that imports `zookeeper-async`. What the library lacks is
+//! The client of one ZooKeeper connection. No other file except the tests imports `zookeeper-async`. What the library lacks is
 //! implemented here and in `session_loop.rs`.
 //!
 //! A client exists for one connection and is never used for a second one. On a second connection, the library would set neither

@@ -1,5 +1,5 @@
 //! The task between the sources and the readers. It merges the reports of the sources into the roster, publishes
-//! snapshot and health, logs changes for the operator, and has the cache file written. It ends with the last reader
+//! snapshot and health, logs changes for the operator, and starts the writes of the cache file. It ends with the last reader
 //! and stops all sources.
 
 use std::collections::{HashMap, HashSet};
@@ -318,7 +318,7 @@ impl Hub {
             return Ok(());
         };
         self.health.zookeeper = SourceHealth::new(ListName::from(&config).name);
-        self.announcer.register_under(config.full_path()?);
+        self.announcer.set_parent(config.full_path()?);
         let task = SessionTask::new(&config, self.config.nodes_max, self.published.wanted.subscribe())?;
         self.zookeeper = Some(SessionThread::start(config, task)?);
         Ok(())

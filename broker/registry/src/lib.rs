@@ -4,7 +4,7 @@
 //!
 //! *Architecture invariants.* Only a connection to a node proves that it is alive or dead. A node that is missing in the
 //! registry is probed, and never dropped for that reason alone. Reading a snapshot is one `arc-swap` load: no lock, no call
-//! of ZooKeeper, no name lookup. No other crate imports `zookeeper-async`, and in this crate only `client.rs` does.
+//! of ZooKeeper, no name lookup. No other crate imports `zookeeper-async`; here only `client.rs` and the tests do.
 //!
 //! The files, in the order in which a change of the cluster passes them:
 //!
@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `config.rs` | the configuration: sources of nodes and limits |
 //! | `announcement.rs` | [`Announcement`], the interface for a node that registers |
-//! | `registration_state.rs` | the registration of this node as values: what is wanted, and its state |
+//! | `registration_state.rs` | the types of this node's registration: what is wanted, and the present state |
 //! | `announcer.rs` | logs and publishes that state |
 //! | `registration_task.rs` | creates our znode and repairs it, within each session |
 //! | `registration.rs` | the rules for the path of our znode: who owns it, and the next step |
@@ -26,7 +26,7 @@
 //! | `session.rs` | one session as its task sees it, and the reports of the thread |
 //! | `children.rs` | the znodes of all nodes: listed, read and watched |
 //! | `session_task.rs` | the task of a session: our znode first, then the list |
-//! | `record.rs` | the record of a node of ours: the data of its znode |
+//! | `record.rs` | the record of a `standin-broker` node: the data of its znode |
 //! | `registrars.rs` | the parsers for the znodes of all registrars |
 //! | `znode_path.rs` | the paths of znodes |
 //! | `dns.rs` | nodes from DNS names, which are resolved repeatedly |
@@ -39,7 +39,7 @@
 //! | `hub.rs` | the task between the sources and the readers |
 //! | `watch.rs` | [`watch()`] and [`Watch`], the interface for readers |
 //!
-//! Values that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
+//! Types that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
 mod announcement;
 mod announcer;

@@ -1,4 +1,4 @@
-//! The record that a node of ours keeps in its znode. The formats of other registrars are in `registrars.rs`.
+//! The record that a `standin-broker` node keeps in its znode. The formats of other registrars are in `registrars.rs`.
 //!
 //! Unknown fields are ignored. If a record has a later version, its known fields are read. So nodes and sidecars can be upgraded in
 //! any order.
@@ -71,7 +71,7 @@ impl Node {
     }
 }
 
-/// Parses a record of ours. Returns `None` for any other data.
+/// Parses a record of `standin-broker`. Returns `None` for any other data.
 pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     if bytes.len() > RECORD_BYTES_MAX {
         return None;
@@ -81,7 +81,7 @@ pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     standin(record).ok()
 }
 
-/// Parses a record of ours, in which only the client address is required.
+/// Parses a record of `standin-broker`, in which only the client address is required.
 pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, String> {
     let client = endpoint_text(record, "client")?.ok_or("field client: is null")?;
     let plain = Node::at(client, Source::ZooKeeper);

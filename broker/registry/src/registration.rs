@@ -41,7 +41,7 @@ pub(crate) enum Step {
     Wait(Waiting),
 }
 
-/// A znode of ours whose session no process uses any more.
+/// A znode at our path that is left over from an ended process or session, or from a node that was found dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ghost {
     EarlierSession,

@@ -1,4 +1,4 @@
-//! This node's own registration as values: what is wanted, the state of our znode, and the state that the node sees.
+//! Types of this node's own registration: the desired state, the state of our znode, and the published state.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub enum RegistrationState {
         /// Reason why the znode does not exist.
         reason: String,
     },
-    /// The path is free. Our znode is created after [`Announcement::release`].
+    /// The path is free. Our znode is created after [`Announcement::release`](crate::Announcement::release).
     Ready,
     /// Our znode exists, and the snapshot has all nodes that were registered before it. So of two nodes that register
     /// at the same moment at least one sees the other.
@@ -41,12 +41,12 @@ impl RegistrationState {
     }
 }
 
-/// An event of our znode.
+/// A report about our znode.
 #[derive(Debug)]
 pub(crate) enum RegistrationEvent {
     /// The state has changed. If our znode exists, the last listing has all nodes that were registered before it.
     State(ZnodeState),
-    /// A ghost of ours was deleted.
+    /// A ghost at our path was deleted.
     Removed(Ghost),
     /// The changed record was written, as requested.
     Rewritten,
@@ -60,8 +60,8 @@ pub(crate) enum RegistrationEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) node: Arc<Node>,
-    /// The path is watched, but the znode is not created yet.
-    pub(crate) is_held: bool,
+    /// The znode is not created before [`Announcement::release`](crate::Announcement::release).
+    pub(crate) awaits_release: bool,
     /// Run of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).
     pub(crate) dead_run: Option<String>,
 }
@@ -69,13 +69,13 @@ pub(crate) struct Wanted {
 /// State of our znode after the last step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ZnodeState {
-    /// No znode was ever wanted.
+    /// No znode is wanted, and none of ours is left.
     None,
     /// Our znode exists; the value is the zxid that created it.
     Own(i64),
     /// The path of our znode is free. The znode is created after [`Announcement::release`](crate::Announcement::release).
     Ready,
-    /// The path of our znode is in use.
+    /// Another znode is at our path.
     Waiting(Waiting),
     /// ZooKeeper refused the next step, which is retried.
     Refused(String),

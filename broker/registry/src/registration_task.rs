@@ -103,7 +103,7 @@ impl RegistrationTask {
         match self.registration.judge(found.as_ref(), node, Instant::now()) {
             Step::Keep => return Ok(self.registration.own().map(|own| ZnodeState::Own(own.czxid))),
             Step::Wait(waiting) => return Ok(Some(ZnodeState::Waiting(waiting))),
-            Step::Create if wanted.is_held => return Ok(Some(ZnodeState::Ready)),
+            Step::Create if wanted.awaits_release => return Ok(Some(ZnodeState::Ready)),
             Step::Create => {
                 if earlier.is_some() {
                     session
