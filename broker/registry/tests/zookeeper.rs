@@ -55,7 +55,7 @@ async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
 }
 
 #[tokio::test]
-async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen() {
+async fn a_restart_within_the_session_timeout_keeps_the_list_and_later_changes_are_seen() {
     let (mut server, _, watch) = watched(&["a:1"]).await;
     for round in 0..3 {
         server.kill();
@@ -76,7 +76,7 @@ async fn a_restart_within_the_session_keeps_the_list_and_later_changes_are_seen(
 }
 
 #[tokio::test]
-async fn after_a_loss_of_the_data_of_zookeeper_the_nodes_are_cached_and_watching_continues() {
+async fn when_zookeeper_loses_its_data_the_nodes_are_cached_and_the_watch_continues() {
     let (mut server, _writer, watch) = watched(&["a:1", "b:1"]).await;
     server.lose_everything().await;
     until_live(&watch, &[]).await;
@@ -97,7 +97,11 @@ async fn nodes_are_cached_when_zookeeper_is_emptied_by_mistake() {
     writer.zookeeper.delete(PATH, None).await.unwrap();
     until_live(&watch, &[]).await;
     let cached = ids(&watch.snapshot().cached);
-    assert_eq!(cached, ["a:1", "b:1"], "also the node that left shortly before");
+    assert_eq!(
+        cached,
+        ["a:1", "b:1"],
+        "a node that left shortly before is cached too"
+    );
     // The missing path is watched.
     writer.put("c", "c:1").await;
     in_time(until_live(&watch, &["c:1"]).await);
@@ -160,7 +164,7 @@ async fn a_server_that_accepts_and_closes_costs_little_cpu_time() {
 }
 
 #[tokio::test]
-async fn dead_silent_and_unresolvable_hosts_do_not_prevent_the_use_of_a_good_one() {
+async fn refusing_silent_and_unresolvable_hosts_do_not_prevent_the_use_of_a_good_one() {
     let server = ZooKeeper::start().await;
     Writer::to(&server).await.put("a", "a:1").await;
     // With a full backlog the kernel drops further SYNs, like a firewall.
@@ -172,14 +176,17 @@ async fn dead_silent_and_unresolvable_hosts_do_not_prevent_the_use_of_a_good_one
     let silent_at = silent.local_addr().unwrap().as_socket().unwrap();
     let _full = tokio::net::TcpStream::connect(silent_at).await.unwrap();
     let second = tokio::net::TcpStream::connect(silent_at);
-    let refused = tokio::time::timeout(Duration::from_millis(300), second).await;
+    let second = tokio::time::timeout(Duration::from_millis(300), second).await;
     assert!(
-        refused.is_err(),
-        "with room in the backlog the test would prove nothing"
+        second.is_err(),
+        "the backlog is not full, so the host is not silent"
     );
 
-    let dead = format!("127.0.0.1:{}", free_port());
-    let hosts = format!("{dead},{silent_at},no-such-host.invalid:2181,{}", server.hosts());
+    let refusing = format!("127.0.0.1:{}", free_port());
+    let hosts = format!(
+        "{refusing},{silent_at},no-such-host.invalid:2181,{}",
+        server.hosts()
+    );
     for _ in 0..6 {
         let watch = watch(config(hosts.clone())).unwrap();
         let taken = until_live(&watch, &["a:1"]).await;
@@ -193,7 +200,7 @@ fn no_resources_remain_after_the_end_of_a_watch() {
     let folder = tempfile::tempdir().unwrap();
     assert_no_resources_remain(
         "zookeeper::no_resources_remain_after_the_end_of_a_watch",
-        async |hosts, is_closed| {
+        async |hosts, waits_for_the_end| {
             let mut config = config(hosts);
             config.dns = vec!["localhost:4222".parse().unwrap()];
             config.cache_file = Some(folder.path().join("cache.json"));
@@ -202,7 +209,7 @@ fn no_resources_remain_after_the_end_of_a_watch() {
                 health.zookeeper.state != SourceState::Connecting
             })
             .await;
-            if is_closed {
+            if waits_for_the_end {
                 watch.close().await;
             } else {
                 drop(watch);
@@ -252,7 +259,7 @@ async fn a_cold_start_with_zookeeper_down_uses_the_cache_file() {
 }
 
 #[tokio::test]
-async fn new_settings_take_effect_without_a_loss_of_the_last_list() {
+async fn new_settings_take_effect_without_losing_the_last_list() {
     let (first, _writer, watch) = watched(&["a:1"]).await;
     let mut second = stopped_server().await;
     let mut wrong = config(first.hosts());
