@@ -6,7 +6,7 @@ from pair import Case, address, both
 from processes import load
 from report import say, table
 
-# Targets ours ÷ theirs: the rate at least, the others at most.
+# Targets (ours ÷ nats-server's): the rate at least, the others at most.
 REQUEST_TARGETS = {"cpu": 0.7, "rate": 1.3, "p50": 0.8}
 LATENCY_TARGETS = {"cpu": 0.7, "p50": 0.8, "p99": 1.0}
 # name, measurement, messages, words for the load generator, targets

@@ -7,7 +7,7 @@ from cluster import both
 from pair import Case
 from report import say, table
 
-# name, requests, requesters, targets, ours ÷ theirs
+# name, requests, requesters, targets (ours ÷ nats-server's)
 CASES = [
     ("request to another node, 1 client", 10_000, 1, {"p50": 0.8}),
     ("request to another node, 16 clients", 50_000, 16, {}),

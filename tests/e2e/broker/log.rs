@@ -1,4 +1,4 @@
-//! The log at its default level: clients that the server closes for a reason.
+//! The log at its default level: clients that the server closes because of their behaviour.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn server_with_user() -> (Node, tempfile::TempDir) {
 const CONNECT: &str = "CONNECT {\"verbose\":false,\"user\":\"a\",\"pass\":\"hunter2\",\"name\":\"n\"}";
 
 #[tokio::test]
-async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
+async fn each_client_that_is_closed_because_of_its_behaviour_has_a_log_line() {
     let (mut server, _folder) = server_with_user().await;
     let address = server.address();
     let peer = |client: &RawClient| format!("peer={}", client.local_addr().expect("an address"));
@@ -83,18 +83,18 @@ async fn each_client_that_the_server_closes_for_a_reason_has_a_line() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_by_itself_has_no_line() {
+async fn a_client_that_closes_by_itself_has_no_log_line() {
     let (mut server, _folder) = server_with_user().await;
     let mut client = RawClient::open_with(server.address(), CONNECT).await;
     client.flush().await;
     client.close().await;
     RawClient::connect(server.address()).await.close().await;
-    // A third client, which has a line after the other two have closed.
+    // A third client, whose line comes after any line of the other two.
     let mut last = RawClient::connect(server.address()).await;
     last.send("PING\r\n").await;
     last.read_to_end().await;
     server.process().wait_for_line("login failed", TIMEOUT).await;
-    // Another warning is about open files.
+    // The server may also warn about the limit on open files.
     let warnings = server.process().lines();
     let warnings = warnings.iter().filter(|line| line.text.contains("WARN"));
     assert_eq!(
@@ -116,6 +116,6 @@ async fn many_failed_logins_log_few_lines() {
         futures_util::future::join_all((0..20).map(|_| wrong())).await;
     }
     let lines = server.process().count_lines("login failed");
-    // Ten lines at once, and ten more in each ten seconds that this took.
+    // At most 20 lines in each second that this took.
     assert!((10..=60).contains(&lines), "{lines} lines for 400 failed logins");
 }

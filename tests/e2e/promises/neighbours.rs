@@ -5,11 +5,11 @@ use e2e::TIMEOUT;
 use e2e::conversation::Conversation;
 use std::time::{Duration, Instant};
 
-/// Far above a turn of the worker on a busy machine, and far below the 2 to 8 s measured when a turn had no budget.
+/// Many turns of a worker on a busy machine, but much less than the 2 to 8 s measured when a turn had no budget.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(1000);
 const ROUND_TRIPS: usize = 40;
 
-/// The end of a session that floods it, and the line that it repeats.
+/// The side of a session that floods it, and the line that this side repeats.
 enum Flood {
     Component(&'static str),
     Node(&'static str),
