@@ -1,4 +1,4 @@
-//! The NATS client protocol as values, for both sides of a connection.
+//! The NATS client protocol, for both sides of a connection.
 //!
 //! This crate opens no socket, never waits and reads no clock. It takes bytes and returns values that borrow these bytes.
 //! The sidecar and the broker both use it, so each rule of the protocol is written once. The rules are those of the protocol
