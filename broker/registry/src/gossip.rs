@@ -1,8 +1,8 @@
-//! Nodes that other nodes name in `connect_urls` of their INFO. With them, a sidecar that knows one address of a cluster knows all
-//! of its nodes.
+//! Nodes that other nodes name in `connect_urls` of their INFO. From them, a sidecar that knows one address of a cluster learns
+//! all of its nodes.
 //!
-//! Each node names the whole cluster. So the INFO of a node replaces the earlier INFOs of all nodes that it names, and of those
-//! that named it. A node that has left the cluster is therefore removed by the next INFO of any other node. This file is pure
+//! Each node names the whole cluster. So an INFO replaces the earlier INFOs of all nodes that it names, and the INFOs that named
+//! its sender. A node that has left the cluster is therefore removed by the next INFO of any other node. This file is pure
 //! state, without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
 use crate::upstream::{Credentials, Upstream};
 
-/// The nodes that each node named last.
+/// The nodes that each node named in its last INFO.
 #[derive(Debug, Default)]
 pub(crate) struct Gossip {
     by_node: BTreeMap<Endpoint, NamedNodes>,
@@ -21,8 +21,8 @@ pub(crate) struct Gossip {
 #[derive(Debug)]
 struct NamedNodes {
     nodes: Vec<Arc<Node>>,
-    /// The node that sent the INFO, and the nodes whose INFOs it replaced. The INFO is used while one of them is known from
-    /// another source.
+    /// The sender of the INFO, and the senders of the INFOs that it replaced. The INFO is kept while one of these nodes is known
+    /// from another source.
     vouched_by: BTreeSet<Endpoint>,
 }
 
@@ -36,14 +36,14 @@ impl NamedNodes {
 #[derive(Debug, Clone)]
 pub(crate) struct InfoReport {
     pub(crate) from: Endpoint,
-    /// Whether the node was reached with TLS. The nodes that it names are reached in the same way.
+    /// Whether the sender was reached with TLS. The nodes that it names are reached in the same way.
     pub(crate) tls: bool,
-    pub(crate) inherit: Option<Arc<Credentials>>,
+    pub(crate) credentials: Option<Arc<Credentials>>,
     pub(crate) connect_urls: Vec<String>,
 }
 
 impl Gossip {
-    /// Takes the nodes of an INFO. Returns whether the known nodes have changed.
+    /// Takes the nodes of an INFO. Returns whether the named nodes have changed.
     pub(crate) fn take(&mut self, report: &InfoReport, nodes_max: usize) -> bool {
         // An invalid address is ignored. Some servers send a whole URL.
         let upstreams = report
@@ -62,19 +62,19 @@ impl Gossip {
             !replaced
         });
         let mut nodes: Vec<Arc<Node>> = Vec::new();
-        // A node that sends INFO is alive, even if it names itself by another address or not at all.
+        // The sender is alive, so it stays even if its INFO names it by another address or not at all.
         let itself = was_named.then(|| report.from.clone());
         for client in named.into_iter().chain(itself) {
             if nodes.iter().all(|node| node.client != client) {
                 let node = Node {
                     tls: report.tls,
-                    credentials: report.inherit.clone(),
+                    credentials: report.credentials.clone(),
                     ..Node::at(client, Source::Gossip)
                 };
                 nodes.push(Arc::new(node));
             }
         }
-        // Each node names itself first. They are sorted, so that the INFOs of two nodes of a cluster are equal.
+        // Each node names itself first. The nodes are sorted, so that the INFOs of two nodes of a cluster are equal.
         nodes.sort_by(|a, b| a.client.cmp(&b.client));
         if !nodes.is_empty() && self.by_node.len() < nodes_max {
             self.by_node
@@ -105,7 +105,7 @@ mod tests {
         let report = InfoReport {
             from: from.parse().unwrap(),
             tls: false,
-            inherit: None,
+            credentials: None,
             connect_urls: urls.iter().map(ToString::to_string).collect(),
         };
         gossip.take(&report, 8)
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_info_is_used_while_it_replaced_that_of_a_known_node() {
+    fn an_info_that_replaced_the_info_of_a_known_node_is_kept() {
         let mut gossip = Gossip::default();
         take(&mut gossip, "a:1", &["a:1", "b:1"]);
         take(&mut gossip, "b:1", &["b:1", "c:1"]);

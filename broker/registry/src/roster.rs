@@ -110,7 +110,7 @@ impl Roster {
         self.forget_former_lists();
     }
 
-    /// Takes the nodes of an INFO. Returns whether the known nodes have changed.
+    /// Takes the nodes of an INFO. Returns whether the named nodes have changed.
     pub(crate) fn take_info_report(&mut self, report: &InfoReport) -> bool {
         self.uses_gossip && self.gossip.take(report, self.nodes_max)
     }
@@ -262,7 +262,7 @@ mod tests {
             self.take_info_report(&InfoReport {
                 from: from.parse().unwrap(),
                 tls: false,
-                inherit: None,
+                credentials: None,
                 connect_urls: urls.iter().map(ToString::to_string).collect(),
             })
         }

@@ -110,7 +110,7 @@ impl Watch {
         let report = InfoReport {
             from: from.clone(),
             tls: snapshot.find(from).is_some_and(|node| node.tls),
-            inherit,
+            credentials,
             connect_urls: connect_urls.to_vec(),
         };
         if self.events.try_send(HubEvent::Learned(report)).is_err() {

@@ -250,9 +250,9 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     };
     let watch = watch(config.clone()).unwrap();
     assert_eq!(ids(&watch.snapshot().fixed), ["old:4222"], "known at once");
-    let inherit = watch.snapshot().fixed[0].credentials.clone();
+    let credentials = watch.snapshot().fixed[0].credentials.clone();
     let all = ["old:4222", "new:4222", "newer:4222"];
-    watch.learned(&old.endpoint, inherit, &all.map(str::to_owned));
+    watch.learned(&old.endpoint, credentials, &all.map(str::to_owned));
     until_ids(&watch, FIXED, &all).await;
     let snapshot = watch.snapshot();
     assert_eq!(snapshot.fixed[1].source, Source::Gossip);
