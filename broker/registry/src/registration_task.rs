@@ -1,6 +1,6 @@
 //! The keeper of our own znode: creates it and its parents, then guards and repairs it. `registration.rs` decides on each step;
-//! this file executes the steps, one call at a time, and reads the znode again after each. Only a read counts as proof,
-//! never the answer to a write.
+//! this file executes the steps, one call at a time, and reads the znode again after each. The state of the znode is taken
+//! from a read, never from the answer to a write.
 //!
 //! When only the connection is lost, the znode stays: the next connection resumes the session (`session_loop.rs`).
 
@@ -19,18 +19,18 @@ use crate::znode_path;
 /// Maximum number of steps in a row. More are needed only if other clients change the znode as fast as this node does. The task
 /// then starts again later.
 const STEPS_MAX: u32 = 16;
-/// After a session that ended without a close, its znode stays for one timeout. A holder still present after this
-/// many timeouts is alive.
+/// The znode of a dead session stays for one session timeout. A holder whose znode is still there after this many timeouts is
+/// alive.
 const GHOST_SESSION_TIMEOUTS_MAX: u32 = 2;
 
-/// See the head of this file.
+/// Task that keeps our znode in the desired state.
 #[derive(Clone)]
 pub(crate) struct RegistrationTask {
     /// Path of the parent of our znode, with the chroot.
     parent: String,
     wanted: channel::Receiver<Option<Wanted>>,
     registration: Registration,
-    /// Id of the node that is, or was last, to be registered; `None` after its withdrawal.
+    /// Id of our znode, which exists or is to be created; `None` after it was deleted as requested.
     id: Option<Arc<str>>,
     /// The record written last.
     written: Option<Arc<Node>>,
@@ -59,7 +59,7 @@ impl RegistrationTask {
     /// Waits until the desired state of the znode changes.
     pub(crate) async fn wanted_changed(&mut self) {
         if self.wanted.changed().await.is_err() {
-            // All readers have ended. The thread is stopped next.
+            // The registry has ended. It stops this thread next.
             std::future::pending::<()>().await;
         }
     }
@@ -97,7 +97,7 @@ impl RegistrationTask {
         let node = &wanted.node;
         self.id = Some(node.id.clone());
         let znode = znode_path::child(&self.parent, &node.id);
-        let found = self.look(&session.client, &node.id).await?;
+        let found = self.read(&session.client, &node.id).await?;
         let earlier = self.registration.own();
         self.registration.found_dead(wanted.dead_run.as_deref());
         match self.registration.judge(found.as_ref(), node, Instant::now()) {
@@ -113,12 +113,12 @@ impl RegistrationTask {
                 self.create(&session.client, &znode, node).await?;
             }
             Step::Write { version } => {
-                let is_ours = self.written.as_ref() != Some(node);
+                let is_our_change = self.written.as_ref() != Some(node);
                 let data = node.to_record().into_bytes();
                 let outcome = session.client.replace(&znode, data, version).await?;
                 if outcome == Outcome::Done {
                     self.written = Some(Arc::clone(node));
-                    let event = if is_ours {
+                    let event = if is_our_change {
                         RegistrationEvent::Rewritten
                     } else {
                         RegistrationEvent::Overwritten
@@ -160,7 +160,7 @@ impl RegistrationTask {
         }
     }
 
-    async fn look(&self, client: &Client, id: &str) -> Result<Option<Znode>, CallError> {
+    async fn read(&self, client: &Client, id: &str) -> Result<Option<Znode>, CallError> {
         match client.data(&self.parent, id).await {
             Ok(found) => Ok(found.map(|(data, stat)| Znode {
                 stat,

@@ -1,4 +1,4 @@
-//! The rules for the path of our znode, without a server.
+//! Tests of the rules for the path of our znode. They need no server.
 
 use super::*;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn ours() -> Node {
     record("us", 6222)
 }
 
-fn found(owner: i64, czxid: i64, data: &str) -> Znode {
+fn raw_znode(owner: i64, czxid: i64, data: &str) -> Znode {
     let (mzxid, version) = (czxid, 3);
     let stat = ZnodeStat {
         czxid,
@@ -29,22 +29,22 @@ fn found(owner: i64, czxid: i64, data: &str) -> Znode {
     Znode { stat, data }
 }
 
-fn of(owner: i64, czxid: i64, record: &Node) -> Znode {
-    found(owner, czxid, &record.to_record())
+fn znode_of(owner: i64, czxid: i64, record: &Node) -> Znode {
+    raw_znode(owner, czxid, &record.to_record())
 }
 
-/// A path in the session `session`, at which nothing was created yet.
+/// Returns the state in `session`, before anything was created at the path.
 fn in_session(session: i64) -> Registration {
     let mut registration = Registration::new(AGE);
     registration.new_connection(session);
     registration
 }
 
-/// A path at which our znode was created with the zxid 10 in session 7.
+/// Returns the state after our znode was created with the zxid 10 in session 7.
 fn settled() -> Registration {
     let mut registration = in_session(7);
     assert_eq!(registration.judge(None, &ours(), Instant::now()), Step::Create);
-    assert_eq!(registration.step(&of(7, 10, &ours())), Step::Keep);
+    assert_eq!(registration.step(&znode_of(7, 10, &ours())), Step::Keep);
     registration
 }
 
@@ -72,18 +72,18 @@ fn our_znode_is_kept_and_repaired() {
         state: crate::NodeState::Draining,
         ..ours()
     };
-    let znode = of(7, 10, &ours());
+    let znode = znode_of(7, 10, &ours());
     assert_eq!(registration.judge(Some(&znode), &draining, now), write);
-    assert_eq!(registration.step(&found(7, 10, "garbage")), write);
-    assert_eq!(registration.step(&of(7, 10, &record("them", 1))), write);
+    assert_eq!(registration.step(&raw_znode(7, 10, "garbage")), write);
+    assert_eq!(registration.step(&znode_of(7, 10, &record("them", 1))), write);
     assert_eq!(registration.judge(None, &ours(), now), Step::Create);
     assert_eq!(registration.own(), None);
-    assert_eq!(registration.step(&of(7, 12, &ours())), Step::Keep);
+    assert_eq!(registration.step(&znode_of(7, 12, &ours())), Step::Keep);
 }
 
 #[test]
 fn invalid_data_in_our_new_znode_is_repaired_without_a_wait() {
-    let step = in_session(7).step(&found(7, 10, "garbage"));
+    let step = in_session(7).step(&raw_znode(7, 10, "garbage"));
     assert_eq!(step, Step::Write { version: 3 });
 }
 
@@ -92,7 +92,7 @@ fn a_znode_created_over_an_earlier_connection_of_the_session_is_kept() {
     let mut registration = settled();
     registration.new_connection(7);
     assert_eq!(registration.own(), None);
-    assert_eq!(registration.step(&of(7, 10, &ours())), Step::Keep);
+    assert_eq!(registration.step(&znode_of(7, 10, &ours())), Step::Keep);
     assert_eq!(registration.own().map(|own| own.czxid), Some(10));
 }
 
@@ -102,14 +102,14 @@ fn a_ghost_of_ours_is_deleted() {
     registration.new_connection(8);
     assert_eq!(registration.own(), None);
     let removal = |ghost| Step::Remove { version: 3, ghost };
-    // The second was created by a call without an answer.
+    // The second znode was created by a call whose answer was lost.
     for czxid in [10, 11] {
-        let step = registration.step(&of(7, czxid, &ours()));
+        let step = registration.step(&znode_of(7, czxid, &ours()));
         assert_eq!(step, removal(Ghost::EarlierSession));
     }
 
     let mut registration = in_session(8);
-    let earlier_process = of(7, 10, &record("them", 6222));
+    let earlier_process = znode_of(7, 10, &record("them", 6222));
     assert_eq!(
         registration.step(&earlier_process),
         removal(Ghost::EarlierProcess)
@@ -119,7 +119,7 @@ fn a_ghost_of_ours_is_deleted() {
     assert_eq!(
         is_taken,
         Some(false),
-        "a znode that may not be deleted is waited for"
+        "waits for the end of a znode that it may not delete"
     );
 }
 
@@ -132,7 +132,7 @@ fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
     let is_ghost = |theirs: &Node, wanted: &Node| {
         let mut registration = in_session(8);
         matches!(
-            registration.judge(Some(&of(7, 10, theirs)), wanted, Instant::now()),
+            registration.judge(Some(&znode_of(7, 10, theirs)), wanted, Instant::now()),
             Step::Remove { .. }
         )
     };
@@ -150,7 +150,7 @@ fn without_a_mesh_address_the_client_address_identifies_a_ghost() {
 #[test]
 fn a_later_znode_of_a_node_at_our_address_is_not_a_ghost() {
     let (mut registration, now) = (settled(), Instant::now());
-    let them = of(8, 11, &record("them", 6222));
+    let them = znode_of(8, 11, &record("them", 6222));
     assert_eq!(registration.is_taken(&them, now), Some(false));
     registration.new_connection(9);
     assert_eq!(registration.is_taken(&them, now), Some(false));
@@ -159,20 +159,23 @@ fn a_later_znode_of_a_node_at_our_address_is_not_a_ghost() {
 #[test]
 fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
     let (mut registration, begun) = (in_session(7), Instant::now());
-    for strange in [of(8, 5, &record("them", 1)), found(9, 5, "10.0.0.1:4222")] {
+    for foreign in [
+        znode_of(8, 5, &record("them", 1)),
+        raw_znode(9, 5, "10.0.0.1:4222"),
+    ] {
         let mut judge =
-            |after_secs: u64| registration.is_taken(&strange, begun + Duration::from_secs(after_secs));
+            |after_secs: u64| registration.is_taken(&foreign, begun + Duration::from_secs(after_secs));
         assert_eq!((judge(0), judge(7)), (Some(false), Some(false)));
         assert_eq!((judge(8), judge(9)), (Some(true), Some(true)));
     }
     let hidden = Znode {
         data: None,
-        ..found(9, 5, "")
+        ..raw_znode(9, 5, "")
     };
     let later = begun + Duration::from_secs(9);
     // The same owner, although its data cannot be read.
     assert_eq!(registration.is_taken(&hidden, later), Some(true));
-    let other = of(10, 6, &record("them", 1));
+    let other = znode_of(10, 6, &record("them", 1));
     assert_eq!(registration.is_taken(&other, later), Some(false));
     registration.new_connection(7);
     let much_later = later + AGE;
@@ -184,7 +187,7 @@ fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
 #[test]
 fn a_persistent_znode_is_never_changed_and_reported_at_once() {
     for data in [ours().to_record(), "10.0.0.1:4222".into()] {
-        let step = in_session(7).step(&found(0, 5, &data));
+        let step = in_session(7).step(&raw_znode(0, 5, &data));
         let Step::Wait(waiting) = step else {
             panic!("{step:?}")
         };
@@ -194,10 +197,10 @@ fn a_persistent_znode_is_never_changed_and_reported_at_once() {
 }
 
 proptest! {
-    /// Two processes with one id and one address, with any order of steps and lost sessions. Each deletes the znode of the other at
-    /// most once.
+    /// Two processes have one id and one address, and take steps and lose sessions in any order. Each deletes the znode of the other
+    /// at most once.
     #[test]
-    fn two_nodes_with_one_address_do_not_delete_each_other_s_znode_for_ever(moves in proptest::collection::vec((0usize..2, 0u8..8), 1..200)) {
+    fn two_nodes_with_one_address_delete_each_others_znode_at_most_once(moves in proptest::collection::vec((0usize..2, 0u8..8), 1..200)) {
         let records = [record("a", 6222), record("b", 6222)];
         let mut registrations = [in_session(1), in_session(2)];
         let (mut present, mut zxid, mut removed) = (None::<Znode>, 0, [0, 0]);
@@ -217,7 +220,7 @@ proptest! {
             }
             match registrations[process].judge(present.as_ref(), &records[process], Instant::now()) {
                 Step::Create => {
-                    present = Some(of(sessions[process], zxid, &records[process]));
+                    present = Some(znode_of(sessions[process], zxid, &records[process]));
                     let step = registrations[process].judge(present.as_ref(), &records[process], Instant::now());
                     prop_assert_eq!(step, Step::Keep);
                 }
@@ -228,7 +231,7 @@ proptest! {
                     present = None;
                 }
                 Step::Keep | Step::Wait(_) => {}
-                Step::Write { .. } => prop_assert!(false, "a record of the other was written over"),
+                Step::Write { .. } => prop_assert!(false, "a record of the other process was overwritten"),
             }
         }
         prop_assert!(removed.iter().all(|removed| *removed <= 1), "{:?}", removed);
