@@ -74,7 +74,7 @@ impl Resolver {
 
     /// Returns the A and AAAA records of `name`.
     pub(crate) async fn hosts(&self, name: &str) -> Result<Records<IpAddr>, LookupError> {
-        let found = self.inner()?.lookup_ip(name).await.map_err(explain)?;
+        let found = self.inner()?.lookup_ip(name).await.map_err(lookup_error)?;
         let ttls = found.as_lookup().answers().iter().map(|record| record.ttl);
         not_empty(name, found.iter().collect(), ttls)
     }
@@ -85,7 +85,7 @@ impl Resolver {
             .inner()?
             .lookup(name, RecordType::SRV)
             .await
-            .map_err(explain)?;
+            .map_err(lookup_error)?;
         let ttls = found.answers().iter().map(|record| record.ttl);
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(srv) => Some(srv.clone()),
@@ -113,7 +113,7 @@ fn not_empty<T>(
     Ok((records, ttls.min().unwrap_or(u32::MAX)))
 }
 
-fn explain(error: hickory_resolver::net::NetError) -> LookupError {
+fn lookup_error(error: hickory_resolver::net::NetError) -> LookupError {
     if error.is_no_records_found() || error.is_nx_domain() {
         LookupError::NoRecords(error.to_string())
     } else {
