@@ -13,7 +13,7 @@
 //! interest, and no other node holds this node's id in the registry, the node listens for clients and registers. Then it links with
 //! the nodes that registered in the meantime, and serves. If two nodes start at once, the one that registers second sees the
 //! registration of the first, and serves no client before the two are linked. Without a registry, the listening sockets have this
-//! role: if the dial of a node fails because the other does not listen yet, the other will reach it.
+//! role: if a node's dial fails because the other node does not listen yet, the other node will dial it later.
 
 mod keeper;
 mod membership;
@@ -61,7 +61,7 @@ pub enum MeshError {
     /// The registry rejects the settings.
     #[error("{0}")]
     Registry(#[from] standin_registry::RegistryError),
-    /// A file of the settings cannot be read.
+    /// A file named in the settings cannot be read, or is invalid.
     #[error("{0}")]
     Settings(#[from] SettingsError),
     /// The socket for other nodes failed.
@@ -87,7 +87,7 @@ pub enum MeshError {
 pub(crate) struct Mesh {
     started: Instant,
     sync_timeout: Duration,
-    /// Longest wait for another node with this node's id, until it is found dead or, if it is draining, has ended.
+    /// Maximum time to wait until another node with this node's id has ended, or is found dead.
     duplicate_timeout: Duration,
     orders: Sender<Order>,
     status: channel::Receiver<ClusterStatus>,
@@ -157,18 +157,19 @@ impl Mesh {
     }
 
     /// Waits until all known nodes have exchanged their complete interest with this node, at most for `sync_timeout`. Does not wait
-    /// for the addresses in `without`. Returns the addresses of the nodes without which this node has to serve.
+    /// for the addresses in `without`. Returns the addresses of the nodes that are not synced: this node serves
+    /// without them.
     ///
-    /// If another node has this node's id, and this node keeps it, waits longer (`duplicate_timeout`): the other may be
-    /// ending, or may soon be found dead.
+    /// If another node has this node's id but may give it up, waits longer (`duplicate_timeout`): the other may be ending, or may
+    /// soon be found dead.
     ///
     /// # Errors
     /// [`MeshError::DuplicateId`]. [`MeshError::Refused`]: without any route, the node's clients would be cut off from all others.
     pub(crate) async fn join(&self, without: &[String]) -> Result<Vec<String>, MeshError> {
         let mut status = self.status.clone();
         let is_joined = |now: &ClusterStatus| {
-            let no_other = now.namesake_precedes.is_none() && now.refusal.is_none();
-            now.has_read && now.awaited.iter().all(|at| without.contains(at)) && no_other
+            let is_unopposed = now.namesake_precedes.is_none() && now.refusal.is_none();
+            now.has_read && now.awaited.iter().all(|at| without.contains(at)) && is_unopposed
         };
         if within(self.sync_timeout, status.wait_for(is_joined))
             .await
@@ -225,17 +226,17 @@ impl Mesh {
         }
         let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
-            // The other node is ending, and its registration is deleted then.
+            // The other node may be ending. Its registration is deleted when it ends.
             within(self.duplicate_timeout, status.wait_for(is_ready)).await;
         }
         self.unregistered(announcement.state())
     }
 
-    /// Handles a registration that did not succeed in time. It is an error if a connection has proved that another node with this
-    /// node's id is alive. A record in the registry proves nothing.
+    /// Handles a registration that did not succeed in time. Returns an error if a connection has proved that another node with this
+    /// node's id is alive. A record in the registry is no such proof.
     fn unregistered(&self, status: Registration) -> Result<(), MeshError> {
-        let is_there = matches!(status, Registration::Ready | Registration::Announced);
-        if self.status.borrow().has_living_namesake && !is_there {
+        let is_free_or_ours = matches!(status, Registration::Ready | Registration::Announced);
+        if self.status.borrow().has_living_namesake && !is_free_or_ours {
             return Err(MeshError::DuplicateId(self.record.id.to_string()));
         }
         if let Registration::Seeking { reason } | Registration::Taken { reason, .. } = status {
@@ -264,10 +265,10 @@ impl Mesh {
         if status != Registration::Announced {
             return self.unregistered(status);
         }
-        let (done, met) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
         // The snapshot contains all nodes that registered before this one. If the keeper has panicked, `leave` logs it.
         let _ = self.orders.send(Order::ReadRegistry(done)).await;
-        let _ = met.await;
+        let _ = is_done.await;
         self.join(without).await.map(drop)
     }
 
