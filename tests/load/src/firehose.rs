@@ -29,7 +29,10 @@ struct Firehose {
 }
 
 /// Runs `measure`, with a firehose at `server` if there is one, and adds the firehose's rate to the result.
-pub(crate) fn beside(server: Option<SocketAddr>, measure: impl FnOnce() -> Outcome<Value>) -> Outcome<Value> {
+pub(crate) fn run_with_firehose(
+    server: Option<SocketAddr>,
+    measure: impl FnOnce() -> Outcome<Value>,
+) -> Outcome<Value> {
     let firehose = server.map(Firehose::start).transpose()?;
     let mut result = measure()?;
     if let Some(firehose) = firehose {

@@ -12,12 +12,12 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::connection::{Connection, publish};
 use crate::ends::Ends;
-use crate::firehose::beside;
+use crate::firehose::run_with_firehose;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
-/// Time before a message's schedule at which the publisher stops sleeping and spins. A sleep alone is late by this much.
+/// Time before each scheduled time during which the publisher spins instead of sleeping. A sleep may end late by this much.
 const SPIN: Duration = Duration::from_micros(80);
-/// Bytes at the head of each payload with its scheduled time, in nanoseconds since the start.
+/// Size of the scheduled time at the head of each payload, in bytes. The time is in nanoseconds since the start.
 const STAMP_BYTES: usize = 8;
 
 /// Latency between one publisher and one subscriber at a fixed rate.
@@ -31,7 +31,7 @@ pub(crate) struct Latency {
     /// Messages per second.
     #[arg(long, default_value_t = 5_000)]
     rate: u64,
-    /// Duration of the measurement.
+    /// Duration of the measurement, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// A publisher sends to this server at full speed during the measurement.
@@ -42,7 +42,7 @@ pub(crate) struct Latency {
 impl Latency {
     /// Measures, and prints quantiles.
     pub(crate) fn run(self) -> Outcome<()> {
-        crate::print(&beside(self.firehose, || self.measure())?)
+        crate::print(&run_with_firehose(self.firehose, || self.measure())?)
     }
 
     fn measure(&self) -> Outcome<Value> {
@@ -55,9 +55,9 @@ impl Latency {
         let period = Duration::from_secs(1) / u32::try_from(self.rate)?;
         let started = Instant::now();
         let sending = thread::spawn(move || send(&mut publisher, frame, stamp_at, messages, period, started));
-        let taken = record(&mut subscriber, messages, started)?;
+        let latencies = record(&mut subscriber, messages, started)?;
         sending.join().map_err(|_| "the publisher failed")??;
-        let mut result = taken.result("latency");
+        let mut result = latencies.result("latency");
         result["payload_bytes"] = self.payload.into();
         result["rate"] = self.rate.into();
         Ok(result)
@@ -92,7 +92,7 @@ fn wait_until(due: Instant) {
 }
 
 fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outcome<Quantiles> {
-    let mut taken = Quantiles::new()?;
+    let mut latencies = Quantiles::new()?;
     let mut count = 0;
     while count < messages {
         let received = subscriber.receive(|message| {
@@ -102,10 +102,10 @@ fn record(subscriber: &mut Connection, messages: u64, started: Instant) -> Outco
                 && count > messages / WARM_UP_PART
             {
                 let due = Duration::from_nanos(u64::from_le_bytes(*stamp));
-                taken.record(started.elapsed().saturating_sub(due));
+                latencies.record(started.elapsed().saturating_sub(due));
             }
         });
         received.map_err(|error| format!("{count} of {messages} messages came: {error}"))?;
     }
-    Ok(taken)
+    Ok(latencies)
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::Outcome;
 use crate::connection::{Connection, publish};
 use crate::ends::reach;
-use crate::firehose::beside;
+use crate::firehose::run_with_firehose;
 use crate::incoming::Incoming;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 use crate::swarm::{self, Component};
@@ -57,7 +57,7 @@ struct Work {
 impl Request {
     /// Measures, and prints requests per second and quantiles.
     pub(crate) fn run(self) -> Outcome<()> {
-        crate::print(&beside(self.firehose, || self.measure())?)
+        crate::print(&run_with_firehose(self.firehose, || self.measure())?)
     }
 
     fn measure(&self) -> Outcome<Value> {
