@@ -1,6 +1,6 @@
 //! Promise S9: an `-ERR` about the component is passed on to it, and an `-ERR` about the node makes the sidecar leave the node.
 //!
-//! The texts are exactly those of `nats-server`.
+//! The texts are those of all versions of `nats-server`, and a few that no server sends.
 
 use super::scene::{Scene, nothing_else, pass, session, session_with};
 use e2e::raw::CONNECT_OLD;
@@ -32,7 +32,7 @@ const ABOUT_THE_COMPONENT: &[&str] = &[
     "no responders requires headers support",
 ];
 
-/// Texts about credentials. They are about the component at its first connect, and about the node after a move.
+/// Texts about credentials. At the first connect they count as errors about the component, after a move as errors about the node.
 const ABOUT_CREDENTIALS: &[&str] = &[
     "Authorization Violation",
     "User Authentication Expired",
@@ -51,8 +51,8 @@ const ABOUT_THE_NODE: &[&str] = &[
     "Secure Connection - TLS Required",
 ];
 
-/// Sends this error and closes, as a node does. The component must get the error and be closed too.
-async fn is_refused(client: &mut RawClient, mut node: NodeConnection, text: &str) {
+/// Sends this error and closes, as a node does. The component must get the error, and then the end of its connection.
+async fn refuse(client: &mut RawClient, mut node: NodeConnection, text: &str) {
     node.err(text).await;
     node.close().await;
     client.expect_line(&format!("-ERR '{text}'")).await;
@@ -80,7 +80,7 @@ async fn s9_an_error_about_the_component_is_passed_on_unchanged_and_ends_the_ses
     let mut scene = Scene::start().await;
     for text in ABOUT_THE_COMPONENT {
         let (mut client, node) = scene.open().await;
-        is_refused(&mut client, node, text).await;
+        refuse(&mut client, node, text).await;
     }
     let sessions = ABOUT_THE_COMPONENT.len();
     scene
@@ -96,7 +96,7 @@ async fn s9_refused_credentials_at_the_first_connect_end_the_session() {
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
         node.read_until("PING").await;
-        is_refused(&mut client, node, text).await;
+        refuse(&mut client, node, text).await;
     }
     scene.node.expect_no_connection(Duration::from_millis(100)).await;
 }
@@ -144,7 +144,7 @@ async fn s9_credentials_that_every_node_refuses_after_a_move_end_the_session() {
         let (mut client, node) = scene.open().await;
         node.reset();
         let node = scene.joining_node("").await;
-        is_refused(&mut client, node, text).await;
+        refuse(&mut client, node, text).await;
     }
     let refused = ABOUT_CREDENTIALS.len() as f64;
     scene
@@ -181,7 +181,7 @@ async fn s9_a_refused_second_connect_ends_the_session_with_or_without_an_error_o
 }
 
 #[tokio::test]
-async fn s9_a_nodes_last_error_is_read_also_when_the_node_can_no_longer_be_written_to() {
+async fn s9_a_nodes_last_error_is_read_even_if_writes_to_the_node_fail() {
     let mut scene = Scene::start().await;
     let written = "standin_messages_total{direction=to_node}";
     for _ in 0..10 {
@@ -199,7 +199,7 @@ async fn s9_a_nodes_last_error_is_read_also_when_the_node_can_no_longer_be_writt
 }
 
 #[tokio::test]
-async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole_connect() {
+async fn s9_an_authentication_timeout_is_about_the_node_only_after_the_complete_connect() {
     const TEXT: &str = "Authentication Timeout";
     let mut scene = Scene::start().await;
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -221,7 +221,7 @@ async fn s9_an_authentication_timeout_is_about_the_node_only_if_it_has_the_whole
 #[tokio::test]
 async fn s9_credentials_that_expire_in_a_running_session_end_it() {
     let (_scene, mut client, node) = session(&[]).await;
-    is_refused(&mut client, node, "User Authentication Expired").await;
+    refuse(&mut client, node, "User Authentication Expired").await;
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn s9_an_error_reaches_a_component_that_reads_late() {
 }
 
 #[tokio::test]
-async fn s9_an_error_about_the_node_takes_no_ok_from_a_verbose_component() {
+async fn s9_a_verbose_component_gets_each_ok_in_spite_of_errors_about_the_node() {
     let (mut scene, mut client, mut node) = session_with(r#"CONNECT {"verbose":true}"#, &[]).await;
     for text in ABOUT_THE_NODE {
         pass(&mut client, &mut node, "PUB a 0\r\n\r\nPUB a 0\r\n\r\nPING\r\n").await;
