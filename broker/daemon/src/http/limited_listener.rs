@@ -1,4 +1,4 @@
-//! TCP listener with limits on the number, the duration and the size of its connections.
+//! TCP listener that limits the number of its connections, and the duration and the request size of each.
 //!
 //! A connection that exceeds a limit fails at its next read or write. When there are too many connections, the oldest is
 //! evicted, so that clients with idle connections cannot block a health check.
