@@ -11,7 +11,7 @@ use crate::connection_stats::ConnectionStats;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
 
-/// The fields of CONNECT that the pages and the log show.
+/// The fields of CONNECT that the monitoring pages and the log show.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Labels {
     pub(crate) name: Option<String>,

@@ -1,4 +1,4 @@
-//! The connected clients, and a limited number of closed ones: for the pages, for waking all clients and for closing them.
+//! The connected clients, and a limited number of closed ones: for the monitoring pages, and for waking or closing all clients.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use crate::client_info::ClientInfo;
 use crate::closing::{self, Reason};
 
-/// Maximum number of closed clients that are kept for the pages: the default of `nats-server`.
+/// Maximum number of closed clients that are kept for the monitoring pages: the default of `nats-server`.
 const CLOSED_MAX: usize = 10_000;
 
 /// A closed client, with its state at the time it was closed.

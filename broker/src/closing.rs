@@ -16,7 +16,7 @@ pub(crate) enum Reason {
     AuthorizationViolation,
     /// Reloaded settings no longer admit the client.
     AuthorizationRevoked,
-    /// A frame is invalid or over a limit; with the text of [`standin_wire::WireError::server_text`].
+    /// A frame is invalid or over a limit. The value is its [`standin_wire::WireError::server_text`].
     Protocol(&'static str),
     /// CONNECT has an unknown version of the protocol.
     InvalidProtocol,
@@ -70,7 +70,7 @@ impl Reason {
         }
     }
 
-    /// Returns the name of the reason in the log and the pages of `nats-server`.
+    /// Returns the name of the reason in the log and on the monitoring pages, as in `nats-server`.
     pub(crate) const fn as_str(self) -> &'static str {
         self.kind_and_name().1
     }

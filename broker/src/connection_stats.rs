@@ -1,9 +1,9 @@
-//! Counters and times of one connection, a client's or a route's, for the pages and the metrics.
+//! Counters and times of one connection, a client's or a route's, for the monitoring pages and the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
-/// See the head of this file. The connection's task writes; the pages read.
+/// Counters and times of one connection. The connection's task writes them; the monitoring pages read them.
 #[derive(Debug)]
 pub(crate) struct ConnectionStats {
     pub(crate) started: Instant,

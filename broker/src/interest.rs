@@ -50,7 +50,7 @@ impl GroupRecipients {
 
 impl Recipients {
     /// Returns the index of the group `name` in [`groups`](Self::groups).
-    pub(crate) fn place_of(&self, name: &[u8]) -> Option<usize> {
+    pub(crate) fn group_index(&self, name: &[u8]) -> Option<usize> {
         let groups = &self.groups;
         self.by_name.find(name, groups.len(), |at| groups[at].name())
     }
@@ -61,7 +61,7 @@ impl Recipients {
         by_name.pushed(groups.len(), |at| groups[at].name());
     }
 
-    /// Returns the number of recipients. All members of a group count.
+    /// Returns the number of recipients. Each member of a group counts.
     pub(crate) fn len(&self) -> usize {
         let groups = self.groups.iter();
         let in_groups = groups.map(|group| group.members.len() + group.remote.len());
@@ -155,8 +155,8 @@ impl Interest {
         announcer.announce_piece(cursor, route, &self.local, &self.routes)
     }
 
-    /// Returns a new change number that stands for no change. A PING with it is a barrier: all that the peer sends before the ack comes
-    /// before it. All earlier changes are announced when this returns.
+    /// Returns a new change number that stands for no change. A PING with it is a barrier: when the peer's ack arrives, all frames
+    /// that the peer sent before the ack have arrived. All earlier changes are announced when this returns.
     pub(crate) fn next_change(&self) -> u64 {
         let change = self.local.next_change();
         self.announce_all();
@@ -194,7 +194,7 @@ impl Interest {
         }
         for elsewhere in elsewhere.groups {
             let name = elsewhere.first().and_then(|one| one.queue()).unwrap_or_default();
-            match recipients.place_of(name) {
+            match recipients.group_index(name) {
                 Some(at) => recipients.groups[at].remote = elsewhere,
                 None => recipients.push_group(GroupRecipients {
                     members: Vec::new(),
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_subject_with_twenty_thousand_groups_is_looked_up_in_time_linear_in_them() {
         const GROUPS: usize = 20_000;
-        let all = Interest::new();
+        let interest = Interest::new();
         let member = |client: &Arc<Outbox>, subject: &str, number: usize| {
             let queue = format!("group-{number}");
             let sid = number.to_string();
@@ -233,27 +233,27 @@ mod tests {
         let mut members = Vec::new();
         for number in 0..GROUPS {
             let literal = member(&here, "a.b", number);
-            all.local.add(&literal);
+            interest.local.add(&literal);
             members.push(literal);
-            // Half of the groups have members by another pattern, half of them elsewhere.
-            all.local.add(&member(&here, "a.*", number / 2));
-            all.remote.add(&member(&there, "a.b", GROUPS / 2 + number));
+            // Of the local groups, the first half also has members on a pattern, the second half members on another node.
+            interest.local.add(&member(&here, "a.*", number / 2));
+            interest.remote.add(&member(&there, "a.b", GROUPS / 2 + number));
         }
         for _ in 0..10 {
-            let found = all.recipients(b"a.b", Scope::Whole);
+            let found = interest.recipients(b"a.b", Scope::Whole);
             assert_eq!(found.groups.len(), GROUPS + GROUPS / 2);
             for number in [0, GROUPS / 2, GROUPS, GROUPS + GROUPS / 2 - 1] {
                 let name = format!("group-{number}");
-                let at = found.place_of(name.as_bytes()).unwrap();
+                let at = found.group_index(name.as_bytes()).unwrap();
                 assert_eq!(found.groups[at].name(), name.as_bytes());
             }
-            assert_eq!(found.place_of(b"group-x"), None);
+            assert_eq!(found.group_index(b"group-x"), None);
             assert_eq!(found.len(), 3 * GROUPS);
         }
         for member in &members {
-            all.local.remove(member);
+            interest.local.remove(member);
         }
         assert!(start.elapsed() < LIMIT, "{:?}", start.elapsed());
-        assert_eq!(all.local.len(), GROUPS);
+        assert_eq!(interest.local.len(), GROUPS);
     }
 }

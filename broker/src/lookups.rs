@@ -1,8 +1,8 @@
-//! Counters of the lookups of a message's subscribers, for the pages.
+//! Counters of the lookups of recipients, for the monitoring pages.
 
 use std::sync::atomic::AtomicU64;
 
-/// Counters of the lookups of a message's subscribers, since the start.
+/// Counters of the lookups of recipients. All but `cached` count since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
     /// All lookups.
@@ -11,6 +11,6 @@ pub(crate) struct Lookups {
     pub(crate) hits: AtomicU64,
     /// Number of subjects in the caches of all workers. A subject in several caches is counted several times.
     pub(crate) cached: AtomicU64,
-    /// Maximum number of subscriptions to which one message was delivered.
+    /// Maximum number of recipients of one message. A queue group and another node each count as one.
     pub(crate) fanout_max: AtomicU64,
 }

@@ -158,7 +158,7 @@ impl Router {
             }
         }
         for name in message.queues {
-            if let Some(at) = to.place_of(name) {
+            if let Some(at) = to.group_index(name) {
                 taken |= self.deliver_to_one(&sent, &to.groups[at], None);
             }
         }

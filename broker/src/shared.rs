@@ -276,7 +276,7 @@ impl Shared {
         (line, is_whole)
     }
 
-    /// Returns the server name in INFO and on the pages: that of the settings, or the server id.
+    /// Returns the server name in INFO and on the monitoring pages: that of the settings, or the server id.
     pub(crate) fn server_name<'a>(&'a self, settings: &'a Settings) -> &'a str {
         match settings.server_name.as_str() {
             "" => &self.server_id,

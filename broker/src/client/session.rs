@@ -26,7 +26,7 @@ const FIRST_PING: Duration = Duration::from_secs(2);
 /// Time for which no input of a publisher is processed when a subscriber cannot keep up.
 const STALL: Duration = Duration::from_millis(5);
 
-/// See the head of this file.
+/// State of the session of one client.
 struct ClientSession {
     shared: Arc<Shared>,
     client_info: Arc<ClientInfo>,

@@ -128,7 +128,7 @@ fn pattern() -> impl Strategy<Value = String> {
 proptest! {
     /// A lookup finds the subscriptions that match one by one. While the generation of a subject is unchanged, so is its result.
     #[test]
-    fn a_look_up_finds_the_subscriptions_that_match_one_by_one(
+    fn a_lookup_finds_the_subscriptions_that_match_one_by_one(
         patterns in prop::collection::vec((pattern(), prop::option::of("[qr]"), any::<bool>()), 0..30),
         subjects in prop::collection::vec(subject(), 1..10),
     ) {
