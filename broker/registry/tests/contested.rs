@@ -85,7 +85,7 @@ async fn an_id_of_another_live_node_is_taken_until_that_node_unregisters() {
 }
 
 #[tokio::test]
-async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_other_s_znode_for_ever() {
+async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_others_znode_forever() {
     let (server, writer) = started().await;
     let first = announced(server.hosts(), node("n1", 4222)).await;
     let second = announced(server.hosts(), node("n1", 4222)).await;

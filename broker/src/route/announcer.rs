@@ -171,7 +171,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_peer_s_picture_is_the_truth_however_many_threads_change_it_while_it_is_told() {
+    fn a_peer_knows_the_exact_interest_after_concurrent_changes_and_announcements() {
         (0..ROUNDS).for_each(play);
     }
 }

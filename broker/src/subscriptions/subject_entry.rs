@@ -129,7 +129,7 @@ impl Many {
         self.each.first().or_else(in_groups)
     }
 
-    fn place_of(&self, name: &[u8]) -> Option<usize> {
+    fn group_index(&self, name: &[u8]) -> Option<usize> {
         let groups = &self.groups;
         self.by_name.find(name, groups.len(), |at| &groups[at].name)
     }
@@ -138,7 +138,7 @@ impl Many {
         let list = match subscription.queue() {
             None => &mut self.each,
             Some(name) => {
-                let at = self.place_of(name).unwrap_or_else(|| {
+                let at = self.group_index(name).unwrap_or_else(|| {
                     let Self { groups, by_name, .. } = &mut *self;
                     groups.push(GroupEntry {
                         name: name.into(),
@@ -170,7 +170,7 @@ impl Many {
             };
             return removed.then_some(edge);
         };
-        let at = self.place_of(name)?;
+        let at = self.group_index(name)?;
         let members = &mut self.groups[at].members;
         if !take_out(members, subscription) {
             return None;

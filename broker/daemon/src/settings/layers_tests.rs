@@ -122,7 +122,7 @@ fn a_section_is_not_accepted_as_a_key_nor_a_key_as_a_section() {
 }
 
 #[test]
-fn nats_url_sets_upstream_and_is_overridden_by_the_program_s_own_variable_and_the_flag() {
+fn nats_url_sets_upstream_and_the_programs_own_variable_and_flag_override_it() {
     let upstream = |pairs: &[(&str, &str)], flags| loaded(pairs, flags).unwrap().settings.nodes.upstream;
     let two = ("NATS_URL", "nats://a:1, nats://b:2");
     assert_eq!(upstream(&[two], vec![]), ["nats://a:1", "nats://b:2"]);
