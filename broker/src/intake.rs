@@ -81,7 +81,7 @@ impl Intake {
 
 /// Clears the readiness of `socket` after a read that did not fill the buffer and so emptied the socket. This saves a read that
 /// would find nothing. Later bytes set the readiness again; the end of the stream is not cleared.
-fn forget_readiness(socket: &TcpStream) {
+fn clear_readiness(socket: &TcpStream) {
     let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
     // The result is the error of `nothing`.
     let _ = socket.try_io(Interest::READABLE, nothing);

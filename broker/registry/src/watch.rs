@@ -104,8 +104,8 @@ impl Watch {
     }
 
     /// Adds the nodes that the INFO of the node at `from` lists, unless [`Config::gossip`] is off. They get the credentials
-    /// `inherit`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
-    pub fn learned(&self, from: &Endpoint, inherit: Option<Arc<Credentials>>, connect_urls: &[String]) {
+    /// `credentials`. Never waits. If the queue of the task is full, the nodes are ignored until the next INFO.
+    pub fn learned(&self, from: &Endpoint, credentials: Option<Arc<Credentials>>, connect_urls: &[String]) {
         let snapshot = self.published.snapshot.load();
         let report = InfoReport {
             from: from.clone(),
