@@ -317,8 +317,7 @@ impl Task {
 
     /// Starts or continues a round of dialling, if the session wants one. Returns whether a round ended.
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
-        let requests = self.session.requests();
-        if !requests.dial {
+        if !self.session.needs_dial() {
             self.dial = None;
             return false;
         }
@@ -335,7 +334,7 @@ impl Task {
             Err(round) if round.all_refused => self.session.refused_everywhere(now, &mut self.sockets),
             Err(round) => {
                 self.rounds += 1;
-                if !requests.keep_node {
+                if !self.session.keeps_node() {
                     let waits = self.session.has_sent_command();
                     let none_since = round.none_reachable_since;
                     let has_failed = |node: &Endpoint| self.shared.book.has_failed(node);
@@ -346,7 +345,7 @@ impl Task {
                 self.session
                     .no_node(round.known, round.all_tried, &info, now, &mut self.sockets);
             }
-            Ok(dialled) if requests.keep_node => {
+            Ok(dialled) if self.session.keeps_node() => {
                 self.next = Some(Box::new(dialled));
                 self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
             }
@@ -363,10 +362,10 @@ impl Task {
         let avoid: Option<Endpoint> = self
             .session
             .node()
-            .filter(|_| searching && (self.rounds == 0 || self.session.requests().keep_node))
+            .filter(|_| searching && (self.rounds == 0 || self.session.keeps_node()))
             .map(|node| node.client.clone());
         let since = self.session.searching_since();
-        let leaving = self.session.requests().keep_node;
+        let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
         let wait = match self.rounds {
@@ -527,7 +526,7 @@ impl Task {
         if self.session.is_ending() {
             self.session.tick_ending(Instant::now(), &mut self.sockets);
         }
-        if self.session.requests().switch && self.next.is_some() {
+        if self.next.is_some() && self.session.can_switch() {
             self.session.switch(Instant::now());
             progress = true;
         }
@@ -547,7 +546,7 @@ impl Task {
     /// Closes the connection to a node that the session has left. Continues over the next connection if it is ready.
     fn change_node(&mut self) -> bool {
         let mut progress = false;
-        if !self.session.requests().keep_node && self.sockets.node.is_some() {
+        if !self.session.keeps_node() && self.sockets.node.is_some() {
             self.sockets.drop_node(self.resets_node);
             self.permit = None;
             self.count_node(None);

@@ -1,4 +1,4 @@
-"""CPU time per message and added latency of each proxy, with publisher and subscriber both connected through it."""
+"""CPU time per message and per request, and added latency, of each proxy. Both components are connected through it."""
 
 from contextlib import ExitStack
 from statistics import median
@@ -7,7 +7,8 @@ import peers
 from processes import free_port, load
 from report import progress, say, spread, table
 
-PAYLOADS = {16: 1_500_000, 128: 1_200_000, 4096: 120_000}  # bytes: messages of one run
+PAYLOADS = {16: 2_000_000, 128: 1_500_000, 4096: 750_000}  # bytes: messages of one run
+REQUESTERS = {1: 20_000, 64: 150_000}  # components that each have one request in flight: requests of one run
 RATE = 5_000  # messages per second, for the latency
 LATENCY_REPEATS = 2  # in each run, because the scheduler moves a median by several µs
 DIRECT = "direct (the node itself)"
@@ -21,6 +22,7 @@ class Position:
     def __init__(self, name, process, port):
         self.name, self.process, self.port = name, process, port
         self.cpu, self.rate, self.p50, self.p99, self.p999 = ({size: [] for size in PAYLOADS} for _ in range(5))
+        self.request_cpu, self.request_p50 = ({count: [] for count in REQUESTERS} for _ in range(2))
 
     def load(self, *words):
         try:
@@ -42,6 +44,14 @@ class Position:
         self.p50[size].append(done["p50_us"])
         self.p99[size].append(done["p99_us"])
         self.p999[size].append(done["p999_us"])
+
+    def request(self, requesters, requests):
+        address = f"127.0.0.1:{self.port}"
+        before = self.process.cpu_ns()
+        words = ["--requester", address, "--responder", address, "--clients", requesters]
+        done = self.load("request", *words, "--requests", requests)
+        self.request_cpu[requesters].append(self.process.cpu_ns_since(before) / 1000 / requests)
+        self.request_p50[requesters].append(done["p50_us"])
 
 
 def positions(folder, running):
@@ -67,10 +77,13 @@ def run(folder, runs, part, targets):
         all_positions = positions(folder, running)
         for number in range(runs):
             progress(f"messages that pass: run {number + 1} of {runs}")
+            # Each run begins with another position, so that the order does not favour one.
+            turn = number % len(all_positions)
+            in_turn = all_positions[turn:] + all_positions[:turn]
+            for requesters, requests in REQUESTERS.items():
+                for position in in_turn:
+                    position.request(requesters, int(requests * part))
             for size, messages in PAYLOADS.items():
-                # Each run begins with another position, so that the order does not favour one.
-                turn = number % len(all_positions)
-                in_turn = all_positions[turn:] + all_positions[:turn]
                 for position in in_turn:
                     position.flow(size, int(messages * part))
                 for _ in range(LATENCY_REPEATS):
@@ -79,6 +92,8 @@ def run(folder, runs, part, targets):
     named = {position.name: position for position in all_positions}
     for size in PAYLOADS:
         show(size, runs, all_positions, named[PEER])
+    for requesters in REQUESTERS:
+        show_requests(requesters, runs, all_positions, named[PEER])
     check(named, targets)
 
 
@@ -88,9 +103,9 @@ def added(position, direct, size, what):
     return [through - straight for through, straight in pairs]
 
 
-def ratio(position, peer, size):
-    """Returns the CPU time ÷ the peer's, for each run."""
-    return [ours / theirs for ours, theirs in zip(position.cpu[size], peer.cpu[size])]
+def ratio(ours, theirs):
+    """Returns the median of the figure ÷ the peer's, each in one run."""
+    return median(one / other for one, other in zip(ours, theirs))
 
 
 def show(size, runs, all_positions, peer):
@@ -100,7 +115,7 @@ def show(size, runs, all_positions, peer):
     for position in all_positions:
         cpu, apart = spread(position.cpu[size])
         row = [position.name, f"{cpu:.3f} ± {apart * 50:.0f} %"]
-        row += [f"{median(ratio(position, peer, size)):.2f}", f"{median(position.rate[size]) / 1000:.0f}"]
+        row += [f"{ratio(position.cpu[size], peer.cpu[size]):.2f}", f"{median(position.rate[size]) / 1000:.0f}"]
         for what in ("p50", "p99", "p999"):
             if position is direct:
                 row.append(f"({median(getattr(direct, what)[size]):.0f})")
@@ -111,11 +126,28 @@ def show(size, runs, all_positions, peer):
     table(head + [f"added {what}, µs" for what in ("p50", "p99", "p99.9")], rows)
 
 
+def show_requests(requesters, runs, all_positions, peer):
+    say(f"### Requests of 128 B, requesters: {requesters}, medians of {runs} interleaved runs\n")
+    rows = []
+    for position in all_positions:
+        row = [position.name]
+        for ours, theirs in (
+            (position.request_cpu[requesters], peer.request_cpu[requesters]),
+            (position.request_p50[requesters], peer.request_p50[requesters]),
+        ):
+            middle, apart = spread(ours)
+            row += [f"{middle:.1f} ± {apart * 50:.0f} %", f"{ratio(ours, theirs):.2f}"]
+        rows.append(row)
+    table(["through", "CPU µs per request", "÷ HAProxy", "p50, µs", "÷ HAProxy"], rows)
+
+
 def check(named, targets):
     ours, peer, direct = named[SIDECAR], named[PEER], named[DIRECT]
     for size in PAYLOADS:
-        value = median(ratio(ours, peer, size))
-        targets.check(f"CPU per message of {size} B ÷ HAProxy's", value, 1.0, "×")
+        targets.check(f"CPU per message of {size} B ÷ HAProxy's", ratio(ours.cpu[size], peer.cpu[size]), 0.9, "×")
+    for count in REQUESTERS:
+        value = ratio(ours.request_cpu[count], peer.request_cpu[count])
+        targets.check(f"CPU per request ÷ HAProxy's, requesters: {count}", value, 0.9, "×")
     for size in PAYLOADS:
         theirs = median(added(peer, direct, size, "p50"))
         targets.check(f"added p50 latency, {size} B", median(added(ours, direct, size, "p50")), round(theirs, 1), "µs")

@@ -160,7 +160,7 @@ impl Session {
         }
     }
 
-    /// Returns the session's requests to the shell.
+    /// Returns what the shell may read and write now.
     pub(crate) fn requests(&self) -> SessionRequests {
         let node = self.connection.as_ref();
         let is_ending = self.ending.is_some();
@@ -173,15 +173,27 @@ impl Session {
             read_node: !self.interrupted && self.has_room_for_component() && node.is_some_and(reads_node),
             write_component: !self.component.outbox.is_empty(),
             write_node: node.is_some_and(|node| node.blocked),
-            keep_node: node.is_some(),
-            dial: match node {
-                // An orderly end still waits for a node to take the component's bytes.
-                None if is_ending => self.answers_until().is_some() && !self.has_passed_on(),
-                None => self.end_reason().is_none(),
-                Some(node) => node.leaving == Leaving::Dialling,
-            },
-            switch: node.is_some_and(Connection::is_drained),
         }
+    }
+
+    /// Returns whether the node's connection stays open.
+    pub(crate) fn keeps_node(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Returns whether a node must be dialled: the first one, or another one.
+    pub(crate) fn needs_dial(&self) -> bool {
+        match &self.connection {
+            // An orderly end still waits for a node to take the component's bytes.
+            None if self.ending.is_some() => self.answers_until().is_some() && !self.has_passed_on(),
+            None => self.end_reason().is_none(),
+            Some(node) => node.leaving == Leaving::Dialling,
+        }
+    }
+
+    /// Returns whether the connection dialled in addition can take over now.
+    pub(crate) fn can_switch(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_drained)
     }
 
     /// Returns the events since the last call. Also returns the end if the session is over; the shell then closes both

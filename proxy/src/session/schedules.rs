@@ -408,7 +408,7 @@ impl Simulation {
                 _ => {}
             }
         }
-        if !self.bench.session.requests().keep_node {
+        if !self.bench.session.keeps_node() {
             self.node = None;
             self.bench.pipes.node.clear();
         }

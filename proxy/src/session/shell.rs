@@ -22,12 +22,6 @@ pub(crate) struct SessionRequests {
     pub(crate) write_component: bool,
     /// Call [`Session::node_writable`](super::Session::node_writable) when the node's socket takes bytes.
     pub(crate) write_node: bool,
-    /// Keep the node's connection open.
-    pub(crate) keep_node: bool,
-    /// Dial a node, or another one.
-    pub(crate) dial: bool,
-    /// Let the connection dialled in addition take over now.
-    pub(crate) switch: bool,
 }
 
 /// Traffic since the last call of `take_traffic`.

@@ -56,7 +56,7 @@ fn a_stop_in_an_outage_waits_for_a_node_that_takes_the_held_bytes() {
     bench.component("PUB a 1\r\nx\r\n");
     let timeout = Duration::from_secs(8);
     bench.call(|session, now, wires| session.shut_down(now, timeout, wires));
-    assert!(bench.session.requests().dial && bench.end().is_none());
+    assert!(bench.session.needs_dial() && bench.end().is_none());
     bench.node_up();
     bench.node("PONG\r\n");
     assert!(bench.sent().ends_with("PUB a 1\r\nx\r\n"));
@@ -191,9 +191,9 @@ fn a_silent_node_is_sent_a_ping_and_then_left() {
     bench.pass(Duration::from_secs(1));
     assert_eq!(bench.sent(), "PING\r\n");
     bench.pass(Duration::from_millis(999));
-    assert!(bench.session.requests().keep_node);
+    assert!(bench.session.keeps_node());
     bench.pass(Duration::from_millis(1));
-    assert!(!bench.session.requests().keep_node);
+    assert!(!bench.session.keeps_node());
     let (cause, ..) = bench.loss();
     assert_eq!(cause, Cause::ProbeTimeout);
 }
@@ -203,9 +203,9 @@ fn a_sidecar_that_was_frozen_itself_sends_a_new_ping_before_it_leaves_a_node() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
     bench.pass_late(Duration::from_secs(60), Duration::from_secs(59));
-    assert!(bench.session.requests().keep_node);
+    assert!(bench.session.keeps_node());
     bench.pass(Duration::from_secs(2));
-    assert!(!bench.session.requests().keep_node);
+    assert!(!bench.session.keeps_node());
 }
 
 #[test]
@@ -213,12 +213,12 @@ fn a_draining_node_is_left_after_its_last_answer() {
     let mut bench = Bench::connected(policy());
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
-    assert!(bench.session.requests().dial && bench.session.requests().keep_node);
+    assert!(bench.session.needs_dial() && bench.session.keeps_node());
     let timeout = Duration::from_secs(1);
     bench.call(|session, now, wires| session.next_ready(timeout, now, wires));
     bench.component("PUB b 1\r\ny\r\n");
     assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
-    let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.requests().switch);
+    let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.can_switch());
     assert_eq!(state(&bench), (1, false));
     bench.node("MSG a 1 0\r\n\r\nPONG\r\n");
     assert_eq!(state(&bench), (0, true));

@@ -95,7 +95,8 @@ impl LimitedStream {
     /// Returns an error if the connection exceeds a limit. Otherwise registers the task to be woken when the time is over or
     /// the connection is evicted.
     fn check_limits(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        if Pin::new(&mut self.evicted).poll(context).is_ready() {
+        // A receiver that was ready must not be polled again.
+        if self.evicted.is_terminated() || Pin::new(&mut self.evicted).poll(context).is_ready() {
             return Err(io::Error::other(
                 "evicted: too many HTTP connections, and this was the oldest",
             ));
@@ -168,8 +169,10 @@ mod tests {
             clients.push(TcpStream::connect(address).await.unwrap());
             served.push(connections.accept().await.0);
         }
-        let error = served[0].read_u8().await.unwrap_err();
-        assert!(error.to_string().contains("this was the oldest"), "{error}");
+        for _ in 0..2 {
+            let error = served[0].read_u8().await.unwrap_err();
+            assert!(error.to_string().contains("this was the oldest"), "{error}");
+        }
         let second = tokio::time::timeout(Duration::from_millis(1), served[1].read_u8()).await;
         assert!(second.is_err(), "the second oldest stays: {second:?}");
     }
