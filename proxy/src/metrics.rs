@@ -27,7 +27,7 @@ const FAILOVER_BUCKETS_SECS: &[f64] = &[
     60.0,
 ];
 
-/// Number of samples that wait in memory for a scrape. At this number they are added to the histogram without a scrape.
+/// Maximum number of samples that wait in memory for a scrape. Then they are added to the histogram without one.
 const FAILOVER_SAMPLES_MAX: u32 = 256;
 
 /// Reasons of `standin_sessions_closed_total`: the names of `EndReason`.
@@ -117,7 +117,7 @@ pub(crate) struct Directions {
     pub(crate) to_component: Counter,
 }
 
-/// Handles of all metrics. [`Metrics::new`] has the meaning of each in its help text.
+/// Handles of all metrics. The help texts in [`Metrics::new`] say what each metric means.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) sessions: Gauge,
@@ -244,12 +244,12 @@ impl Metrics {
             ),
             no_node_seconds: gauge(
                 "standin_no_node_seconds",
-                "Seconds since no node is proved; 0 while one is.",
+                "Seconds for which no node has been proved; 0 while one is.",
             ),
             sessions_without_node: gauge("standin_sessions_without_node", "Sessions that have no node now."),
             sessions_without_node_seconds: gauge(
                 "standin_sessions_without_node_seconds",
-                "Longest time in seconds that a session is now without a node; 0 while every session has one.",
+                "Seconds without a node, of the session that has been without one longest; 0 while every session has one.",
             ),
             nodes: names.grid(
                 "standin_nodes",
@@ -336,7 +336,7 @@ fn directions(names: &Names, name: &'static str, help: &'static str) -> Directio
 }
 
 fn in_doubt(names: &Names, policy: &'static str) -> Counter {
-    let help = "Publishes that their node had not acked when it died, by policy: drop or resend.";
+    let help = "Publishes that a node had not acked when it was lost, by policy: drop or resend.";
     names.counter("standin_in_doubt_total", help, &[("policy", policy)])
 }
 
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn every_series_exists_from_the_start_and_has_a_help_text() {
+    fn series_exist_from_the_start_and_have_help_texts() {
         let metrics = Metrics::new();
         let build = concat!(
             "standin_build_info{version=\"",

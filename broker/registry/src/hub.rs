@@ -1,6 +1,6 @@
 //! The task between the sources and the readers. It merges the reports of the sources into the roster, publishes
-//! snapshot and health, logs changes for the operator, and starts the writes of the cache file. It ends with the last reader
-//! and stops all sources.
+//! the snapshot and the health, logs changes for the operator, and starts the writes of the cache file. When the last reader
+//! is gone, the task stops all sources and ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -53,9 +53,9 @@ pub(crate) struct Published {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) health: ArcSwap<Health>,
     pub(crate) info: ArcSwapOption<String>,
-    /// Whether ZooKeeper has returned a list since the start and the snapshot includes it.
+    /// Whether the snapshot includes a list that ZooKeeper has returned since the start.
     pub(crate) answered: channel::Sender<bool>,
-    /// This node's own registration, as wanted and as it is.
+    /// This node's own registration: first the wanted one, then its present state.
     pub(crate) wanted: channel::Sender<Option<Wanted>>,
     pub(crate) registration: channel::Sender<RegistrationState>,
 }
@@ -73,7 +73,7 @@ pub(crate) struct Hub {
     info_reports_due: Option<Instant>,
     /// Invalid records that were logged, each with its last change, so that each change is logged once.
     unreadable_logged: HashMap<String, i64>,
-    /// A weak sender, so that the queue ends with the readers.
+    /// A weak sender, so that the queue closes when the last reader is gone.
     events: mpsc::WeakSender<HubEvent>,
     zookeeper: Option<SessionThread>,
     announcer: Announcer,
@@ -215,7 +215,7 @@ impl Hub {
                 health.failed(reason);
             }
             SessionReport::Unreachable { reason } => {
-                // Logged once per outage. A counter has the number of failures.
+                // Logged once per outage. `errors_total` counts all failures.
                 if health.state == SourceState::Lost {
                     debug!("zookeeper: still no session, retrying: {reason}");
                 } else {

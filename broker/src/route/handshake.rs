@@ -1,5 +1,5 @@
-//! The handshake, by which a connection becomes a route. Both sides send HELLO. Then the node with the higher id agrees by WELCOME, and
-//! the node with the lower id decides and sends WELCOME too. Either side may send REFUSE instead.
+//! The handshake, by which a connection becomes a route. Both sides send HELLO. Then the node with the higher id agrees and sends
+//! WELCOME. Finally, the node with the lower id decides and sends WELCOME too. Either side may send REFUSE instead.
 //!
 //! Before the route is accepted, a peer may send only handshake frames of up to 64 KiB each, within the timeout.
 
@@ -174,12 +174,12 @@ pub(crate) async fn perform(
             read_preamble(&mut stream, &mut received).await?;
         }
         loop {
-            let Some((judged_frame, length)) = handshake.take(&received)? else {
+            let Some((is_welcome, length)) = handshake.take(&received)? else {
                 read_more(&mut stream, &mut received).await?;
                 continue;
             };
             received.drain(..length);
-            let (Some(welcome), Some(peer)) = (judged_frame, handshake.peer()) else {
+            let (Some(welcome), Some(peer)) = (is_welcome, handshake.peer()) else {
                 continue;
             };
             let (answer, answered) = oneshot::channel();
@@ -240,13 +240,13 @@ impl Handshake {
         self.peer.as_ref()
     }
 
-    /// Takes the frame at the head of `bytes`. Returns its length, and what the keeper has to judge: HELLO (`Some(false)`), WELCOME
-    /// (`Some(true)`) or nothing. Returns `None` if more bytes are needed.
+    /// Takes the frame at the head of `bytes`. For a frame that the keeper judges, the first value is whether it is WELCOME
+    /// (`Some(true)`) or HELLO (`Some(false)`). The second value is the frame's length. Returns `None` if more bytes are needed.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Option<(Option<bool>, usize)>, HandshakeError> {
         let Some((frame, length)) = frame::decode(bytes, GREETING_BYTES_MAX)? else {
             return Ok(None);
         };
-        let judged_frame = match (frame, &self.peer) {
+        let is_welcome = match (frame, &self.peer) {
             (Frame::Hello(json), None) => {
                 self.peer = Some(serde_json::from_slice(json).map_err(HandshakeError::Hello)?);
                 Some(false)
@@ -260,7 +260,7 @@ impl Handshake {
             (Frame::Unknown(_), _) => None,
             _ => return Err(HandshakeError::Disorder),
         };
-        Ok(Some((judged_frame, length)))
+        Ok(Some((is_welcome, length)))
     }
 
     /// Takes the keeper's verdict, and appends the frame for the peer. Returns the peer's HELLO if the connection becomes the route.
@@ -275,7 +275,7 @@ impl Handshake {
             return Err(self.refused(peer, why, false));
         }
         let is_accepted = matches!(verdict, Verdict::Accept { .. });
-        // The deciding node sends WELCOME when it accepts, and the other node when it agrees, before that.
+        // The deciding node sends WELCOME when it accepts. The other node has sent WELCOME before, when it agreed.
         if self.own.decides_with(peer) == is_accepted {
             out.extend(frame::bare(frame::WELCOME));
         }

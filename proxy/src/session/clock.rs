@@ -18,10 +18,10 @@ use crate::cause::Cause;
 const OWN_STOP: Duration = Duration::from_millis(500);
 
 /// Time from CONNECT to the first PING to the component; up to a fifth is added, as in `nats-server` 2.9 and 2.15.
-/// Some old client libraries look at an `-ERR` only when more bytes arrive.
+/// Some old client libraries look at an `-ERR` only when more bytes arrive, such as this PING.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
-/// Time for which a component that sends nothing more is kept without a node only for its answers. Without this
+/// Time for which a session without a node waits for answers to a component that sends nothing more. Without this
 /// limit, a component that reconnects again and again in an outage would leave a session each time.
 const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 
@@ -103,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the node's silence means something. It means nothing while the node is not read because the
-    /// component does not read.
+    /// Returns whether the node's silence means something. It means nothing while the sidecar does not read from the
+    /// node, for example because the component does not read.
     fn is_silence_meaningful(&self, node: &Connection) -> bool {
         self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }
@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    /// Leaves a node that is silent for too long. Sends a PING when one is due.
+    /// Leaves a node that is silent, or draining, for too long. Sends a PING when one is due.
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(node) = &self.connection else { return };
         let is_joining = matches!(node.stage, Stage::Joining { .. });
@@ -239,7 +239,7 @@ impl Session {
         }
     }
 
-    /// Frees buffers and the remembered control line of an idle session.
+    /// Frees buffers that an idle session does not need.
     fn shrink(&mut self) {
         if self.component.held.is_empty() {
             self.component.held = bytes::BytesMut::new();

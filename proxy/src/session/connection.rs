@@ -1,8 +1,9 @@
 //! The connection to the present node, as one value.
 //!
 //! Everything that must not outlive the connection is in [`Connection`]: its stage, the answers that the node owes,
-//! frames written or read in part, clocks. Dropping the value is the reset, so a move cannot carry over a leftover.
-//! What does outlive a node (journal, publishes in doubt, held bytes, the component) is in [`Session`](super::Session).
+//! frames written or read in part, clocks. When the session moves, the value is dropped, so nothing of it reaches the
+//! next node. What outlives a node (journal, publishes in doubt, held bytes, the component) is in
+//! [`Session`](super::Session).
 
 use std::time::{Duration, Instant};
 
@@ -84,11 +85,11 @@ pub(super) struct Connection {
     pub(super) verified: bool,
     /// Whether the node asks for credentials.
     pub(super) auth_required: bool,
-    /// Set when the node reported an error of the component after which nodes close the connection.
+    /// Set after an `-ERR` about the component, after which the node closes the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
     pub(super) confirmed_changes: u64,
-    /// Whether the next PONG is reported, because another session has lost the node.
+    /// Whether the next PONG is reported. Set when another session has lost the node, or the registry lists it no longer.
     pub(super) probing: bool,
     /// Whether the node has delivered a message or an answer since it took the session.
     pub(super) served: bool,

@@ -1,5 +1,5 @@
-//! Component → node, second half: complete frames are written on as [`plan`](super::plan) decides. They take effect
-//! when they are written.
+//! Component → node, second half: complete frames are written to the node as [`plan`](super::plan) decides. They take
+//! effect when they are written.
 //!
 //! Promise S2: a node only gets complete frames. A frame stays in `held` until a node has all of it, so a frame that a dying
 //! node had in part is sent completely to the next node.
@@ -18,13 +18,13 @@ use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
 
-/// Limit on the wait for the node's answers to frames before a broken frame.
+/// Maximum wait for the node's answers to the frames before an invalid frame.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
-    /// complete again without a copy of the bytes after it. Returns their number; 0 if there are too many held bytes, or
-    /// they cannot be sent now.
+    /// complete again without a copy of the bytes after it. Returns the number of moved bytes. Moves none if too many
+    /// are held, or if they cannot be sent now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> usize {
         let can_send =
             |node: &Connection| node.stage == Stage::Flowing && !node.blocked && node.hold == Hold::No;
@@ -69,7 +69,7 @@ impl Session {
         }
     }
 
-    /// Checks whether a component that sends nothing more has left publishes for others.
+    /// Checks whether a session without a node, whose component sends nothing more, still has publishes for others.
     pub(super) fn check_for_publishes(&mut self) {
         let nothing_for_others = || self.doubt.log_bytes() == 0 && publishes(&self.component.held).is_empty();
         self.only_awaits_answers = self.component.eof && self.connection.is_none() && nothing_for_others();
@@ -108,14 +108,15 @@ impl Session {
         }
     }
 
-    /// Returns whether the node has every complete frame of the component. An incomplete last frame goes nowhere.
+    /// Returns whether the node has every complete frame of the component. An incomplete last frame is never sent, so it
+    /// does not count.
     pub(super) fn has_passed_on(&self) -> bool {
         let has_only_a_part = |node: &Connection| node.incomplete && node.head_written == 0;
         self.component.held.is_empty() || self.connection.as_ref().is_some_and(has_only_a_part)
     }
 
-    /// Writes frames of `bytes` to the node until they end, the socket is full, or the stage forbids it. Returns the
-    /// length of the complete frames that took effect.
+    /// Writes frames of `bytes` to the node until none is left, the socket is full, the turn's budget is exhausted, or
+    /// the stage forbids it. Returns the length of the complete frames that took effect.
     fn transmit(&mut self, bytes: &[u8], now: Instant, wires: &mut impl Wires) -> usize {
         let mut at = 0;
         if let Some(node) = &mut self.connection {
@@ -279,7 +280,7 @@ impl Session {
         whole
     }
 
-    /// Applies frames that the node has taken.
+    /// Applies the effect of frames that were written to the node.
     fn apply(&mut self, effect: Effect<'_>, now: Instant) {
         match effect {
             Effect::Publishes(publishes) => {

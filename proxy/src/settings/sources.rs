@@ -44,7 +44,7 @@ impl Settings {
     }
 }
 
-/// Checks one text of `[nodes]` with the registry's parser. Accepts all texts of other keys.
+/// Checks one text of `[nodes]` with the registry's parser. Accepts any text of a key that has no parser.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if key == "nodes.upstream" && text.contains(MASK) && masked_url(text) == text {
         return Err(mask_given(key, place));

@@ -1,4 +1,4 @@
-//! One node of a simulated mesh, without sockets, timers and threads: its keeper, the sessions of its routes, and the routers of two
+//! One node of a simulated mesh, without sockets, timers or threads: its keeper, the sessions of its routes, and the routers of two
 //! workers. A worker may be stopped for a few steps while its batch is sent to some of its recipients and not to the others.
 
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ use crate::subscription::Subscription;
 
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
-/// Longer than the way of a message and of its ack, with a stopped worker on each.
+/// Longer than a message and its ack take, with a stopped worker on the way of each.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
@@ -206,7 +206,8 @@ impl Node {
         Some(end.connection)
     }
 
-    /// Lets each worker send its staged output; or only that for one of the routes, and the rest some steps later.
+    /// Lets each worker send its staged output. At random, a worker sends only the output for one route, and the rest some steps
+    /// later.
     pub(super) fn flush(&mut self, rng: &mut StdRng) {
         for (router, stopped) in self.workers.iter_mut().zip(&mut self.stopped_steps) {
             let was_stopped = *stopped > 0;
@@ -214,9 +215,9 @@ impl Node {
             if *stopped > 0 {
                 continue;
             }
-            let some = !was_stopped && rng.random_range(0..4) == 0 && !self.ends.is_empty();
-            let any = some.then(|| rng.random_range(0..self.ends.len()));
-            match any.and_then(|at| self.ends.values().nth(at)) {
+            let is_partial = !was_stopped && rng.random_range(0..4) == 0 && !self.ends.is_empty();
+            let chosen = is_partial.then(|| rng.random_range(0..self.ends.len()));
+            match chosen.and_then(|at| self.ends.values().nth(at)) {
                 Some(end) => {
                     router.stage.flush_to(&end.session.route.outbox);
                     *stopped = rng.random_range(1..12);
@@ -238,7 +239,7 @@ impl Node {
         let router = &mut self.workers[0];
         let found = router.cache.find(subject, interest);
         let fresh = interest.recipients(subject, Scope::Whole);
-        assert_eq!(found.recipients.len(), fresh.len(), "what is remembered holds");
+        assert_eq!(found.recipients.len(), fresh.len(), "the cache is out of date");
         router.publish(&publisher, &message, &found.recipients, interest);
     }
 
@@ -254,7 +255,7 @@ impl Node {
         self.subscribe_client(Arc::clone(client), false, subject, None);
     }
 
-    /// Sends the SUB and the PING of a client.
+    /// Processes the SUB and the PING of a client.
     fn subscribe_client(
         &mut self,
         client: Arc<Outbox>,
@@ -297,7 +298,7 @@ impl Node {
         self.unsubscribe(number.expect("a subscription"));
     }
 
-    /// Returns the subscriptions whose flushes have ended, each with whether all routes have acked it.
+    /// Returns the subscriptions whose flushes have ended. The first value is whether all routes have acked the subscription.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
         let (all, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let mut done = Vec::new();
