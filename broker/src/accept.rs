@@ -1,4 +1,4 @@
-//! Accepts connections. Those of clients are assigned to a worker, or refused over the limit.
+//! Accepts connections. Those of clients are assigned to a worker, or refused above the limit.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};

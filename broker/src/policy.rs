@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::auth::Access;
 use crate::settings::Settings;
 
-/// The limits and timeouts in force. Limits in bytes, subscriptions and PINGs are per client.
+/// The limits and timeouts in force. The limits on pending bytes, subscriptions and unanswered PINGs are per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) access: Access,

@@ -40,7 +40,7 @@ pub(crate) struct Acks {
     pub(crate) asked: AtomicU64,
     /// The last change that the peer has acked.
     pub(crate) acked: AtomicU64,
-    /// If the peer did not ack in time: the change whose ack ends this, so that flushes wait for the peer again. Otherwise 0.
+    /// 0 while the peer acks in time. Otherwise flushes do not wait for the peer until it has acked this change.
     pub(crate) late: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Route {
     probe: AtomicBool,
     /// The reason for that PING is that another node claims the peer's id.
     claimed: AtomicBool,
-    /// Number of the peer's subscriptions, by subject and queue group.
+    /// Number of different pairs of subject and queue group among the peer's subscriptions.
     pub(crate) interest: AtomicUsize,
     /// Messages that had no recipient here when they arrived.
     pub(crate) undelivered: AtomicU64,
@@ -97,7 +97,7 @@ impl Route {
         }
     }
 
-    /// Adds bytes to the pending ones, and wakes the route's task to send them.
+    /// Adds bytes to the pending output, and wakes the route's task to send them.
     pub(crate) fn send(&self, bytes: &[u8]) {
         self.outbox.append(bytes);
         self.outbox.wake();

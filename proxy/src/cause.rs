@@ -28,7 +28,7 @@ impl Cause {
     /// Number of causes.
     pub const COUNT: usize = 7;
 
-    /// One of each, in the order of [`Cause::index`].
+    /// One cause of each kind, in the order of [`Cause::index`].
     pub const ALL: [Self; Self::COUNT] = [
         Self::Reset,
         Self::EndOfStream,

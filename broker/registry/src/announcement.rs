@@ -27,9 +27,10 @@ pub struct Announcement {
 
 impl Announcement {
     /// Prepares the registration of this node as the ephemeral znode `<path>/<id>`, in the session of `watch`. Returns at
-    /// once and works in the background: it deletes a ghost of this node, and [`state`](Self::state) shows whether another
-    /// node holds the id. The znode is not created before [`release`](Self::release), because clients may connect as soon as
-    /// it exists. So a node calls `reserve`, waits until the id is free, opens its port, and then calls `release`.
+    /// once and works in the background: it deletes a znode left by an earlier session of this node, and
+    /// [`state`](Self::state) shows whether another node holds the id. The znode is not created before
+    /// [`release`](Self::release), because clients may connect as soon as it exists. So a node calls `reserve`, waits until
+    /// the id is free, opens its port, and then calls `release`.
     ///
     /// Missing parents of the znode are created, including those of the chroot. Everybody can read the created znodes.
     /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth), everybody can also change them. With it, only clients
@@ -98,8 +99,8 @@ impl Announcement {
         });
     }
 
-    /// Changes the record of the node. `id` and `run` must be the same. The znode is updated now, or created with this record.
-    /// Never waits.
+    /// Changes the record of the node. `id` and `run` must be the same. If the znode exists, it is updated; otherwise it
+    /// will be created with this record. Never waits.
     ///
     /// # Errors
     /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. Nothing has changed then.

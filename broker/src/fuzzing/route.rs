@@ -10,7 +10,7 @@ use crate::shell::Session;
 /// Runs a route session with `input`: one byte for the size of reads, then the bytes that the peer sends.
 ///
 /// # Panics
-/// If an invariant is violated: the output of clients is whole frames, and no interest of the peer is left after the route ends.
+/// If an invariant is violated. Clients get only whole frames, and no interest of the peer is left after the route ends.
 pub fn route(input: &[u8]) {
     let Some((cut, bytes)) = input.split_first() else {
         return;
@@ -29,7 +29,7 @@ pub fn route(input: &[u8]) {
         world.check_staged();
         world.router.stage.flush();
         while session.held_until().is_some() {
-            events.try_recv().expect("the keeper's queue is full");
+            events.try_recv().expect("a held route has a full queue");
         }
         match taken {
             Ok(taken) => drop(buffer.drain(..taken)),

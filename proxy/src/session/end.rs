@@ -1,4 +1,4 @@
-//! The end of a session: its reason, its orderly course, and what it leaves behind.
+//! The end of a session: its reason, the wait for the last answers, and the data that no node has taken.
 
 use std::time::Instant;
 

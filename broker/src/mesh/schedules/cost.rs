@@ -1,4 +1,4 @@
-//! What a full mesh costs, for few nodes and for many: the table of `deploy/mesh.md`.
+//! Cost of a full mesh, for few nodes and for many: the table of `deploy/mesh.md`.
 //! `cargo test -p standin-broker what_a_mesh_costs -- --nocapture` prints it.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::world::World;
 
 const SUBSCRIPTIONS: usize = 200;
 
-/// No PING is sent.
+/// So long that no PING is sent.
 const PING_INTERVAL_MS: u64 = 600_000;
 
 fn bytes_sent(world: &World) -> usize {
@@ -25,7 +25,7 @@ fn bytes_of(world: &mut World, rng: &mut StdRng, act: impl FnOnce(&mut World)) -
     bytes_sent(world) - before
 }
 
-/// Measures a mesh of so many nodes, and prints its row of the table.
+/// Measures a mesh of this many nodes, and prints its row of the table.
 fn measure(nodes: usize) {
     let mut rng = StdRng::seed_from_u64(nodes as u64);
     let mut world = World::new(nodes, nodes as u64, PING_INTERVAL_MS, &mut rng);
@@ -59,14 +59,15 @@ fn measure(nodes: usize) {
         let client = Arc::clone(&world.nodes[0].subscriptions[0].client);
         (0..10_000).for_each(|_| world.nodes[0].subscribe_more(&client, "orders.new"));
     });
-    assert_eq!(more, 0, "for ten thousand subscriptions more to the subject");
+    assert_eq!(more, 0, "bytes for more subscriptions");
     eprintln!("| {nodes} | {routes} | {whole_ms} ms | {sync_kib} KiB | {first} bytes | {again} bytes |");
 }
 
 #[test]
 fn what_a_mesh_costs() {
     eprintln!(
-        "| nodes | links | whole after | sent by each node until then | one subscription more | one client more on the same |"
+        "| nodes | routes in the cluster | mesh complete after | sent by each node until then \
+         | one subscription more, whole cluster | one client more on the same subject |"
     );
     eprintln!("|---|---|---|---|---|---|");
     [3, 10, 30, 100].into_iter().for_each(measure);
