@@ -1,4 +1,4 @@
-"""Latency of messages and replies beside a publisher that sends as fast as the server accepts."""
+"""Latency of messages and replies while a publisher sends as fast as the server accepts."""
 
 from contextlib import ExitStack
 

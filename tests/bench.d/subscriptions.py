@@ -1,4 +1,4 @@
-"""A million subscriptions: memory of each, and CPU time per message while other subscriptions are made and ended."""
+"""A million subscriptions: memory of each, and CPU time per message without and with churn (subscriptions made and ended)."""
 
 from pair import OURS, THEIRS, Case, address, start
 from processes import Crowd

@@ -128,27 +128,27 @@ async fn sessions_on_both_nodes(near: &Netns, sidecar: &Sidecar) -> Vec<RawClien
     clients
 }
 
-/// A relay before a node that can close only the direction from the node: what the sidecar sends still reaches the node.
+/// A relay in front of a node. It can close only the direction from the node, so that what the sidecar sends still arrives.
 struct HalfCloser {
     address: SocketAddr,
     closed: watch::Sender<bool>,
 }
 
 impl HalfCloser {
-    async fn before(node: SocketAddr) -> Self {
+    async fn in_front_of(node: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (closed, _) = watch::channel(false);
-        let orders = closed.clone();
+        let sender = closed.clone();
         tokio::spawn(async move {
             for number in 0.. {
                 let Ok((sidecar, _)) = listener.accept().await else {
                     return;
                 };
-                // While closed, a new connection gets this many bytes first: an end within INFO, after INFO, or after the first
-                // answers.
+                // While closed, the relay sends this many bytes to a new connection before the end: the end comes within INFO,
+                // after INFO, or after the first answers.
                 let bytes_max = [0, 1, 100, 300, 420, 600][number % 6];
-                tokio::spawn(pass(sidecar, node, orders.subscribe(), bytes_max));
+                tokio::spawn(pass(sidecar, node, sender.subscribe(), bytes_max));
             }
         });
         Self { address, closed }
@@ -188,12 +188,12 @@ async fn pass(sidecar: TcpStream, node: SocketAddr, mut closed: watch::Receiver<
 #[tokio::test]
 async fn every_session_leaves_a_node_that_closes_its_sending_half() {
     let cluster = Mesh::start(ServerKind::NatsServer, 3).await;
-    let mut doors = Vec::new();
+    let mut relays = Vec::new();
     for node in &cluster.nodes {
-        doors.push(HalfCloser::before(node.address()).await);
+        relays.push(HalfCloser::in_front_of(node.address()).await);
     }
     let sidecar = Sidecar::builder()
-        .upstream(doors.iter().map(HalfCloser::url))
+        .upstream(relays.iter().map(HalfCloser::url))
         .setting("nodes.gossip", false)
         .start()
         .await;
@@ -206,7 +206,7 @@ async fn every_session_leaves_a_node_that_closes_its_sending_half() {
         clients.push(client);
     }
     for round in 0..9 {
-        let closed = &doors[round % 3].closed;
+        let closed = &relays[round % 3].closed;
         closed.send_replace(true);
         for client in &mut clients {
             client.send("PING\r\n").await;

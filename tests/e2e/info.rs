@@ -20,7 +20,7 @@ enum Kind {
     Flag,
 }
 
-/// Fields without which a client library does not connect or misreads INFO, each with such a library. The libraries examined:
+/// Fields without which a client library does not connect or misreads INFO, each with such a library or a reason. Examined:
 /// npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node` 3; PyPI `nats-core` 0.2, `nats-py`, `nats-python`; the crates
 /// `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`.
 const REQUIRED: &[(&str, Kind, &str)] = &[
@@ -55,7 +55,7 @@ const REQUIRED: &[(&str, Kind, &str)] = &[
     ),
 ];
 
-fn has_all(info: &Value, whose: &str) {
+fn assert_has_required(info: &Value, whose: &str) {
     for (name, kind, by) in REQUIRED {
         let value = &info[*name];
         let fits = match kind {
@@ -72,13 +72,13 @@ fn has_all(info: &Value, whose: &str) {
     assert!(numbers.count() >= 3, "{whose}: {version}");
 }
 
-fn is_accepted(first: &Frame, whose: &str) {
+fn assert_info_frame(first: &Frame, whose: &str) {
     let bytes = first.bytes().len();
     assert!(bytes <= INFO_BYTES_MAX, "{whose}: {bytes} bytes");
-    has_all(&first.json(), whose);
+    assert_has_required(&first.json(), whose);
 }
 
-/// Connects a component to the sidecar at `address`, while this node accepts every connection and so gives its INFO.
+/// Connects a component to the sidecar at `address`. Meanwhile, `node` accepts every connection and sends its INFO.
 async fn served_by(node: &mut ScriptedNode, address: SocketAddr) -> RawClient {
     let mut taken = Vec::new();
     let connecting = RawClient::connect(address);
@@ -91,9 +91,9 @@ async fn served_by(node: &mut ScriptedNode, address: SocketAddr) -> RawClient {
     }
 }
 
-async fn first_is_accepted(address: SocketAddr, whose: &str) -> Value {
+async fn assert_first_info(address: SocketAddr, whose: &str) -> Value {
     let client = RawClient::connect(address).await;
-    is_accepted(client.info_frame(), whose);
+    assert_info_frame(client.info_frame(), whose);
     client.info()
 }
 
@@ -112,7 +112,7 @@ async fn every_info_of_the_broker_has_what_client_libraries_require() {
         ],
     ] {
         let server = Node::start(ServerKind::Standin, flags).await;
-        first_is_accepted(server.address(), &format!("{flags:?}")).await;
+        assert_first_info(server.address(), &format!("{flags:?}")).await;
     }
 }
 
@@ -124,9 +124,9 @@ async fn the_later_info_of_a_broker_that_gains_a_peer_has_what_client_libraries_
     mesh.nodes[1].restart().await;
     let later = client.read_frame().await;
     assert_eq!(later.verb(), "INFO", "{later:?}");
-    has_all(&later.json(), "the later INFO");
+    assert_has_required(&later.json(), "the later INFO");
     for node in &mesh.nodes {
-        first_is_accepted(node.address(), "one of two").await;
+        assert_first_info(node.address(), "one of two").await;
     }
 }
 
@@ -139,7 +139,7 @@ async fn every_info_of_the_sidecar_has_what_client_libraries_require_for_any_nod
     ] {
         let node = Node::start(kind, &[]).await;
         let sidecar = Sidecar::builder().upstream([node.url()]).start().await;
-        let info = first_is_accepted(sidecar.address(), &format!("{kind:?}")).await;
+        let info = assert_first_info(sidecar.address(), &format!("{kind:?}")).await;
         assert_eq!(info["port"], sidecar.address().port());
     }
 }
@@ -156,15 +156,15 @@ async fn info_has_every_required_field_for_a_node_with_an_empty_info_and_without
         assert!(info[name].is_string());
         info[name] = json!("1.2.3");
     }
-    has_all(&info, "a node with an empty INFO");
+    assert_has_required(&info, "a node with an empty INFO");
 
     let alone = Sidecar::builder()
         .upstream(["nats://127.0.0.1:1"])
         .setting("session.info_wait_ms", 20)
         .start_listening()
         .await;
-    let first = first_is_accepted(alone.address(), "no node").await;
-    let second = first_is_accepted(alone.address(), "no node").await;
+    let first = assert_first_info(alone.address(), "no node").await;
+    let second = assert_first_info(alone.address(), "no node").await;
     assert_ne!(first["client_id"], second["client_id"]);
 }
 
@@ -244,7 +244,7 @@ async fn sidecar_inside(netns: &e2e::Netns, flags: &[&str]) -> e2e::Process {
 
 /// Runs in a namespace because the default port is free there.
 #[tokio::test]
-async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_without_ipv6() {
+async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_ipv4_alone_if_there_is_no_ipv6() {
     let lan = e2e::Lan::new(2);
     let (with, without) = (lan.host(0), lan.host(1));
     let removed = std::process::Command::new("ip")
@@ -270,8 +270,8 @@ async fn the_sidecar_listens_by_default_on_both_loopback_addresses_or_on_one_wit
             assert!(netns.connect(*address).await.is_ok(), "{address}");
         }
         assert_eq!(sidecar.count_lines("listening for components"), addresses.len());
-        let says = sidecar.has_line("the host has no IPv6");
-        assert_eq!(says, addresses.len() == 1, "{}", sidecar.tail());
+        let is_logged = sidecar.has_line("the host has no IPv6");
+        assert_eq!(is_logged, addresses.len() == 1, "{}", sidecar.tail());
         // An address in the settings is used exactly as given.
         if addresses.len() == 1 {
             let mut refused = sidecar_inside(netns, &["--listen", "[::1]:4223"]).await;

@@ -32,7 +32,7 @@ pub struct Lan {
     switch: Netns,
     /// Pairs (sender, receiver) between which every frame is lost.
     silenced: BTreeSet<(usize, usize)>,
-    /// Hosts with a slow cable, and the process that is the cable.
+    /// Hosts with a slow cable, and the process (`cable.py`) that delays and drops their frames.
     slow: BTreeMap<usize, Process>,
 }
 

@@ -26,7 +26,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Returns the name, for `ip netns exec`.
+    /// Returns the name that `ip netns` shows.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -34,8 +34,8 @@ impl ScriptedNode {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), None)
     }
 
-    /// Starts a node on a free port of another address of this machine. The kernel reuses ports, and a client of another test that
-    /// retries its dead node at 127.0.0.1 would connect to this one.
+    /// Starts a node on a free port of another address of this machine. The kernel reuses ports, so at 127.0.0.1 a client of
+    /// another test that retries its dead node could connect to this one.
     pub async fn start_on(address: IpAddr) -> Self {
         Self::start_at(SocketAddr::from((address, 0)), None)
     }

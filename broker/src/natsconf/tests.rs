@@ -1,4 +1,4 @@
-//! Tests of complete files, and of errors with their lines.
+//! Tests of complete files, and of errors with their line numbers.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn the_cluster_block_of_a_nats_server_file_is_converted() {
     let settings = load("nats.conf", text).unwrap();
     assert_eq!(settings, Settings::from_toml(toml).unwrap());
     let [first, second] = &settings.routes()[..] else {
-        panic!("two routes")
+        panic!("expected two routes")
     };
     assert_eq!(first.endpoint.to_string(), "10.0.0.2:6222");
     assert_eq!(first.credentials, Some(("r".to_owned(), "s3cr3t".to_owned())));

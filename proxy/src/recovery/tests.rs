@@ -266,12 +266,12 @@ fn sessions_that_lose_the_same_node_report_one_failure() {
     let mut world = world();
     let mut parties = [1, 2, 3].map(|id| world.session_on("n", id));
     let [one, two, three] = &mut parties;
-    assert!(!world.lose(one), "the first");
+    assert!(!world.lose(one), "the first report of the loss");
     world.join(one, "n");
     world.pass(Duration::from_secs(1));
     assert!(world.lose(two), "the same loss, noticed late");
     world.pass(SAME_LOSS);
-    assert!(!world.lose(three), "long after: another loss");
+    assert!(!world.lose(three), "long after the first loss: another loss");
     assert!(!world.lose(one), "another loss");
 }
 
@@ -303,7 +303,7 @@ fn an_outage_begins_after_half_a_second_without_a_proved_node() {
     world.pass(Duration::from_millis(100));
     world.recovery.none_proved(since, |_| true, world.now);
     assert!(world.must_hold(&publisher));
-    // The outage ends before its beginning was reported, so both are reported.
+    // The outage ends before its beginning was reported. Both are still reported.
     world.pass(Duration::from_secs(1));
     world.join(&mut publisher, "n");
     assert_eq!(world.waits(&publisher), SETTLE);

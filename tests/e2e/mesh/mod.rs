@@ -15,7 +15,7 @@
 //! | [`thaw`] | a node that was frozen delivers no message of a sender that has given it up |
 //! | [`starting`] | a node accepts clients only after it has the interest of the others |
 //! | [`names`] | cluster names, and clients or nodes at the wrong port |
-//! | [`namesakes`] | of nodes with the same name one serves |
+//! | [`namesakes`] | of the nodes with the same name, only one serves |
 
 mod conversations;
 mod crossing;

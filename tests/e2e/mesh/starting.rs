@@ -79,14 +79,14 @@ async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
     }
     mesh.nodes[0].restart().await;
     mesh.wait_until_whole().await;
-    // The seed is not needed any more, also not for a node that is restarted.
+    // The seed is not needed any more, not even by a node that is restarted.
     mesh.nodes[0].kill();
     mesh.wait_until_whole().await;
     mesh.nodes[2].restart().await;
     mesh.wait_until_agreed().await;
 }
 
-/// After the timeout it logs the node that did not answer.
+/// After the timeout it logs which node did not answer.
 #[tokio::test]
 async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_sync_timeout_is_over() {
     let zookeeper = ZooKeeper::start().await;
@@ -175,7 +175,7 @@ async fn run_of(registrar: &mut Registrar, id: &str) -> String {
     record["run"].as_str().unwrap_or_default().to_owned()
 }
 
-/// More interest than fits into the buffers on the way.
+/// The interest does not fit into the buffers between the two nodes.
 #[tokio::test]
 async fn a_new_node_has_tens_of_megabytes_of_interest_before_it_serves() {
     const SUBJECTS: usize = 250_000;

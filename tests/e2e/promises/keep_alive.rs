@@ -52,7 +52,7 @@ async fn s8_an_idle_component_that_does_not_answer_a_ping_is_closed_as_stale() {
 }
 
 #[tokio::test]
-async fn s8_a_component_that_answers_pings_stays_and_a_busy_one_gets_none() {
+async fn s8_a_component_that_answers_pings_stays_and_a_busy_one_gets_only_the_first_ping() {
     let settings = [("session.ping_interval_secs", "1"), ("session.ping_max", "1")];
     let mut scene = Scene::with(&settings).await;
     let (mut busy, mut its_node) = scene.open().await;
@@ -82,7 +82,7 @@ async fn s8_a_component_that_answers_pings_stays_and_a_busy_one_gets_none() {
     assert!((2..=3).contains(&pings), "{pings} PINGs in 3.5 s");
 }
 
-/// When nats-server 2.9 and 2.15 send the first PING, after CONNECT.
+/// Time from CONNECT to the first PING of nats-server 2.9 and 2.15.
 const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(2900);
 
 #[tokio::test]

@@ -51,7 +51,7 @@ pub(crate) struct Request {
 struct Work {
     total: u64,
     asked: Cell<u64>,
-    taken: RefCell<Quantiles>,
+    latencies: RefCell<Quantiles>,
 }
 
 impl Request {
@@ -67,10 +67,10 @@ impl Request {
         let work = Rc::new(Work {
             total: self.requests,
             asked: Cell::new(0),
-            taken: RefCell::new(Quantiles::new()?),
+            latencies: RefCell::new(Quantiles::new()?),
         });
         let seconds = swarm::block_on(self.ask_all(responder, &subject, &work))?;
-        let mut result = work.taken.borrow().result("request");
+        let mut result = work.latencies.borrow().result("request");
         result["payload_bytes"] = self.payload.into();
         result["clients"] = self.clients.into();
         result["requests"] = self.requests.into();
@@ -133,7 +133,7 @@ async fn ask(
             component.receive(&mut incoming, || answered = true).await?;
         }
         if number >= work.total / WARM_UP_PART {
-            work.taken.borrow_mut().record(sent.elapsed());
+            work.latencies.borrow_mut().record(sent.elapsed());
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! A child process, for actions that affect a whole process: to freeze it, and to measure its CPU time. It is the test binary,
-//! running one of its tests, and prints its state line by line.
+//! which runs one of its tests and prints its state line by line.
 
 use e2e::{Process, Program};
 
