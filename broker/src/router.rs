@@ -22,7 +22,7 @@ use crate::subscription::{Delivery, Subscription};
 const SHARED_BYTES_MIN: usize = 8 * 1024;
 
 /// Maximum number of deliveries in one turn, a few milliseconds of work. Then the worker serves its other clients. Without a limit, a
-/// batch of messages to ten thousand subscribers each would delay them for a second. A lower limit would cause more and smaller
+/// batch of messages to ten thousand subscribers each would delay those clients for a second. A lower limit would cause more and smaller
 /// writes: with 10,000, a message to a hundred subscribers took 1.6 times the CPU.
 const TURN_DELIVERIES_MAX: usize = 50_000;
 
@@ -37,7 +37,7 @@ pub(crate) struct Router {
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
     /// and the index of the chosen node in the group's `remote`.
     chosen: Vec<(usize, usize)>,
-    /// Buffer for the names of the chosen groups of one route, encoded.
+    /// Buffer for the encoded names of the groups for which one route was chosen.
     names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
@@ -93,7 +93,7 @@ impl Router {
         self.delivered >= TURN_DELIVERIES_MAX
     }
 
-    /// Adds the counts of lookups since the last call to `lookups`, which the monitoring pages show.
+    /// Adds the lookups since the last call of this function to the counters in `lookups`. The monitoring pages show them.
     pub(crate) fn count(&mut self, lookups: &Lookups) {
         for cache in [&mut self.cache, &mut self.route_cache] {
             let (total, hits) = cache.take_counts();
@@ -197,12 +197,12 @@ impl Router {
         let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
         let total: usize = remote.iter().map(weight).sum();
         let mut left = self.rng.below(total);
-        let heavy = remote.iter().position(|one| {
+        let first = remote.iter().position(|one| {
             let found = left < weight(one);
             left = left.saturating_sub(weight(one));
             found
         })?;
-        let mut places = (heavy..remote.len()).chain(0..heavy);
+        let mut places = (first..remote.len()).chain(0..first);
         places.find(|place| remote[*place].client.reason().is_none())
     }
 
@@ -257,14 +257,14 @@ impl Router {
         self.stage.added(added);
     }
 
-    /// Puts all routes on the stage, so that interest that was announced to them is sent at the end of this turn.
+    /// Puts all routes on the stage, so that pending changes of interest are sent to them at the end of this turn.
     pub(crate) fn touch_routes(&mut self, interest: &Interest) {
         for route in interest.routes.load().iter() {
             self.stage.of(&route.outbox);
         }
     }
 
-    /// Sends the status 503 (`no_responders`) to `from`, if it has a plain subscription to `reply`.
+    /// Stages the status 503 (`no_responders`) to `from`, if it has a plain subscription to `reply`.
     pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], interest: &Interest) {
         let found = self.cache.find(reply, interest);
         let mut each = found.recipients.each.iter();

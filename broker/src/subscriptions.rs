@@ -40,7 +40,7 @@ use crate::tokens::Tokens;
 /// Number of shards of the hash table. A shard is read in one piece, under the lock.
 const SHARDS: usize = 256;
 /// Number of nodes of the tree that are read in one piece.
-const PLACES_AT_A_TIME: usize = 4096;
+const TREE_NODES_PER_PIECE: usize = 4096;
 
 /// The table of live subscriptions.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ struct Known {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Cursor {
     shards: usize,
-    places: usize,
+    tree_nodes: usize,
 }
 
 /// Effect of an added or removed subscription on other nodes.
@@ -126,7 +126,7 @@ impl Subscriptions {
         self.changes.load(SeqCst)
     }
 
-    /// Returns a new change number that stands for no change. All earlier changes are recorded when this returns.
+    /// Takes the next change number without a change, and returns it. All earlier changes are recorded when this returns.
     pub(crate) fn next_change(&self) -> u64 {
         // Each change holds the write lock until it is recorded.
         let _all_recorded = self.write();
@@ -137,7 +137,7 @@ impl Subscriptions {
         self.changes.fetch_add(1, SeqCst) + 1
     }
 
-    /// Adds a subscription. Lookups after the return find it.
+    /// Adds a subscription. All later lookups find it.
     pub(crate) fn add(&self, subscription: &Arc<Subscription>) -> Recorded {
         let subject = subscription.subject();
         let wild = has_wildcard(subject);
@@ -283,8 +283,8 @@ impl Subscriptions {
         self.read().followers
     }
 
-    /// Reads the next piece of the table: calls `each` for each subject and queue group, as if it were new. Returns the number of the last
-    /// change if this was the last piece.
+    /// Reads the next piece of the table: calls `each` with a change that adds the interest, for each subject and queue group. Returns the
+    /// number of the last change if this was the last piece.
     pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
         let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, members)));
         let known = self.read();
@@ -293,8 +293,8 @@ impl Subscriptions {
             cursor.shards += 1;
             return None;
         }
-        let more = known.wild.stretch(cursor.places, PLACES_AT_A_TIME, &mut read);
-        cursor.places += PLACES_AT_A_TIME;
+        let more = known.wild.piece(cursor.tree_nodes, TREE_NODES_PER_PIECE, &mut read);
+        cursor.tree_nodes += TREE_NODES_PER_PIECE;
         (!more).then(|| self.changes())
     }
 
@@ -306,7 +306,7 @@ impl Subscriptions {
         all.skip(offset).take(limit).map(Arc::clone).collect()
     }
 
-    /// Adds the subscriptions that match `subject` to `matched`. None matches a subject with an empty token.
+    /// Adds the subscriptions that match `subject` to `matched`. A subject with an empty token has none.
     pub(crate) fn collect(&self, subject: &[u8], matched: &mut Matched) {
         if self.len() == 0 || Tokens::of(subject).any(<[u8]>::is_empty) {
             return;

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-/// Ends kept individually. Above this number every sid counts as ended until a PONG arrives.
+/// Maximum number of ends that are kept. If there are more, every sid counts as ended until a PONG acks them.
 const ENDED_MAX: usize = 4096;
 
 /// Sids of recently ended subscriptions. The order of an end is its number among all changes of the journal.
@@ -51,7 +51,7 @@ impl EndedSids {
     }
 
     /// Returns whether messages of an ended subscription `sid` may still arrive.
-    pub(crate) fn may_hold(&self, sid: &[u8]) -> bool {
+    pub(crate) fn may_be_in_flight(&self, sid: &[u8]) -> bool {
         self.not_kept.is_some() || !self.by_age.is_empty() && self.newest.contains_key(&self.hash(sid))
     }
 
@@ -76,15 +76,15 @@ mod tests {
         ended.add(b"2", 5);
         ended.add(b"1", 7);
         ended.confirm(5);
-        assert!(ended.may_hold(b"1") && ended.may_hold(b"2"));
+        assert!(ended.may_be_in_flight(b"1") && ended.may_be_in_flight(b"2"));
         ended.confirm(7);
-        assert!(ended.may_hold(b"1") && !ended.may_hold(b"2"));
+        assert!(ended.may_be_in_flight(b"1") && !ended.may_be_in_flight(b"2"));
         ended.confirm(8);
-        assert!(!ended.may_hold(b"1"));
+        assert!(!ended.may_be_in_flight(b"1"));
 
         ended.add(b"1", 8);
         ended.clear();
-        assert!(!ended.may_hold(b"1"));
+        assert!(!ended.may_be_in_flight(b"1"));
     }
 
     #[test]
@@ -95,8 +95,8 @@ mod tests {
         }
         assert_eq!(ended.by_age.len(), ENDED_MAX, "memory is bounded");
         ended.confirm(2 * ENDED_MAX as u64 - 1);
-        assert!(ended.may_hold(b"never seen"));
+        assert!(ended.may_be_in_flight(b"never seen"));
         ended.confirm(2 * ENDED_MAX as u64);
-        assert!(!ended.may_hold(b"never seen") && !ended.may_hold(b"1"));
+        assert!(!ended.may_be_in_flight(b"never seen") && !ended.may_be_in_flight(b"1"));
     }
 }

@@ -61,7 +61,7 @@ impl Subscription {
     }
 }
 
-/// Further SUBs kept for one live sid. A component that uses a sid twice at the same time does not use it a hundred times.
+/// Maximum number of further SUBs kept for one live sid. A component that reuses a live sid does so a few times at most.
 const ALTERNATIVES_MAX: usize = 8;
 
 /// The live subscriptions of one component.
@@ -75,7 +75,7 @@ pub(crate) struct Journal {
     ended: EndedSids,
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
-    /// Whether there were subscriptions at the last replay. If not, no earlier node has delivered messages.
+    /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
     moved: bool,
 }
 
@@ -85,8 +85,8 @@ impl Journal {
         self.by_sid.len()
     }
 
-    /// Records that a node has a complete SUB. A second SUB with a live sid changes nothing, as on a node. A SUB whose
-    /// subject is not valid changes nothing either.
+    /// Records that a node has a complete SUB. A second SUB with a live sid is ignored, as on a node, unless the node
+    /// refuses the first one later. A SUB whose subject is not valid is always ignored.
     pub(crate) fn subscribe(&mut self, sub: &Sub<'_>) {
         if !subject::valid_subscription(sub.subject) {
             return;
@@ -119,10 +119,10 @@ impl Journal {
         self.changes
     }
 
-    /// Returns whether messages of an ended subscription with this sid may still be in flight from the node. A SUB may use
-    /// the sid again only after them; otherwise they would count for its max.
+    /// Returns whether messages of an ended subscription with this sid may still be in flight from the node. A new SUB with
+    /// the sid has to wait for them; otherwise they would count for its max.
     pub(crate) fn may_be_in_flight(&self, sid: &[u8]) -> bool {
-        self.ended.may_hold(sid)
+        self.ended.may_be_in_flight(sid)
     }
 
     /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
@@ -174,8 +174,8 @@ impl Journal {
         self.by_sid.get(sid).map(|slot| Slot(*slot))
     }
 
-    /// Counts one message delivered to the component. Returns whether the subscription is still live; it ends with the last
-    /// message of its max.
+    /// Counts one message delivered to the component. Returns whether the subscription is still live; it ends with the
+    /// message that reaches its max.
     #[inline]
     pub(crate) fn delivered(&mut self, slot: Slot) -> bool {
         let Some(Some(entry)) = self.entries.get_mut(slot.0 as usize) else {
@@ -189,7 +189,7 @@ impl Journal {
         true
     }
 
-    /// Returns whether the subscription ends with some delivery.
+    /// Returns whether the subscription ends after a number of deliveries.
     #[inline]
     pub(crate) fn has_max(&self, slot: Slot) -> bool {
         let entry = self.entries.get(slot.0 as usize);
@@ -207,12 +207,12 @@ impl Journal {
     /// Removes a subscription to `subject` (in `queue`) that a node refused. This is the oldest unacked one. If there is
     /// none, the node has withdrawn a permission, and all such subscriptions end.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
-        let of = |entry: &Subscription| *entry.subject == *subject && entry.queue.as_deref() == queue;
-        let just_made = |(order, slot): &(u64, u32)| {
+        let is_meant = |entry: &Subscription| *entry.subject == *subject && entry.queue.as_deref() == queue;
+        let is_meant_and_unacked = |(order, slot): &(u64, u32)| {
             let entry = self.entries[*slot as usize].as_ref();
-            entry.is_some_and(|entry| entry.order == *order && of(entry))
+            entry.is_some_and(|entry| entry.order == *order && is_meant(entry))
         };
-        let at = self.recent.iter().position(just_made);
+        let at = self.recent.iter().position(is_meant_and_unacked);
         if let Some((_, slot)) = at.and_then(|at| self.recent.remove(at)) {
             // The next SUB with its sid, if there was one, becomes live.
             let removed = self.remove(slot);
@@ -221,7 +221,7 @@ impl Journal {
         }
         let refused: Vec<u32> = self
             .live()
-            .filter(|(_, entry)| of(entry))
+            .filter(|(_, entry)| is_meant(entry))
             .map(|(slot, _)| slot)
             .collect();
         refused.into_iter().for_each(|slot| drop(self.remove(slot)));
@@ -387,7 +387,7 @@ mod tests {
         assert_eq!(replayed(&mut journal), "SUB s2 2\r\nSUB s4 4\r\n");
         confirm_all(&mut journal);
         journal.refuse_newest();
-        assert_eq!(journal.len(), 2, "an acked subscription was not refused");
+        assert_eq!(journal.len(), 2, "an acked subscription stays");
     }
 
     #[test]
@@ -472,7 +472,7 @@ mod tests {
         assert_eq!(replayed(&mut journal), "SUB a 1\r\nSUB b 3\r\n");
         journal.confirm(3);
         journal.refuse(b"a", Some(b"q"));
-        assert_eq!(journal.len(), 2, "the one without a queue group was not refused");
+        assert_eq!(journal.len(), 2, "the subscription without a queue group stays");
         journal.refuse(b"a", None);
         assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
     }

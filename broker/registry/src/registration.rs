@@ -5,15 +5,14 @@
 //! |---|---|
 //! | none | create it |
 //! | ours, created in this session, over any of its connections | keep it; write our record if it holds another |
-//! | a ghost of ours: our `run`, from an earlier session of this process that cannot be resumed | delete it and
-//! create it anew |
+//! | a ghost of ours: our `run`, from an earlier session that cannot be resumed | delete it and create it anew |
 //! | a ghost of an earlier process: another `run` at our address, older than our znode here | the same |
 //! | that of a dead node: our node has found out that the `run` does not answer on its mesh address | the same |
 //! | any other: another process has the id, or it has no valid record, or it is persistent | wait until it is gone |
 //!
 //! An earlier process at our address has ended, because this process uses the address now. But two nodes may be configured with the
 //! same address by mistake, and each would then delete the znode of the other again and again. So a znode that is younger than one
-//! that this process created or deleted at the path is never a ghost.
+//! that this process created or deleted at the path is never a ghost of an earlier process.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -117,7 +116,7 @@ pub(crate) struct Registration {
     ghost_czxid_max: Option<i64>,
     /// Run of a node that was found dead.
     dead_run: Option<String>,
-    /// Whether ZooKeeper has refused to delete the ghost in this session.
+    /// Whether ZooKeeper has refused to delete the ghost, over this connection.
     is_removal_refused: bool,
     /// The other owner of the znode, if there is one.
     other_holder: Option<OtherHolder>,

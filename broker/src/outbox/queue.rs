@@ -18,7 +18,7 @@ const PARTS_MAX: usize = 64;
 /// Size up to which bytes are appended to the last part, so that a slow client causes few allocations.
 const PART_BYTES_MAX: usize = 64 * 1024;
 
-/// Replacement for sockets in simulations: the bytes sent, each time with the id of their outbox.
+/// Replacement for sockets in simulations: the bytes of each write, with the id of the outbox.
 #[cfg(test)]
 pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 
@@ -33,7 +33,7 @@ pub(super) struct Queue {
     pub(super) parts: VecDeque<Part>,
     /// Bytes were appended that no thread has tried to write yet.
     pub(super) is_fresh: bool,
-    /// The socket did not take all bytes of the last write.
+    /// The last write ended because the socket would block.
     pub(super) is_blocked: bool,
     /// Bytes of the first part that are already written.
     pub(super) written: usize,

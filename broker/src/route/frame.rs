@@ -1,7 +1,8 @@
 //! The frames between two nodes: encoding, and decoding without copies.
 //!
 //! A frame consists of its kind (one byte), the length of its body (unsigned LEB128), and the body. Numbers in a body are unsigned LEB128
-//! as well; each text is preceded by its length. A receiver skips frames of unknown kinds, and bytes after the known fields of a body.
+//! as well; each text is preceded by its length. An optional text of INTEREST or NO_INTEREST is preceded by its length plus one; 0 means
+//! that there is none. A receiver skips frames of unknown kinds, and bytes after the known fields of a body.
 //! So nodes of different versions can work together.
 //!
 //! | kind | frame | body |
@@ -15,7 +16,7 @@
 //! | 7 | SYNCED | – : the complete interest has been sent |
 //! | 8 | PING | token: the number of a change to be acked, or [`PROBE`] |
 //! | 9 | PONG | token |
-//! | 10 | MESSAGE | flags, queue groups (optional), subject, reply (optional), headers (optional), payload |
+//! | 10 | MESSAGE | flags, queue groups (optional), subject, reply (optional), headers (optional), payload (the rest) |
 //! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
 //! | 12 | DRAINING | – : the node accepts no more clients |
 //! | 13 | SERVING | – : the node accepts clients from now on |
@@ -25,7 +26,7 @@
 use standin_wire::client::Publish;
 use thiserror::Error;
 
-/// The first bytes of each side, by which other protocols on this port are recognized.
+/// The first bytes that each side sends. If they are missing, the peer speaks another protocol.
 pub(crate) const PREAMBLE: &[u8; 16] = b"standin-mesh/1\r\n";
 /// Maximum size of a frame: the largest payload that the settings allow, plus subjects and headers.
 pub(crate) const FRAME_BYTES_MAX: usize = (64 << 20) + (4 << 20);
@@ -96,7 +97,7 @@ pub(crate) enum Frame<'a> {
 /// A message that is forwarded to another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
-    /// Queue groups of which one member on the receiving node gets the message.
+    /// Queue groups. On the receiving node, one member of each gets the message.
     pub(crate) queues: Queues<'a>,
     pub(crate) published: Publish<'a>,
 }
@@ -427,7 +428,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in vec(any::<u8>(), 0..200)) {
+        fn decoding_random_bytes_never_panics(bytes in vec(any::<u8>(), 0..200)) {
             let mut at = 0;
             while let Ok(Some((_, length))) = decode(&bytes[at..], 1000) {
                 at += length;

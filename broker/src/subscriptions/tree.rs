@@ -16,7 +16,7 @@ use crate::tokens::Tokens;
 /// Index of the root, which is never removed.
 const ROOT: usize = 0;
 
-/// A node of the tree: the continuations after some tokens.
+/// A node of the tree. The path to it is the first tokens of a subject; it holds what may follow.
 #[derive(Debug, Default)]
 struct Node {
     /// Children by the next token, if it is literal.
@@ -60,7 +60,7 @@ impl Tree {
             }
             at = match self.child(at, token) {
                 Some(child) => child,
-                None => self.grow(at, token),
+                None => self.add_child(at, token),
             };
         }
         put(&mut self.nodes[at].end, subscription)
@@ -91,7 +91,7 @@ impl Tree {
         while self.nodes[at].is_empty()
             && let Some((parent, token)) = path.pop()
         {
-            self.cut(parent, token, at);
+            self.remove_child(parent, token, at);
             at = parent;
         }
         Some(edge)
@@ -120,7 +120,7 @@ impl Tree {
         }
     }
 
-    /// Returns the subscriptions to all subjects.
+    /// Returns the entries of all subjects.
     pub(super) fn entries(&self) -> impl Iterator<Item = &SubjectEntry> {
         self.nodes
             .iter()
@@ -130,7 +130,7 @@ impl Tree {
 
     /// Calls `each` for the entries of `count` nodes from index `start` on. A node keeps its index, so an entry that exists all the time is
     /// seen, even if others are added and removed between two calls. Returns whether there are more nodes.
-    pub(super) fn stretch(&self, start: usize, count: usize, mut each: impl FnMut(&SubjectEntry)) -> bool {
+    pub(super) fn piece(&self, start: usize, count: usize, mut each: impl FnMut(&SubjectEntry)) -> bool {
         let end = (start + count).min(self.nodes.len());
         for node in self.nodes.get(start..end).unwrap_or_default() {
             [&node.end, &node.rest].into_iter().flatten().for_each(&mut each);
@@ -147,7 +147,7 @@ impl Tree {
         child.map(|child| child as usize)
     }
 
-    fn grow(&mut self, at: usize, token: &[u8]) -> usize {
+    fn add_child(&mut self, at: usize, token: &[u8]) -> usize {
         let place = self.free.pop().unwrap_or_else(|| {
             self.nodes.push(Node::default());
             (self.nodes.len() - 1) as u32
@@ -160,7 +160,7 @@ impl Tree {
         place as usize
     }
 
-    fn cut(&mut self, parent: usize, token: &[u8], child: usize) {
+    fn remove_child(&mut self, parent: usize, token: &[u8], child: usize) {
         let node = &mut self.nodes[parent];
         match token {
             b"*" => node.any = None,

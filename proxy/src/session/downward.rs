@@ -1,11 +1,11 @@
-//! Node → component: frames are found in place. Frames for the component pass unchanged. Frames for the sidecar
+//! Node → component: frames are scanned in place. Frames for the component pass unchanged. Frames for the sidecar
 //! (PING, its own PONGs, answers to a replay, INFO) are cut out.
 //!
 //! Promise S1: the component only gets complete frames. The beginning of a frame waits for its rest, and is dropped with
 //! the connection if the node dies.
 //!
-//! Promise S9: an `-ERR` about the component reaches it unchanged. An `-ERR` about the node makes the session change the
-//! node.
+//! Promise S9: an `-ERR` about the component reaches it unchanged. An `-ERR` about the node makes the session move to
+//! another node.
 
 use std::io::IoSlice;
 use std::time::Instant;
@@ -20,11 +20,11 @@ use super::{EndReason, INFO_WORK, Session, SessionEvent, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
 
-/// Runs of passing frames gathered for one write.
+/// Maximum number of slices in one write. Each slice is a run of frames that pass unchanged.
 const RUNS_MAX: usize = 16;
 
 impl Session {
-    /// Moves the beginning of a cut frame to the head of `buf`; see [`lend_held`](Self::lend_held).
+    /// Moves the beginning of an incomplete frame to the head of `buf`; see [`lend_held`](Self::lend_held).
     pub(crate) fn lend_partial(&mut self, buf: &mut [u8]) -> usize {
         let partial = self.connection.as_mut().map(|node| &mut node.partial);
         let Some(partial) = partial.filter(|partial| partial.len() <= buf.len() / 2) else {
@@ -242,7 +242,8 @@ impl Session {
         self.events.push(SessionEvent::NodeError { text, kind });
     }
 
-    /// Records a command answered with `-ERR`, mostly instead of `+OK`. A SUB that was refused leaves the journal.
+    /// Handles an `-ERR` that answers a command. If it replaces the `+OK`, no `+OK` is expected for the command. A refused
+    /// SUB leaves the journal.
     fn refused_command(&mut self, text: &[u8], refusal: Refusal) {
         if self.verbose()
             && replaces_ok(text)
