@@ -1,4 +1,4 @@
-//! What the examples share: [`OldClient`], a NATS client as client libraries were in 2012.
+//! Shared by the examples: [`OldClient`], a NATS client like the client libraries of 2012.
 //!
 //! | program | shows |
 //! |---|---|
@@ -12,11 +12,11 @@ use std::time::Duration;
 
 /// A NATS client that knows one address and does not reconnect.
 ///
-/// It writes and reads the protocol itself, so that everything that goes over the wire is on this page.
+/// It writes and reads the protocol itself, so that everything that goes over the wire is in this file.
 pub struct OldClient {
     reader: BufReader<TcpStream>,
     writer: TcpStream,
-    /// The INFO line, the first that the server sent.
+    /// The first line that the server sent: INFO.
     pub info: String,
 }
 

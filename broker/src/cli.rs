@@ -244,7 +244,7 @@ impl Cli {
             credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), String::new()))
         });
         let (user, password) = given.unzip();
-        // As in nats-server, an empty address and port 0 mean "not given".
+        // As in nats-server, an empty address means 0.0.0.0, and port 0 means "not given".
         let addr = clients
             .addr
             .as_deref()

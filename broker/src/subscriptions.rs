@@ -40,7 +40,7 @@ use crate::tokens::Tokens;
 /// Number of shards of the hash table. A shard is read in one piece, under the lock.
 const SHARDS: usize = 256;
 /// Number of nodes of the tree that are read in one piece.
-const TREE_NODES_PER_PIECE: usize = 4096;
+const NODES_PER_PIECE: usize = 4096;
 
 /// The table of live subscriptions.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ struct Known {
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Cursor {
     shards: usize,
-    tree_nodes: usize,
+    nodes: usize,
 }
 
 /// Effect of an added or removed subscription on other nodes.
@@ -293,8 +293,8 @@ impl Subscriptions {
             cursor.shards += 1;
             return None;
         }
-        let more = known.wild.piece(cursor.tree_nodes, TREE_NODES_PER_PIECE, &mut read);
-        cursor.tree_nodes += TREE_NODES_PER_PIECE;
+        let more = known.wild.piece(cursor.nodes, NODES_PER_PIECE, &mut read);
+        cursor.nodes += NODES_PER_PIECE;
         (!more).then(|| self.changes())
     }
 

@@ -1,6 +1,6 @@
 //! The nodes of the tour: three processes on loopback that can be killed and started again.
 //!
-//! Without another program each node is this program itself, run a second time as `standin-broker`.
+//! If no program is given, each node is this program itself, run again with the first argument `standin-broker`.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    /// Starts the cluster, of `program` or of this program, and waits until every node accepts clients.
+    /// Starts the nodes, which run `program` or this program, and waits until every node accepts clients.
     pub(crate) fn start(program: Option<&OsString>) -> Result<Self, Box<dyn Error>> {
         let own = || std::env::current_exe().map(OsString::from);
         // All ports are held at once, so that they differ.
@@ -115,7 +115,7 @@ pub(crate) fn is_node(arguments: &[OsString]) -> bool {
 
 /// Runs what the program `standin-broker` runs with these arguments. Ends only when it is killed.
 pub(crate) fn run_as_node(arguments: Vec<OsString>) -> Result<(), Box<dyn Error>> {
-    let cli = standin_broker::cli::Cli::read(arguments).map_err(|said| said.text())?;
+    let cli = standin_broker::cli::Cli::read(arguments).map_err(|message| message.text())?;
     let settings = cli.settings()?.settings;
     tokio::runtime::Runtime::new()?.block_on(async {
         let _server = standin_broker::Server::start(settings).await?;

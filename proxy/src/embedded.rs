@@ -1,6 +1,6 @@
 //! `--embedded`: one broker node, or a mesh of several, in the sidecar's process, to try the sidecar without a cluster.
 //!
-//! The sockets listen before the settings are loaded, so that the settings contain the nodes' addresses like any other. In
+//! The sockets listen before the settings are loaded, so that the addresses of the nodes can be put into the settings. In
 //! a build without the feature `embedded` there is no broker, and the flag is an error.
 
 use std::io;

@@ -6,7 +6,7 @@ use standin_wire::Pattern;
 
 use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
-/// Limits and times of one session. Each field is the key of that name in `deploy/proxy.toml`, which describes it.
+/// Limits and times of one session. Each field is named after its key in `deploy/proxy.toml`, which describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) in_doubt: InDoubt,

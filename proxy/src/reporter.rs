@@ -25,7 +25,7 @@ pub(crate) async fn run(shared: Arc<SidecarState>) {
 
 async fn log_outages(shared: &SidecarState) {
     loop {
-        // The end of an outage may be due without any change.
+        // An outage can also end because time passes, without any change.
         let _ = tokio::time::timeout(OUTAGE_INTERVAL, shared.recovery.changed()).await;
         tokio::time::sleep(GATHERED_FOR).await;
         while let Some(report) = shared

@@ -3,7 +3,7 @@
 /// A command for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionCommand {
-    /// The registry no longer names the node: check at once whether it is alive.
+    /// The registry no longer names the node, or another session has lost it: check at once whether it is alive.
     Probe,
     /// The registry marks the node as draining: move to another node.
     Leave,

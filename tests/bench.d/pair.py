@@ -1,4 +1,4 @@
-"""Our broker and the newest nats-server, each case on both in turn, and the figures of a case."""
+"""Starts our broker and the newest nats-server, runs each case on both in turn, and holds the figures of a case."""
 
 from statistics import median
 
@@ -26,14 +26,14 @@ def address(server):
 
 
 class Case:
-    """Figures of one case, of each run: by what was measured and of which program."""
+    """Figures of all runs of one case, by what was measured and by program."""
 
     def __init__(self, name):
         self.name = name
         self.figures = {}
 
     def in_turn(self, runs):
-        """Yields the name of the program to measure next, so that each is measured in each run, and each comes first in turn."""
+        """Yields the name of the program to measure next, so that each is measured once in each run, and they take turns to be first."""
         for number in range(runs):
             for who in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
                 progress(f"{self.name}, {who}: run {number + 1} of {runs}")

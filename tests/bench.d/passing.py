@@ -98,7 +98,7 @@ def run(folder, runs, part, targets):
 
 
 def added(position, direct, size, what):
-    """Returns the latency of each run above that of the direct connection in the same run."""
+    """Returns the added latency of each run: the latency minus that of the direct connection in the same run."""
     pairs = zip(getattr(position, what)[size], getattr(direct, what)[size])
     return [through - straight for through, straight in pairs]
 

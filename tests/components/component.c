@@ -1,4 +1,4 @@
-// The C component around libnats. The library calls back from its own threads; printing is one write per event.
+// The component that uses the C library (libnats). The library calls back from its own threads, so each event is printed under a lock.
 #include <nats/nats.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -76,11 +76,11 @@ static void subscribe(const char *name, const char *subject, const char *queue) 
                 : natsConnection_Subscribe(handle, connection, subject, on_message, kept));
 }
 
-static void unsubscribe(const char *name, const char *most) {
+static void unsubscribe(const char *name, const char *max) {
     for (int i = 0; i < subscription_count; i++)
         if (strcmp(subscriptions[i].name, name) == 0)
-            check(most ? natsSubscription_AutoUnsubscribe(subscriptions[i].handle, atoi(most))
-                       : natsSubscription_Unsubscribe(subscriptions[i].handle));
+            check(max ? natsSubscription_AutoUnsubscribe(subscriptions[i].handle, atoi(max))
+                      : natsSubscription_Unsubscribe(subscriptions[i].handle));
 }
 
 static void answer(const char *subject, const char *prefix) {

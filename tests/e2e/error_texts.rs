@@ -1,8 +1,8 @@
-//! Reaction of real client libraries to the end of a connection, and so the `-ERR` texts that the sidecar may send by itself
+//! Reaction of real client libraries to the end of a connection. It decides which `-ERR` texts the sidecar may send by itself
 //! (promise S9).
 //!
-//! [`TABLE`] is measured: each library is connected directly to a node that does what a row says, and a library that does
-//! anything else fails the test. It gives the rule: **the sidecar sends no `-ERR` of its own to a component without a fault.**
+//! [`TABLE`] is measured: each library is connected directly to a node that does what a row says, and a library that reacts
+//! otherwise fails the test. The rule from it is: **the sidecar sends no `-ERR` of its own to a component without a fault.**
 //! It closes the connection without a text, and every library that can reconnect then does. nats-py, the C and the Go library
 //! close for good after an unknown text, and also after some texts of `nats-server` ("Server Shutdown"). npm nats 0.2 to 1.4
 //! emit `error`, which ends a program without a listener for it. npm nats 0.8.10 reads nothing more after a permissions
@@ -59,10 +59,10 @@ const RECONNECT_WAIT: Duration = Duration::from_secs(8);
 /// Timeout for the first message after an `-ERR` that leaves the connection open.
 const MESSAGE_WAIT: Duration = Duration::from_secs(3);
 
-/// Limit on the components that start at the same time. With all at once each would take too long.
+/// Limit on the components that start at the same time. If all started at once, each would take too long.
 const STARTS_MAX: usize = 6;
 
-/// Address of the nodes, at which no client of another test retries its node.
+/// Address of the nodes. No other test uses it, so none of their clients tries to reconnect here.
 const OWN_ADDRESS: [u8; 4] = [127, 0, 9, 1];
 
 const START_WAIT: Duration = Duration::from_secs(30);

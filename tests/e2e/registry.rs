@@ -1,4 +1,4 @@
-//! ZooKeeper fails, is emptied, or changes late: sessions stay where they are, and still find a live node after a failure.
+//! ZooKeeper fails, is emptied, or gets a node late: sessions stay where they are, and still find a live node after a failure.
 
 use crate::scenario::all_that_components_do;
 use crate::site::{Site, TIMEOUT, component_of, is_served};
@@ -137,7 +137,7 @@ async fn a_sidecar_restarted_while_nodes_unregister_remembers_those_that_left_be
     site.sidecar.kill();
     site.registrar.withdraw(site.cluster.nodes[1].name()).await;
     site.sidecar.restart().await;
-    eventually("the last one is known", TIMEOUT, async || {
+    eventually("only the last node is known", TIMEOUT, async || {
         let rows = site.sidecar.node_rows().await;
         rows.len() == 1 && rows[0]["source"] == "zookeeper"
     })

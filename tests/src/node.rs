@@ -1,5 +1,5 @@
-//! One `standin-broker` or `nats-server`, alone or a node of a [`Mesh`](crate::Mesh): a process with every way to start and to
-//! end it. It is given only flags that both programs have, so that the same test runs against both.
+//! One `standin-broker` or `nats-server`, alone or a node of a [`Mesh`](crate::Mesh): a process, and all ways to start, end
+//! and freeze it. It is given only flags that both programs have, so that the same test runs against both.
 
 use crate::figures::Figures;
 use crate::http::Endpoint;
@@ -128,7 +128,7 @@ impl Node {
         self.environment.push((variable, value.to_string()));
     }
 
-    /// Returns its name: `n1`, `n2`, … in a mesh
+    /// Returns its name: `n1`, `n2`, … in a mesh, otherwise that of the program.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -12,7 +12,7 @@
 //! | `document.rs` | one TOML text, parsed with line numbers |
 //! | `check.rs` | the check of one value: its type, range and form |
 //! | `entry.rs` | one key with its value |
-//! | `place.rs` | the place of one value, and of all |
+//! | `place.rs` | the place of one value, and the places of all |
 //! | `suggestion.rs` | the known name that resembles a misspelt one |
 //! | `loaded.rs` | the settings in force, and `--print-config` |
 //! | `audit.rs` | the comparison of the compiled-in file with the schema, for tests |
@@ -63,7 +63,7 @@ pub trait Settings: Serialize + DeserializeOwned {
     /// [`SettingsError::Conflict`] at the place of the value to be changed. Several are joined with [`SettingsError::all`].
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError>;
 
-    /// Checks that everything is set that the start of the program needs. Called after [`check`](Self::check) has succeeded.
+    /// Checks that all settings that the program needs at its start are there. Called after [`check`](Self::check) has succeeded.
     ///
     /// # Errors
     /// [`SettingsError`].

@@ -11,7 +11,7 @@ use crate::node::{Node, Source};
 /// Time for which a node is remembered after it has left its list.
 const DEPARTED_KEPT: Duration = Duration::from_secs(60);
 
-/// Name of a list. A source may have several lists, and with other settings it has others.
+/// Name of a list. A source can have several lists, and has new ones when its settings change.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ListName {
     pub(crate) source: Source,

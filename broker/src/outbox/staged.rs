@@ -1,4 +1,4 @@
-//! The bytes that one worker has staged for one client in one turn.
+//! The bytes that one worker has staged for one client or route in one turn.
 
 use bytes::Bytes;
 

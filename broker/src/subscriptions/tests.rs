@@ -82,22 +82,26 @@ fn a_change_raises_the_generation_of_each_subject_that_it_can_affect() {
         ("*.b", "x.b", ""),
         (">", "anything.at.all", ""),
     ] {
-        let before = |subject: &str| generations.sum(generations.counters_of(subject.as_bytes()));
-        let (one, other) = (before(touched), before(untouched));
+        let generation = |subject: &str| generations.sum(generations.counters_of(subject.as_bytes()));
+        let (one, other) = (generation(touched), generation(untouched));
         let added = subscription(pattern, None, "1");
         all.add(&added);
-        assert_ne!(before(touched), one, "{pattern} affects {touched}");
+        assert_ne!(generation(touched), one, "{pattern} affects {touched}");
         if !untouched.is_empty() {
-            assert_eq!(before(untouched), other, "{pattern} does not affect {untouched}");
+            assert_eq!(
+                generation(untouched),
+                other,
+                "{pattern} does not affect {untouched}"
+            );
         }
-        let one = before(touched);
+        let one = generation(touched);
         all.remove(&added);
-        assert_ne!(before(touched), one, "{pattern} is removed");
+        assert_ne!(generation(touched), one, "{pattern} is removed");
     }
 }
 
 #[test]
-fn a_delivery_after_the_maximum_is_over() {
+fn the_delivery_that_reaches_the_maximum_is_the_last() {
     let three = subscription("a", None, "1");
     assert_eq!(three.take_delivery(), Delivery::Due);
     assert!(!three.set_max(3));
@@ -126,9 +130,9 @@ fn pattern() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// A lookup finds the subscriptions that match one by one. While the generation of a subject is unchanged, so is its result.
+    /// A lookup finds exactly the subscriptions whose pattern matches. While the generation of a subject is unchanged, so is the result.
     #[test]
-    fn a_lookup_finds_the_subscriptions_that_match_one_by_one(
+    fn a_lookup_finds_exactly_the_subscriptions_whose_pattern_matches(
         patterns in prop::collection::vec((pattern(), prop::option::of("[qr]"), any::<bool>()), 0..30),
         subjects in prop::collection::vec(subject(), 1..10),
     ) {
@@ -154,7 +158,7 @@ proptest! {
             }
         }
         for (subject, (_, (each, groups))) in subjects.iter().zip(&seen) {
-            let plain = |queue: Option<&str>| {
+            let matching = |queue: Option<&str>| {
                 let mut sids: Vec<String> = live.iter()
                     .filter(|(_, pattern, of)| *of == queue && matches(pattern.as_bytes(), subject.as_bytes()))
                     .map(|(number, ..)| number.to_string())
@@ -162,8 +166,8 @@ proptest! {
                 sids.sort();
                 sids
             };
-            prop_assert_eq!(each, &plain(None));
-            let mut wanted = vec![plain(Some("q")), plain(Some("r"))];
+            prop_assert_eq!(each, &matching(None));
+            let mut wanted = vec![matching(Some("q")), matching(Some("r"))];
             wanted.retain(|group| !group.is_empty());
             wanted.sort();
             prop_assert_eq!(groups, &wanted);

@@ -42,7 +42,7 @@ const PAGES: &[&str] = &[
     "/healthz",
 ];
 
-/// Pages of one of two nodes.
+/// Pages of a node in a mesh of two.
 const PAGES_OF_TWO: &[&str] = &["/varz", "/routez", "/routez?subs=1", "/routez?subs=detail"];
 const NOT_OURS_OF_TWO: &[&str] = &[
     // `standin-broker` has one connection to each peer, as `nats-server` has without a pool.
@@ -103,7 +103,7 @@ async fn fields_of(http: &Endpoint, pages: &[&str], kind: ServerKind) -> BTreeMa
     fields
 }
 
-/// Returns the fields of one of two nodes that have sent messages to each other.
+/// Returns the fields of a node in a mesh of two that have sent messages to each other.
 async fn fields_of_two(kind: ServerKind) -> BTreeMap<String, &'static str> {
     let mesh = Mesh::start(kind, 2).await;
     let mut near = mesh.nodes[0].client().await;
@@ -169,30 +169,30 @@ async fn the_pages_of_a_node_among_others_have_the_fields_of_nats_server() {
 type Fields = BTreeMap<String, &'static str>;
 
 fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
-    let is_ours_to_leave = |field: &str| {
-        let below = |left: &str, sign: &str| field.starts_with(&format!("{left}{sign}"));
-        let left = |left: &str| field == left || below(left, ".") || below(left, "[]");
+    let is_exempt = |field: &str| {
+        let is_below = |absent: &str, sign: &str| field.starts_with(&format!("{absent}{sign}"));
+        let is_part_of = |absent: &str| field == absent || is_below(absent, ".") || is_below(absent, "[]");
         // The counter of each requested page is not a field of the format.
-        not_ours.iter().any(|field| left(field))
+        not_ours.iter().any(|absent| is_part_of(absent))
             || field.contains("http_req_stats.")
             || field.ends_with("[].rtt")
     };
     let differing: Vec<String> = theirs
         .iter()
-        .filter(|(field, kind)| !is_ours_to_leave(field) && ours.get(*field) != Some(kind))
+        .filter(|(field, kind)| !is_exempt(field) && ours.get(*field) != Some(kind))
         .map(|(field, kind)| format!("{field}: {kind}, not {:?}", ours.get(field)))
         .collect();
     assert!(differing.is_empty(), "{differing:#?}");
-    for left in not_ours {
+    for absent in not_ours {
         assert!(
-            theirs.contains_key(*left),
-            "nats-server does not have {left} either"
+            theirs.contains_key(*absent),
+            "nats-server does not have {absent} either"
         );
-        assert!(!ours.contains_key(*left), "standin-broker has {left} now");
+        assert!(!ours.contains_key(*absent), "standin-broker has {absent} now");
     }
 }
 
-/// The structs are those of `nats-top` and of exporters, from Debian's Go package of the server.
+/// The structs are from Debian's Go package of `nats-server`. `nats-top` and exporters use the same ones.
 #[tokio::test]
 async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
     let server = Node::start(ServerKind::Standin, &[]).await;
@@ -386,7 +386,7 @@ const REQUESTS: &[&str] = &[
     "/healthz?js-enabled-only=true",
 ];
 
-/// Returns the answer to each request: its code, the bounds of its rows, and the names in its rows, in order.
+/// Returns the answer to each request as one text: its status code, offset, limit and total, and the names in its rows.
 async fn answers(kind: ServerKind) -> Vec<String> {
     let server = Node::start(kind, &[]).await;
     let http = server.http();

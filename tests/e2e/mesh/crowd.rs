@@ -1,4 +1,4 @@
-//! Many clients on a node that dies, and many faults: the interest of what died disappears everywhere, quickly, and nothing leaks.
+//! Many clients on a node that dies, and many faults: all nodes quickly forget the interest of dead nodes and clients, and nothing leaks.
 
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,19 @@ use tokio::time::timeout;
 
 const CROWD: usize = 10_000;
 
-/// Connects a client with its own subject, one that all have, and a group. Returns when all nodes have its interest.
+/// Connects a client with three subscriptions: its own subject, one common to all, and a queue group. Returns when all nodes have its
+/// interest.
 async fn arrive(address: std::net::SocketAddr, number: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.expect("served");
+    let mut stream = TcpStream::connect(address).await.expect("connected");
     let line = format!(
         "{CONNECT_OLD}\r\nSUB crowd.{number} 1\r\nSUB all.* 2\r\nSUB group.{} q 3\r\nPING\r\n",
         number % 10
     );
-    stream.write_all(line.as_bytes()).await.expect("taken");
+    stream.write_all(line.as_bytes()).await.expect("sent");
     let mut received = Vec::new();
     while !received.windows(6).any(|bytes| bytes == b"PONG\r\n") {
         let read = timeout(TIMEOUT, stream.read_buf(&mut received)).await;
-        assert!(read.expect("in time").expect("served") > 0);
+        assert!(read.expect("in time").expect("connected") > 0);
     }
     stream
 }
@@ -53,7 +54,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
     let survivors: [Figures; 2] = [mesh.nodes[0].figures(), mesh.nodes[1].figures()];
     for round in 1..=3 {
         let crowd = crowd_on(&mesh, 2).await;
-        // The subject of each client, the one that all have, and ten groups.
+        // The subject of each client, the one common to all, and ten groups.
         let known = CROWD as u64 + 1 + 10;
         // Each client has its PONG, so the interest is complete.
         for index in [0, 1] {
@@ -94,7 +95,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
     }
 }
 
-/// Checks that a node has as many threads and files as before, and not much more memory (the allocator keeps some).
+/// Checks that a node has as many threads as before, no more open files, and not much more memory (the allocator keeps some).
 async fn uses_no_more_than(mesh: &Mesh, node: usize, before: &Figures) {
     eventually(
         format!("node {node} uses what it did before: {before:?}"),

@@ -28,7 +28,7 @@ async fn subscribers(mesh: &Mesh) -> Vec<RawClient> {
     all
 }
 
-/// Publishes on node `from`. Checks that the subscriber of each node in `to` gets all of it, once and in order, and that those of
+/// Publishes on node `from`. Checks that the subscriber of each node in `to` gets each message once and in order, and that those of
 /// `others` get nothing.
 async fn reaches(mesh: &Mesh, subscribers: &mut [RawClient], from: usize, to: &[usize], others: &[usize]) {
     let mut publisher = mesh.nodes[from].client().await;
@@ -117,7 +117,7 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
 /// Publishes from one node to another over this network, and checks that no message is lost.
 async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     let subscriber = mesh.nodes[1].subscriber(subject).await;
-    // With lost frames the flush may exceed its timeout.
+    // When packets are lost, the flush may time out before all nodes have the interest.
     mesh.wait_until_agreed().await;
     let publisher = mesh.nodes[0].client().await;
     let receiving = Receiving::start(subscriber, "the subscriber");
@@ -135,7 +135,7 @@ async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
 async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open() {
     const DELAY: Duration = Duration::from_millis(50);
     let mut lan = Lan::new(3);
-    // With default timeouts: such a network needs no settings.
+    // The timeouts are the defaults: such a network needs no settings.
     let mut mesh = Mesh::builder(ServerKind::Standin, 3).start_across(&lan).await;
     lan.slow_all(DELAY, 0.0).await;
     for number in 0..5 {
@@ -144,7 +144,7 @@ async fn over_a_slow_or_lossy_network_every_message_arrives_and_routes_stay_open
         subscriber.subscribe("far", "1").await;
         subscriber.flush().await;
         let pong = start.elapsed();
-        // A flush needs one round trip to the other nodes, so less would break its promise.
+        // A flush needs one round trip to the other nodes, so a faster PONG would be wrong.
         assert!(pong >= 2 * DELAY && pong < Duration::from_millis(450), "{pong:?}");
         mesh.nodes[(number + 1) % 3]
             .client()
@@ -241,7 +241,7 @@ async fn until_counted(mesh: &Mesh, before: &[u64]) {
     }
 }
 
-/// Makes and ends subscriptions in every way during a partition.
+/// Makes and ends subscriptions in every way, on each node.
 async fn churn(mesh: &Mesh) {
     for node in &mesh.nodes {
         let mut client = node.client().await;
@@ -256,7 +256,7 @@ async fn churn(mesh: &Mesh) {
 }
 
 #[tokio::test]
-async fn after_partitions_each_node_counts_its_subscriptions_and_the_others_interest_exactly() {
+async fn after_partitions_the_number_of_subscriptions_on_each_node_is_exact() {
     let mut lan = Lan::new(3);
     let mut mesh = builder(3).start_across(&lan).await;
     let _clients = subscribed_clients(&mesh).await;

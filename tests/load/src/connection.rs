@@ -9,10 +9,10 @@ use crate::incoming::{Arrival, Incoming, Whole};
 /// Size of the read buffer. Large reads keep the load generator cheaper than the server under test.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
-/// Timeout of a read. The measurement fails, because the server has lost what was expected.
+/// Timeout of a read. After it the measurement fails, because the server has lost messages.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// The CONNECT of every component. With `protocol` 0 the server sends no later INFO.
+/// The CONNECT of a component without headers. With `protocol` 0 the server sends no later INFO.
 pub(crate) const CONNECT: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
 
@@ -58,8 +58,8 @@ impl Connection {
         self.flush()
     }
 
-    /// Waits until the server has processed everything sent before. Drops messages that arrive meanwhile, so it is for the time before
-    /// the first message, and for the end of a publisher: a socket that is closed with an unread PING discards unsent bytes.
+    /// Waits until the server has processed everything sent before. Drops messages that arrive meanwhile. For use before the
+    /// first message, and before a publisher is closed: closing a socket with an unread PING discards its unsent bytes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.send(b"PING\r\n")?;
         loop {
