@@ -37,9 +37,9 @@ pub enum RunError {
         what: &'static str,
         /// The flag that sets the port.
         flag: &'static str,
-        /// The address of the settings.
+        /// The configured address.
         address: ListenAddress,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// A worker thread or its runtime cannot be started.
@@ -231,8 +231,8 @@ impl Server {
         self.shared.reload(reloaded(&**old, new));
     }
 
-    /// Waits until another live node holds this node's name in the mesh, and returns the text for the log. No other node links with this
-    /// node then, so it must exit.
+    /// Waits until another live node holds this node's name in the mesh, and returns the text for the log. Other nodes then refuse routes
+    /// with this node, so it must exit.
     pub async fn displaced(&self) -> String {
         match &self.mesh {
             Some(mesh) => mesh.displaced().await,
@@ -243,8 +243,8 @@ impl Server {
     }
 
     /// Runs lame duck mode. The node's record shows `draining`, no more clients are accepted, and clients get INFO with `ldm` and time to
-    /// leave. Then the record is deleted, and the remaining clients are closed one by one. Returns when closing of the last one has begun;
-    /// [`Server::stop`] waits until it is closed.
+    /// leave. Then the record is deleted, and the remaining clients are closed one by one. Returns when it has begun to close the last
+    /// one; [`Server::stop`] waits until that one is closed.
     pub async fn lame_duck(&self) {
         if let Some(mesh) = &self.mesh {
             mesh.drain().await;
@@ -256,7 +256,7 @@ impl Server {
         let policy = self.shared.policy.load_full();
         let all_left = timeout(policy.lame_duck_grace, self.shared.all_clients_closed());
         let all_left = all_left.await.is_ok();
-        // Sidecars left because of the state `draining`. Readers that ignore the state would still connect while the record exists.
+        // Sidecars have left because of the state `draining`. Other readers of the record may ignore the state, so the record is deleted.
         if let Some(mesh) = &self.mesh {
             mesh.unregister().await;
         }

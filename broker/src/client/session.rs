@@ -1,4 +1,4 @@
-//! The session of one client: keep-alive, deadlines, INFO, and the times at which no input of the client is processed.
+//! The session of one client: keep-alive, deadlines, INFO, and pauses in the processing of the client's input.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::shared::{Advertised, Shared};
 use crate::shell::{self, Session, Shell};
 use crate::turn;
 
-/// Time from CONNECT to the first PING, which comes up to a fifth later, as in `nats-server`. It measures the round-trip time. Some old
-/// client libraries process an `-ERR` only when more bytes arrive.
+/// Time from CONNECT to the first PING, which comes up to a fifth later, as in `nats-server`. It measures the round-trip time. It also
+/// makes some old client libraries process a pending `-ERR`: they do so only when more bytes arrive.
 const FIRST_PING: Duration = Duration::from_secs(2);
 /// Time for which no input of a publisher is processed when a subscriber cannot keep up.
 const STALL: Duration = Duration::from_millis(5);
@@ -99,7 +99,7 @@ impl Session for ClientSession {
         Ok(())
     }
 
-    /// No input is processed while a subscriber of the client's messages cannot keep up, and while a PONG to the client waits.
+    /// No input is processed while a subscriber of the client's messages cannot keep up, or while a PONG to the client waits.
     fn held_until(&mut self) -> Option<Instant> {
         if self.outbox.take_stall() {
             self.stalled_until = Some(Instant::now() + STALL);
@@ -160,7 +160,7 @@ impl Session for ClientSession {
     }
 
     fn due(&self, now: Instant) -> Instant {
-        // While a PONG waits, no PING is due; the end of that wait comes earlier.
+        // While a PONG waits, no PING is due, and the wait ends before this time.
         let ping = self.ping_due().unwrap_or(now + self.policy.ping_interval);
         if self.is_unknown() {
             return ping.min(self.started + self.policy.auth_timeout);

@@ -23,13 +23,13 @@ use crate::auth::constant_time_eq;
 use crate::route::handshake::{RefusedRoute, Verdict};
 use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, RefusalReason};
 
-/// Time after which an address that is neither configured nor registered, and not linked, is forgotten.
+/// Time after which an address that is neither configured, registered nor linked is forgotten.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// Age from which the loss of a route resets the backoff of its addresses.
+/// Minimum age of a route whose loss resets the backoff of its addresses.
 const LASTING_ROUTE: Duration = Duration::from_secs(5);
 /// Limit on known addresses, as a multiple of `nodes_max`.
 const ADDRESSES_PER_NODE: usize = 4;
-/// Maximum redial delay after a refusal because of a duplicate id. The other node may end soon, and the id is free then.
+/// Maximum redial delay after a refusal because of a duplicate id. The id is free as soon as the other node ends.
 const DUPLICATE_REDIAL_MAX: Duration = Duration::from_millis(250);
 /// Number of refused connections (ECONNREFUSED) in a row after which a starting node no longer waits for a registered address.
 const REFUSALS_BELIEVED: u32 = 2;
@@ -95,9 +95,9 @@ impl Membership {
         membership
     }
 
-    /// Returns the entry of the address, which is added if it is new. If the table is full, the entry that was seen longest ago is
-    /// evicted, among those that are neither configured, registered, linked nor being dialled. Returns `None` if there is none, or
-    /// if the address is this node's own.
+    /// Returns the entry of the address, which is added if it is new. If the table is full, the least recently seen
+    /// of the entries that are neither configured, registered, linked nor being dialled is evicted. Returns `None` if there is no
+    /// such entry, or if the address is this node's own.
     fn address(&mut self, at: &str, now: Instant) -> Option<&mut Address> {
         if at.is_empty() || at == self.rules.own.mesh {
             return None;
@@ -117,7 +117,7 @@ impl Membership {
     /// Replaces the nodes of the registry with `nodes`. `namesake_run` is the run in the registry's record of this node's id, if
     /// another node wrote that record.
     pub(crate) fn registered(&mut self, nodes: &[Peer], namesake_run: Option<String>, now: Instant) {
-        let is_other = self.registered_namesake != namesake_run;
+        let is_changed = self.registered_namesake != namesake_run;
         self.registered_namesake = namesake_run;
         for (at, address) in &mut self.addresses {
             address.is_registered = nodes.iter().any(|node| node.mesh == *at);
@@ -125,8 +125,8 @@ impl Membership {
         for node in nodes {
             self.add_source(node, now, |address| address.is_registered = true);
         }
-        if is_other {
-            // What is known about the namesake before is no evidence about this record: it is dialled again first.
+        if is_changed {
+            // Earlier results of dials to a namesake do not apply to this record, so it is dialled again.
             let own = &self.rules.own.id;
             let of_namesake = |address: &&mut Address| address.id.as_ref() == Some(own);
             for address in self.addresses.values_mut().filter(of_namesake) {
@@ -196,7 +196,7 @@ impl Membership {
         open.map(|address| address.dial_at).min()
     }
 
-    /// Records a failed dial. `is_refused`: with ECONNREFUSED. Returns whether it is the first failure in a row.
+    /// Records a failed dial. `is_refused`: the error was ECONNREFUSED. Returns whether it is the first failure in a row.
     pub(crate) fn dial_failed(&mut self, at: &str, is_refused: bool, now: Instant) -> bool {
         let Some(address) = self.addresses.get_mut(at) else {
             return false;
@@ -237,7 +237,7 @@ impl Membership {
     }
 
     /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
-    /// credentials. They are checked before a duplicate id counts.
+    /// credentials. They are checked before the id.
     fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<RefusalReason> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {

@@ -58,7 +58,7 @@ impl Item {
     }
 }
 
-/// Parses a TOML text. `name` is its name in errors. If the text has errors, only lines with a certain meaning are taken.
+/// Parses a TOML text. `name` is its name in errors. If the text has errors, only lines whose meaning is certain are used.
 pub(super) fn parse(name: &str, text: &str) -> Document {
     let lines = Lines::of(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);

@@ -1,6 +1,6 @@
 //! The four layers: compiled-in defaults, the user's file, the environment, the flags.
 //!
-//! The compiled-in file defines the keys and their types. So a new key is added only in that file and in the struct.
+//! The compiled-in file defines the keys and their types, so a new key is added only in that file and in the struct.
 
 use std::collections::BTreeMap;
 use std::fs;

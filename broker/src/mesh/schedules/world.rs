@@ -18,7 +18,7 @@ const SUBJECTS: [&str; 7] = ["a", "b", "a.b", "a.c", "a.*", "a.>", ">"];
 
 /// State of a connection on one side.
 enum Side {
-    Greets(Box<Handshake>),
+    Handshaking(Box<Handshake>),
     Linked(u64),
     Gone,
 }
@@ -29,8 +29,8 @@ struct Connection {
     runs: [String; 2],
     sides: [Side; 2],
     /// Bytes in flight to each side, with the time of their arrival. `None` is the end of the connection.
-    ways: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
-    held: [Vec<u8>; 2],
+    in_flight: [VecDeque<(Instant, Option<Vec<u8>>)>; 2],
+    unparsed: [Vec<u8>; 2],
     opened: Instant,
     /// All bytes are lost, and neither side is notified.
     silent: bool,
@@ -43,8 +43,8 @@ impl Connection {
 
     /// Sends bytes to a side, to arrive at `at`, but not before those that were sent earlier.
     fn send(&mut self, to: usize, at: Instant, bytes: Option<Vec<u8>>) {
-        let after = self.ways[to].back().map_or(at, |(before, _)| *before);
-        self.ways[to].push_back((at.max(after), bytes));
+        let after = self.in_flight[to].back().map_or(at, |(before, _)| *before);
+        self.in_flight[to].push_back((at.max(after), bytes));
     }
 }
 
@@ -94,7 +94,7 @@ impl World {
         world
     }
 
-    /// Returns a new run of a node. Without a registry, each node knows the next one, and hears of the others.
+    /// Returns a new run of a node. Without a registry, each node has a configured route to the next one, and its peers name the others.
     fn node(&mut self, number: usize) -> Node {
         self.runs += 1;
         let next = (number + 1) % self.of_node.len();
@@ -114,7 +114,7 @@ impl World {
                 let frozen = Duration::from_millis(rng.random_range(1..2000));
                 self.nodes[number].frozen_until = self.now + frozen;
             }
-            4 if rng.random() => self.restart_in_order(number),
+            4 if rng.random() => self.restart_gracefully(number),
             4 => self.restart(number, rng.random()),
             5 if rng.random() => self.registry_lags ^= true,
             5 => self.registry_reaches[number] ^= true,
@@ -141,18 +141,18 @@ impl World {
         }
     }
 
-    /// Cuts a connection: with a reset that both sides notice, or unnoticed by both.
+    /// Cuts a connection. Both sides get a reset, or notice nothing if `silently`.
     fn cut(&mut self, which: usize, silently: bool) {
         let now = self.now;
         let connection = self.connection(which);
         if silently {
             connection.silent = true;
         } else {
-            connection.ways.fill(VecDeque::from([(now, None)]));
+            connection.in_flight.fill(VecDeque::from([(now, None)]));
         }
     }
 
-    /// Starts a new run of a node, after its connections were cut.
+    /// Replaces a node by its next run without GOODBYE, and cuts the connections of the previous run.
     fn restart(&mut self, number: usize, silently: bool) {
         self.nodes[number] = self.node(number);
         for which in self.connections_of(number) {
@@ -160,18 +160,18 @@ impl World {
         }
     }
 
-    /// Starts a new run of a node, whose previous run has sent GOODBYE to its peers.
-    fn restart_in_order(&mut self, number: usize) {
+    /// Replaces a node by its next run, after the previous run has sent GOODBYE to its peers.
+    fn restart_gracefully(&mut self, number: usize) {
         self.nodes[number] = self.node(number);
         for which in self.connections_of(number) {
             let connection = self.connections.get_mut(&which).expect("a connection");
             let side = connection.side_of(number);
-            connection.ways[side].clear();
+            connection.in_flight[side].clear();
             if matches!(connection.sides[side], Side::Linked(_)) {
                 let goodbye = frame::bare(frame::GOODBYE);
-                connection.ways[1 - side].push_back((self.now, Some(goodbye)));
+                connection.in_flight[1 - side].push_back((self.now, Some(goodbye)));
             }
-            connection.ways[1 - side].push_back((self.now, None));
+            connection.in_flight[1 - side].push_back((self.now, None));
         }
     }
 
@@ -209,7 +209,7 @@ impl World {
                 self.lose(number, lost);
             }
             self.check_flushes(number);
-            // Whatever a node's previous runs have left behind, there is never a namesake.
+            // A node's previous runs never count as a namesake with more routes.
             assert!(!self.nodes[number].keeper.membership.is_outnumbered());
             self.send(number, rng);
         }
@@ -227,9 +227,9 @@ impl World {
             let connection = Connection {
                 runs: nodes.map(|node| self.nodes[node].own.run.clone()),
                 nodes,
-                sides: sides.map(|handshake| Side::Greets(Box::new(handshake))),
-                ways: [from_peer, from_dialler],
-                held: [Vec::new(), Vec::new()],
+                sides: sides.map(|handshake| Side::Handshaking(Box::new(handshake))),
+                in_flight: [from_peer, from_dialler],
+                unparsed: [Vec::new(), Vec::new()],
                 opened: self.now,
                 silent: false,
             };
@@ -250,10 +250,10 @@ impl World {
                     && connection.runs[side] == self.nodes[number].own.run
                     && !connection.silent
                     && self.group[connection.nodes[0]] == self.group[connection.nodes[1]]
-                    && let Some((at, _)) = connection.ways[side].front()
+                    && let Some((at, _)) = connection.in_flight[side].front()
                     && *at <= self.now
                 {
-                    match connection.ways[side].pop_front() {
+                    match connection.in_flight[side].pop_front() {
                         Some((_, Some(bytes))) => self.received(which, side, &bytes),
                         _ => self.ended(which, side),
                     }
@@ -269,27 +269,27 @@ impl World {
         };
         let is_own = connection.nodes[side] == number && connection.runs[side] == self.nodes[number].own.run;
         let is_late = self.now > connection.opened + HANDSHAKE_TIMEOUT;
-        if is_own && is_late && matches!(connection.sides[side], Side::Greets(_)) {
+        if is_own && is_late && matches!(connection.sides[side], Side::Handshaking(_)) {
             self.ended(which, side);
         }
     }
 
     fn received(&mut self, which: usize, side: usize, bytes: &[u8]) {
-        self.connection(which).held[side].extend_from_slice(bytes);
+        self.connection(which).unparsed[side].extend_from_slice(bytes);
         loop {
             let connection = self.connection(which);
             let node = connection.nodes[side];
             match &mut connection.sides[side] {
                 Side::Gone => return,
                 Side::Linked(route) => {
-                    let (route, bytes) = (*route, std::mem::take(&mut connection.held[side]));
+                    let (route, bytes) = (*route, std::mem::take(&mut connection.unparsed[side]));
                     assert_eq!(self.nodes[node].take(route, &bytes, self.now), Ok(()));
                     return;
                 }
-                Side::Greets(handshake) => match handshake.take(&connection.held[side]) {
+                Side::Handshaking(handshake) => match handshake.take(&connection.unparsed[side]) {
                     Ok(None) => return,
                     Ok(Some((asks, length))) => {
-                        connection.held[side].drain(..length);
+                        connection.unparsed[side].drain(..length);
                         if let Some(welcome) = asks {
                             self.judge(which, side, welcome);
                         }
@@ -304,7 +304,7 @@ impl World {
     fn judge(&mut self, which: usize, side: usize, welcome: bool) {
         let (now, dialled) = (self.now, side == 0);
         let connection = self.connections.get_mut(&which).expect("a connection");
-        let Side::Greets(handshake) = &mut connection.sides[side] else {
+        let Side::Handshaking(handshake) = &mut connection.sides[side] else {
             return;
         };
         let [node, peer] = [connection.nodes[side], connection.nodes[1 - side]];
@@ -344,13 +344,13 @@ impl World {
         let node = connection.nodes[side];
         match connection.sides[side] {
             Side::Linked(number) => drop(self.nodes[node].detach(number, self.now)),
-            Side::Greets(_) => return self.connection_failed(which, side, &HandshakeError::Closed),
+            Side::Handshaking(_) => return self.connection_failed(which, side, &HandshakeError::Closed),
             Side::Gone => {}
         }
         self.close(which, side);
     }
 
-    /// Ends a route, because the node gives it up.
+    /// Ends a route that the node gives up.
     fn lose(&mut self, node: usize, number: u64) {
         if let Some(which) = self.nodes[node].detach(number, self.now) {
             let side = self.connection(which).side_of(node);
