@@ -93,7 +93,7 @@ impl Clients {
         self.lock().open.len()
     }
 
-    /// Returns the connected clients, sorted by number.
+    /// Returns the connected clients, sorted by id.
     pub(crate) fn open(&self) -> Vec<Arc<ClientInfo>> {
         self.lock().open.values().map(Arc::clone).collect()
     }

@@ -1,5 +1,5 @@
 //! Index from the name of a queue group to its position in a list. A subject may have thousands of groups. Without
-//! the index, the search for each of them would take quadratic time.
+//! the index, adding them all would take quadratic time.
 
 use std::hash::BuildHasher;
 

@@ -39,7 +39,7 @@ pub(crate) struct UnreadableRecord {
 
 /// One child, as it was read last.
 struct Entry {
-    /// The last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each audit marks it
+    /// Transaction id of the last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each audit marks it
     /// to be read again.
     mzxid: Option<i64>,
     /// The node, `None` if the record says that it does not serve clients, or the reason why the record was not read.
@@ -158,7 +158,7 @@ impl Children {
     }
 
     /// Compares the known children with the server, in case a watch was lost. Marks the differences for the next
-    /// [`refresh`](Self::refresh), and returns their number. Records that the ACL forbids to read are marked, but not counted.
+    /// [`refresh`](Self::refresh), and returns their number. Records that the ACL forbids reading are marked, but not counted.
     pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
         let mut names = client.children(&self.path).await?.unwrap_or_default();
         names.sort_unstable();

@@ -13,7 +13,7 @@ use crate::session::SessionReport;
 use crate::session_loop::SessionLoop;
 use crate::session_task::SessionTask;
 
-/// At most 15 bytes.
+/// Name of the thread. Linux allows 15 bytes.
 const THREAD_NAME: &str = "zookeeper";
 /// Delay before a thread that ended by itself is started again.
 const RESTART_MS: u64 = 5_000;
@@ -37,7 +37,7 @@ impl SessionThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// [`RegistryError::Address`] for the host list; [`RegistryError::Thread`] if the system cannot start a thread.
+    /// [`RegistryError::Address`] if the host list is invalid; [`RegistryError::Thread`] if the system cannot start a thread.
     pub(crate) fn start(config: ZooKeeperConfig, task: SessionTask) -> Result<Self, RegistryError> {
         Ok(Self {
             running: Some(start(config.clone(), task.clone())?),

@@ -1,4 +1,4 @@
-//! The state of all nodes for `/nodez`, `/readyz` and the metrics. Fields of the JSON are added, but never removed or renamed.
+//! The state of all nodes for `/nodez`, `/readyz` and the metrics. JSON fields may be added, but are never removed or renamed.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ pub(crate) struct NodeStatus {
     pub(crate) client: String,
     /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
     pub(crate) source: &'static str,
-    /// `up`: a session or a probe has proved it recently. `unproved`: not tried yet. `cooling`: failed, and not tried
-    /// for a while. `down`: failed when it was last tried. `draining`: registered as draining.
+    /// `up`: a session or a probe has proved it recently. `unproved`: not tried recently. `cooling`: failed, and not
+    /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining.
     pub(crate) state: &'static str,
     /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,

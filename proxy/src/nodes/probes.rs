@@ -9,9 +9,9 @@ use standin_registry::Node;
 use super::node_entry::RETRY_MAX;
 use super::{NodeBook, lock};
 
-/// Time after an outage of all nodes in which the nodes that are still down are probed at their retry times. Sessions
-/// come back spread over this time (`recovery.rs`), so that they find more than the first node that returned. The value
-/// is below the least useful `session.settle_ms`, so that subscribers are back in time.
+/// For this time after an outage of all nodes, the nodes that are still down are probed at their retry times. Sessions
+/// reconnect at random times within it (`recovery.rs`), so that not all of them choose the first node that returned. It
+/// is shorter than any sensible `session.settle_ms`, so that subscribers are back in time.
 pub(crate) const SPREAD: Duration = Duration::from_millis(500);
 
 impl NodeBook {
@@ -33,8 +33,8 @@ impl NodeBook {
         lock(&self.entries).values().any(|entry| entry.is_eager(now))
     }
 
-    /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. Failed nodes
-    /// are left to the sessions without a node, if there are any.
+    /// Returns the nodes that no session proves and whose probe is due, and sets their next probe time. While no
+    /// node is proved and sessions search for one, failed nodes are left to these sessions.
     pub(crate) fn due_probes(&self, now: Instant) -> Vec<Arc<Node>> {
         let settings = self.settings.load();
         let interval = settings.health.idle_probe_interval_ms.duration();
@@ -50,7 +50,7 @@ impl NodeBook {
             let is_due =
                 entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);
             if is_idle && !entry.on_trial && is_due && !self.self_check.has_met(&entry.node.client) {
-                // A failed node may have no permit now: all retries together are limited.
+                // A failed node may get no permit now, because the retries of all nodes share a limit.
                 entry.probe_at = now + if entry.has_failed() { RETRY_MAX } else { interval };
                 due.push(Arc::clone(&entry.node));
             }

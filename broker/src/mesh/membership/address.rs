@@ -30,7 +30,7 @@ pub(super) struct Address {
     pub(super) answered: bool,
     /// Text of the last refusal by either side, if an operator has to correct its reason.
     pub(super) refusal: Option<String>,
-    /// Set if the node at this address has this node's id, or is linked with another node that has.
+    /// Set if the node at this address has this node's id, or is linked with another node that has it.
     pub(super) namesake: Option<Namesake>,
     /// Run of the other node with this node's id that answered there when it was last dialled.
     pub(super) namesake_run: Option<String>,
