@@ -49,7 +49,7 @@ class Cluster:
         return sum(now - before.get(thread, 0) for thread, now in self.cpu_ns().items())
 
     def link_bytes(self):
-        """Returns the bytes that all nodes have sent to each other, as counted by the kernel (pages count only payloads)."""
+        """Returns the bytes that all nodes have sent to each other, as counted by the kernel (monitoring pages count only payloads)."""
         ports = " or ".join(f"sport = :{port} or dport = :{port}" for port in self.ports)
         sockets = subprocess.run(["ss", "-tinHO", f"( {ports} )"], capture_output=True, text=True, check=True).stdout
         counts = (word.removeprefix("bytes_sent:") for word in sockets.split() if word.startswith("bytes_sent:"))

@@ -1,4 +1,4 @@
-"""Messages missed by a client that has subscribed on one node and got the PONG to a PING, after a publish on another node."""
+"""Messages missed although the subscriber got the PONG to SUB and PING on one node before the publish on another node."""
 
 from contextlib import ExitStack
 

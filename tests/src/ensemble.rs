@@ -53,7 +53,7 @@ impl Ensemble {
         hosts.join(",")
     }
 
-    /// Waits until one server leads, and returns it.
+    /// Waits until one server leads, and returns its index.
     pub async fn wait_for_leader(&self) -> usize {
         found("one ZooKeeper server leads", ELECTION_TIMEOUT, async || {
             for (index, server) in self.servers.iter().enumerate() {

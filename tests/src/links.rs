@@ -37,7 +37,7 @@ pub struct Peer {
 }
 
 impl Links {
-    /// Reads the routes of the node with these pages; `None` if it does not serve them.
+    /// Reads the routes of a node from its HTTP pages; `None` if it does not serve them.
     pub async fn read(http: &Endpoint) -> Option<Self> {
         let settings = http.get_json("/varz").await?;
         let page = http.get_json("/routez?subs=1").await?;
@@ -93,7 +93,7 @@ pub struct OwnInterest {
 }
 
 impl OwnInterest {
-    /// Reads the interest of the clients on the node with these pages; `None` if it does not serve them.
+    /// Reads the interest of a node's clients from its HTTP pages; `None` if it does not serve them.
     pub async fn read(http: &Endpoint) -> Option<Self> {
         let mut interest = Self::default();
         for first in (0..).step_by(ROWS_PER_PAGE) {
@@ -115,7 +115,8 @@ impl OwnInterest {
         Some(interest)
     }
 
-    /// Compares with the interest that another node has received. Returns an error unless both are equal.
+    /// Compares with the interest that another node has received. `peer` is this node, as the other node shows it. Returns an error
+    /// unless both are equal.
     pub fn known_as(&self, peer: &Peer) -> Result<(), String> {
         let mut subjects: Vec<&str> = self.entries.iter().map(|(subject, _)| &**subject).collect();
         subjects.sort_unstable();
@@ -123,7 +124,7 @@ impl OwnInterest {
         let listed = peer.subjects.len() as u64 == peer.interest;
         if peer.interest != subjects.len() as u64 || (listed && peer.subjects != subjects) {
             return Err(format!(
-                "{} has {} entries of interest {:?}, received were {} {:?}",
+                "{} has {} entries of interest {:?}, but another node received {}: {:?}",
                 peer.name,
                 subjects.len(),
                 shortened(&subjects),

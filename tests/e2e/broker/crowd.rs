@@ -53,7 +53,7 @@ async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behin
             while received.replace("PING\r\n", "") != "MSG all.x 2 2\r\nhi\r\n" {
                 let mut bytes = Vec::new();
                 let count = timeout(TIMEOUT, stream.read_buf(&mut bytes)).await;
-                let count = count.unwrap_or_else(|_| panic!("not the message: {received:?}"));
+                let count = count.unwrap_or_else(|_| panic!("received {received:?} instead of the message"));
                 assert!(count.expect("a socket") > 0, "the connection ended: {received:?}");
                 received += &String::from_utf8_lossy(&bytes);
             }

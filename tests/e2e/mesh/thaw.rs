@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
-/// About the time in which a sidecar leaves a silent node.
+/// About the time after which a sidecar leaves a silent node.
 const FREEZE: Duration = Duration::from_secs(1);
 const NO_ECHO: &str = r#"CONNECT {"verbose":false,"pedantic":false,"echo":false}"#;
 
@@ -41,7 +41,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     let mut mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mut mesh.nodes[0];
     let mut subscriber = node.subscriber("news").await;
-    // One component on two connections, as after a move of a sidecar, that does not want its own messages.
+    // Two connections of one component, both without echo, as before and after a sidecar has moved it.
     let mut moved_from = RawClient::open_with(node.address(), NO_ECHO).await;
     let mut moved_to = RawClient::open_with(node.address(), NO_ECHO)
         .await
@@ -53,7 +53,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     }
     let mut closed = node.client().await;
     let mut stays = node.client().await;
-    // After its first PING a client is found dead only by its reset.
+    // After the first PING the node writes nothing to these clients, so only the reset shows it that they are gone.
     for client in given_up.iter_mut().chain([&mut moved_from]) {
         assert_eq!(client.read_frame().await.verb(), "PING");
         client.send("PONG\r\n").await;
@@ -132,7 +132,7 @@ async fn a_thawed_node_delivers_nothing_of_a_node_that_has_closed_the_route() {
     }
 }
 
-/// The sidecar counted what its component sent to the frozen node as lost when it left that node.
+/// When the sidecar left the frozen node, it counted as lost what its component had sent to that node.
 #[tokio::test]
 async fn s12_a_thawed_node_delivers_nothing_that_a_sidecar_has_counted_as_lost() {
     let mut mesh = Mesh::start(ServerKind::Standin, 2).await;

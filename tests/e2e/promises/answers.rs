@@ -27,7 +27,7 @@ async fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node_on
     .await;
     node.reset();
     let mut node = scene.joining_node("SUB a 1\r\n").await;
-    // The messages between show that no PONG comes early, and that the PONG of the sidecar's own PING does not come.
+    // The messages between show that no PONG comes early, and that the PONG to the sidecar's own PING is not passed on.
     let marker = |number: usize| msg_frame("1", "a", format!("marker {number}"));
     node.send(marker(0)).await;
     client.expect(marker(0)).await;
@@ -145,8 +145,8 @@ async fn s5_a_pong_without_a_ping_is_not_passed_on() {
     nothing_else(&mut client, &mut node).await;
 }
 
-/// Sends five commands in each of five rounds. The node answers `answered` of them and dies, and the next node gets
-/// `sent_again` of them again.
+/// Sends five commands in each of the rounds 0 to 4. In round N the node answers N commands and dies, and the next node gets
+/// `sent_again` commands again.
 async fn verbose_over_five_failovers(policy: &str, sent_again: usize) {
     let (mut scene, mut client, mut node) = session_with(VERBOSE, &[("publish.in_doubt", policy)]).await;
     client.subscribe("keep", "99").await;
@@ -229,7 +229,7 @@ async fn s6_an_error_of_pedantic_mode_comes_in_addition_to_the_ok() {
 }
 
 #[tokio::test]
-async fn s6_an_error_about_a_replayed_subscription_takes_no_ok_from_the_component() {
+async fn s6_an_error_about_a_replayed_subscription_replaces_no_ok_of_the_component() {
     let (mut scene, mut client, mut node) = session_with(VERBOSE, &[]).await;
     client.send("SUB a 1\r\nSUB b 2\r\n").await;
     answer(&mut node, 2).await;
@@ -239,7 +239,7 @@ async fn s6_an_error_about_a_replayed_subscription_takes_no_ok_from_the_componen
     let mut node = scene.node.accept().await;
     assert_eq!(node.read_frame().await.verb(), "CONNECT");
     node.expect("SUB a 1\r\nSUB b 2\r\nPING\r\n").await;
-    // This node has stricter permissions, and refuses one of them.
+    // This node has stricter permissions, and refuses one of the subscriptions.
     let refusal = "-ERR 'Permissions Violation for Subscription to \"a\"'\r\n";
     node.send(format!("+OK\r\n{refusal}+OK\r\nPONG\r\n")).await;
     node.answer_ping().await;

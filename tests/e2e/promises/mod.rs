@@ -1,4 +1,4 @@
-//! The promises S1–S10 and S12 of the sidecar (proxy/README.md), tested byte by byte: a raw component on one side of the sidecar
+//! The promises S1–S12 of the sidecar (proxy/README.md), tested byte by byte: a raw component on one side of the sidecar
 //! and a scripted node on the other.
 //!
 //! | file | holds |

@@ -1,7 +1,7 @@
-//! Very many subscriptions, one in ten with a wildcard. It prints a line when all are made, and then reads commands: `publish` sends
-//! messages to random ones at full speed. `churn` does the same while another connection makes and ends subscriptions at a fixed
-//! rate. `reach HOST:PORT` publishes to a few of them through that node, which may be just starting, until each has received a
-//! message. The end of standard input ends the program.
+//! Very many subscriptions, one in ten with a wildcard. The program prints a line when all are made, and then reads commands.
+//! `publish` sends messages to random ones at full speed. `churn` does the same while another connection makes and ends
+//! subscriptions at a fixed rate. `reach HOST:PORT` publishes to a few of them through that node, which may be just starting,
+//! until each has received a message. The end of standard input ends the program.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -21,11 +21,11 @@ use crate::window::Window;
 
 /// Messages in one write of the publisher.
 const BATCH_MESSAGES: u64 = 512;
-/// Subscriptions in one write, after which the server must answer a PING.
+/// Subscriptions in one write. The next write waits until the server has answered a PING.
 const BATCH_SUBSCRIPTIONS: u64 = 1_000;
 /// Number of subscriptions that `reach` uses, spread evenly over all.
 const REACHED: u64 = 10;
-/// Approximate bytes of a message's frame without its payload.
+/// Approximate size of a message's frame without its payload, in bytes.
 const AROUND_PAYLOAD_BYTES: usize = 24;
 /// Interval between two writes of `churn`. A subscription lasts one interval, about as long as a request.
 const CHURN_TICK: Duration = Duration::from_millis(1);
@@ -55,7 +55,7 @@ pub(crate) struct Subscriptions {
     /// Subscriptions that `churn` makes and ends each second.
     #[arg(long, default_value_t = 10_000)]
     churn: u64,
-    /// Seed of the choice of subjects.
+    /// Seed for the random choice of subjects.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -207,7 +207,7 @@ impl Subscriptions {
     }
 }
 
-/// Returns the last token of a subscription's subject. With each of them the subscription matches `s.NUMBER.0`.
+/// Returns the last token of a subscription's subject. Whichever it is, the subscription matches `s.NUMBER.0`.
 fn last_token(number: u64) -> &'static str {
     if number.is_multiple_of(100) {
         ">"
@@ -233,8 +233,9 @@ fn open_when_started(node: SocketAddr) -> io::Result<Connection> {
     }
 }
 
-/// Subscribes and unsubscribes `per_second` times a second until `until`, like clients with one inbox per request. A late interval is
-/// caught up in the next one. Returns the number of subscriptions, and the seconds until the server had processed the last one.
+/// Subscribes and unsubscribes `per_second` times a second until `until`, like clients with one inbox per request. After a late
+/// interval, the overdue subscriptions are made in the next one. Returns the number of subscriptions, and the seconds until the
+/// server had processed the last one.
 fn churn(
     connection: &mut Connection,
     per_second: u64,

@@ -35,7 +35,7 @@ pub(crate) struct Component {
     pub(crate) messages: Cell<u64>,
     /// Time of the last message.
     last: Cell<Instant>,
-    /// Longest silence that a message has ended since the last mark.
+    /// Longest time between two messages since the last mark.
     longest: Cell<Duration>,
     /// Whether the connection has ended.
     pub(crate) is_lost: Cell<bool>,
@@ -93,13 +93,13 @@ impl Component {
         self.unsent.borrow().len()
     }
 
-    /// Forgets the messages and the silence that were counted so far.
+    /// Resets the number of messages and the longest silence.
     pub(crate) fn mark(&self) {
         self.longest.set(Duration::ZERO);
         self.messages.set(0);
     }
 
-    /// Returns the longest silence, including the present one.
+    /// Returns the longest silence since the last mark, or the present one if it is longer.
     pub(crate) fn longest_silence(&self) -> Duration {
         self.longest.get().max(self.last.get().elapsed())
     }
@@ -183,7 +183,8 @@ pub(crate) async fn open_listening(
     Ok(listening.collect())
 }
 
-/// Returns the source address of a component. Loopback has enough of them. For other servers the system chooses.
+/// Returns the source address of a component on the loopback, which has enough of them. `None` for other servers: the system
+/// chooses the address.
 fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
     let last = u8::try_from(2 + number / COMPONENTS_PER_SOURCE).unwrap_or(u8::MAX);
     server
