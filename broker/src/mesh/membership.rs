@@ -32,7 +32,7 @@ const ADDRESSES_PER_NODE: usize = 4;
 /// Maximum redial delay after a refusal because of a duplicate id. The id is free as soon as the other node ends.
 const DUPLICATE_REDIAL_MAX: Duration = Duration::from_millis(250);
 /// Number of refused connections (ECONNREFUSED) in a row after which a starting node no longer waits for a registered address.
-const REFUSALS_BELIEVED: u32 = 2;
+const CONNECTS_REFUSED_MAX: u32 = 2;
 
 /// The settings of the state machine.
 #[derive(Debug, Clone)]
@@ -422,12 +422,12 @@ impl Membership {
             Some(route) => !is_settled(route),
             None if address.namesake.is_some_and(|namesake| namesake.yields) => false,
             None => {
-                let refusals_max = if address.is_registered {
-                    REFUSALS_BELIEVED
+                let refused_max = if address.is_registered {
+                    CONNECTS_REFUSED_MAX
                 } else {
                     1
                 };
-                !address.answered && address.connects_refused < refusals_max && address.is_named()
+                !address.answered && address.connects_refused < refused_max && address.is_named()
             }
         };
         let awaited = self.addresses.iter().filter(|(_, address)| is_awaited(address));

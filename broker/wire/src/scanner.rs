@@ -462,7 +462,11 @@ mod tests {
         let frame = b"PUB a 5\r\nhello\r\n";
         assert!(scanner.next(frame).unwrap().is_some());
         let mut stream = frame.repeat(10);
-        assert_eq!(scanner.repeated(&stream), 7, "frames in the last 63 bytes are not counted");
+        assert_eq!(
+            scanner.repeated(&stream),
+            7,
+            "frames in the last 63 bytes are not counted"
+        );
         stream[3 * frame.len() - 1] = b'x';
         assert_eq!(scanner.repeated(&stream), 2);
         assert_eq!(scanner.repeated(&frame[..10]), 0);
