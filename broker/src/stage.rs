@@ -1,5 +1,5 @@
 //! The output of one worker in one turn, collected per client. It is written once per client, after the input of all clients in this
-//! turn was processed. So sixteen requests to one service need one system call.
+//! turn was processed. For example, sixteen requests to one service are written to it in one system call.
 //!
 //! A stage belongs to one thread, so it needs no lock. Its buffers are reused in later turns.
 
@@ -11,10 +11,10 @@ use std::sync::atomic::{
 
 use crate::outbox::{Outbox, Staged};
 
-/// Number of bytes staged for one client from which they are sent before the end of the turn. It bounds the memory for large
-/// messages to many subscribers.
+/// Once this many bytes are staged for one client, they are sent before the end of the turn. It bounds the memory for large messages
+/// to many subscribers.
 const STAGED_BYTES_MAX: usize = 128 * 1024;
-/// Number of bytes staged for all clients together above which all are sent before the end of the turn. It bounds the memory when ten
+/// If more bytes than this are staged for all clients together, all are sent before the end of the turn. It bounds the memory when ten
 /// thousand subscribers each have less than [`STAGED_BYTES_MAX`].
 const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Limit on the total size of the empty buffers that are kept for the next turn. Buffers above it are freed.
@@ -22,7 +22,7 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const PRODUCERS_MAX: usize = 64;
 
-/// The staged bytes of one client, and the clients that published them. These are paused if the client cannot keep up.
+/// The staged bytes of one client, and their publishers. The publishers are paused if the client cannot keep up.
 #[derive(Debug, Default)]
 struct Slot {
     /// `None` if nothing is staged.
@@ -52,7 +52,7 @@ pub(crate) struct Stage {
     split: Split,
     slots: Vec<Slot>,
     used: usize,
-    /// Bytes staged since the last flush, without shared payloads.
+    /// Bytes staged since the last flush. Shared payloads are not counted.
     bytes: usize,
     /// Total capacity of the empty buffers.
     kept_bytes: usize,

@@ -105,8 +105,8 @@ impl Cli {
         read.map_err(|error| CliMessage::from(with_embedded_tip(error, &arguments)))
     }
 
-    /// Loads the settings: the defaults, overridden by `--config`, the process's environment and the flags. Called again at
-    /// SIGHUP.
+    /// Loads the settings: the defaults, overridden by the file of `--config`, the environment and the flags. Called again
+    /// at SIGHUP.
     ///
     /// # Errors
     /// [`SettingsError`].
@@ -149,7 +149,7 @@ impl Cli {
     }
 }
 
-/// Adds a tip to the error of `--embedded 3`: an optional value needs its `=`.
+/// Adds a tip to the error for `--embedded 3`, because the optional value must follow a `=`.
 fn with_embedded_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let mut pairs = arguments.windows(2);
     let next = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));

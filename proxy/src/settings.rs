@@ -186,7 +186,7 @@ impl Settings {
     /// tests that embed the sidecar. Unlike [`Input::load`] it accepts settings without a source of nodes.
     ///
     /// # Errors
-    /// The same as of [`Input::load`], with `settings` as the name of the file.
+    /// Those of [`Input::load`], with `settings` as the name of the file.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         Ok(of_text::<Self>("settings", text)?.settings)
     }

@@ -22,7 +22,7 @@ use tracing_subscriber::{Registry, fmt, layer::SubscriberExt, reload, util::Subs
 /// Maximum number of lines that wait to be written.
 const QUEUED_LINES_MAX: usize = 16_384;
 
-/// Error in the set-up or the change of logging. It says what to write instead.
+/// Error when logging is set up or its level is changed. The text says what to write instead.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct LoggingError(String);
@@ -107,7 +107,7 @@ pub struct Logging {
 }
 
 impl Logging {
-    /// Sends the log lines of the whole process to `file`, or to standard error without a file. Times are UTC. Colours are used
+    /// Sends the log lines of the whole process to `file`, or to standard error if that is `None`. Times are UTC. Colours are used
     /// only on a terminal.
     ///
     /// # Errors
@@ -163,8 +163,8 @@ impl Logging {
     }
 }
 
-/// Parses a level or filter. For the filter library an unknown word is the name of a module, so a misspelt level would silence
-/// all other modules. Therefore a word without `=` or `[` must be a level here.
+/// Parses a level or filter. The filter library takes an unknown word as the name of a module, so a misspelt level would silence
+/// all other modules. Therefore, a word without `=` or `[` must be a level.
 ///
 /// # Errors
 /// [`LoggingError`].
@@ -202,7 +202,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         file.reopen.store(true, Relaxed);
-        // No line is lost if the file cannot be opened.
+        // If the file cannot be reopened, the line goes to the old file.
         file.write_all(b"four\n").unwrap();
     }
 

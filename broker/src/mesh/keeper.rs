@@ -1,5 +1,5 @@
-//! The keeper of the routes. It judges each connection, handles the events of the routes, and reports the node's status in the
-//! cluster. It handles no messages of clients. A value without sockets: the sockets belong to its [`task`].
+//! The keeper of the routes. It decides whether a connection becomes a route, handles the events of the routes, and reports the
+//! node's status in the cluster. It handles no messages of clients. It has no sockets: they belong to its [`task`].
 
 pub(super) mod task;
 
@@ -23,10 +23,10 @@ use crate::shared::Shared;
 /// Interval at which changed sizes of queue groups are announced, and at which the node checks whether it must give up its id.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 
-/// Order of the node to its keeper.
+/// Command of the node to its keeper.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Read the present snapshot of the registry, then signal the sender.
+    /// Read the present snapshot of the registry, then signal that it is read.
     ReadRegistry(oneshot::Sender<()>),
     /// Tell the peers that this node accepts clients.
     Serve,
@@ -63,8 +63,8 @@ pub(super) struct Keeper {
     /// Number of ticks in a row in which this node was outnumbered by a namesake. Ticks are counted, not time, so that a pause of
     /// the process does not count.
     outnumbered_ticks: u32,
-    /// Number of routes so far. The next route has the next number.
-    numbers: u64,
+    /// Number of the newest route. Routes are numbered upwards from 1.
+    last_number: u64,
 }
 
 impl Keeper {
@@ -75,7 +75,7 @@ impl Keeper {
             events,
             log_limit: RateLimitedLog::default(),
             outnumbered_ticks: 0,
-            numbers: 0,
+            last_number: 0,
         }
     }
 
@@ -120,8 +120,8 @@ impl Keeper {
         self.shared.interest.announce_members();
     }
 
-    /// Judges a peer that has sent HELLO, or also WELCOME (`welcome`). If the verdict is `Accept`, the returned number is the number of
-    /// the route.
+    /// Decides about a peer that has sent HELLO and, if `welcome` is set, also WELCOME. With the verdict `Accept`, the returned number
+    /// is that of the new route.
     pub(super) fn judge(
         &mut self,
         hello: &Hello,
@@ -129,7 +129,7 @@ impl Keeper {
         dialled: bool,
         now: Instant,
     ) -> (Verdict, u64) {
-        let number = self.numbers + 1;
+        let number = self.last_number + 1;
         let verdict = if welcome {
             self.membership.judge_welcome(hello, dialled, number, now)
         } else {
@@ -148,7 +148,7 @@ impl Keeper {
                 self.with_route(number, ping);
             }
             Verdict::Accept { replaces } => {
-                self.numbers = number;
+                self.last_number = number;
                 self.take_cluster_name();
                 if let Some(replaced) = replaces {
                     self.with_route(replaced, |route| route.outbox.close(Reason::Stale));
@@ -159,8 +159,8 @@ impl Keeper {
         (verdict, number)
     }
 
-    /// Takes over the name of the cluster that the node has joined, if the node had none. Then closes the routes whose peers sent no
-    /// name, so that they send HELLO again: they may have joined another cluster since.
+    /// If the node had no cluster name, takes over that of the cluster it has joined. Then closes the routes whose peers sent no name or
+    /// another one, so that they send HELLO again: they may have joined another cluster since.
     fn take_cluster_name(&self) {
         let name = &self.membership.own().cluster;
         if self.shared.set_cluster_name(name) {
@@ -181,7 +181,7 @@ impl Keeper {
         let at = match origin {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
-                // Limited by IP address, because the peer could change its id each time.
+                // The rate limit is by IP address, because the peer could change its id each time.
                 let mut is_due = |fault: &str| self.log_limit.is_due(&format!("{} {fault}", peer.ip()), now);
                 if fault.is_some_and(|why| is_due(&format!("{why:?}"))) {
                     error!(%peer, "link not accepted: {error}");
@@ -207,7 +207,7 @@ impl Keeper {
         }
     }
 
-    /// Records that a connection has become route `number`, and announces its node to the other peers. Returns the parameters of its
+    /// Records that a connection has become route `number`, and announces the new peer to the other peers. Returns the parameters of its
     /// session.
     pub(super) fn begin_session(
         &mut self,
@@ -272,10 +272,10 @@ impl Keeper {
                 unsent_bytes,
                 undelivered,
             } => {
-                let was = self.membership.route_ended(number, sent_goodbye, now);
+                let was_known = self.membership.route_ended(number, sent_goodbye, now);
                 self.shared.update_connect_urls();
                 let why = reason.as_str();
-                if sent_goodbye || !was || self.membership.is_leaving() {
+                if sent_goodbye || !was_known || self.membership.is_leaving() {
                     info!(
                         link = number,
                         unsent_bytes, undelivered, "the link with {peer} has ended: {why}"

@@ -1,11 +1,11 @@
 //! The session of one route: it delivers the peer's messages to local clients, announces the local interest to the peer, and checks by
 //! PING that the peer is alive.
 //!
-//! The complete interest at the beginning is sent in pieces, as fast as the peer reads them. Changes are sent between the pieces.
+//! At first it sends the complete interest in pieces, as fast as the peer reads them. Changes are sent between the pieces.
 //!
-//! *Architecture invariants:* a message from a route goes to local clients only, never to another route. A route that is silent, blocked
-//! or violates the protocol ends, and the peer's interest is removed with it. A route that cannot keep up pauses the publishers for a
-//! moment at a time, until it is closed at its limit.
+//! *Architecture invariants:* a message from a route goes to local clients only, never to another route. A route ends when it
+//! is silent or blocked, or when it violates the protocol. The peer's interest is removed with it. While a route cannot keep up, its
+//! publishers are paused for short times; at the limit on pending bytes it is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -65,7 +65,7 @@ pub(crate) struct RouteSession {
     pub(crate) route: Arc<Route>,
     /// Silence of the peer after which a PING is sent.
     ping_interval: Duration,
-    /// Time after the PING, without any bytes from the peer, after which the route ends.
+    /// Silence of the peer after which the route ends, once a PING is sent.
     ping_timeout: Duration,
     incoming: Incoming,
     flush: PeerFlush,
@@ -184,7 +184,7 @@ impl RouteSession {
         self.unsent.extend(unsent);
     }
 
-    /// Acks the peer's PINGs if that is allowed now. Returns whether no ack is owed.
+    /// Acks the peer's PINGs if all batches before them are sent. Returns whether no ack is owed any more.
     fn ack(&mut self, router: &mut Router) -> bool {
         self.flush.ack(&self.route, &self.shared.flush, &mut router.stage)
     }
@@ -351,7 +351,7 @@ impl Session for RouteSession {
         if self.pinged.is_some() && now >= self.due(now) {
             return Some(Reason::Stale);
         }
-        // If a PING is unanswered, a probe waits for the answer first: that answer does not prove that the peer is alive now.
+        // A requested probe waits for the PONG of the PING in flight: that PONG may have been sent before the probe was requested.
         if self.pinged.is_none()
             && (self.route.take_probe() || now >= self.last_received + self.ping_interval)
         {
@@ -389,7 +389,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
     session.lost = Some((reason, outbox.unsent_bytes()));
     drop(session);
     if is_given_up {
-        // The connection is reset, so that a peer that was paused does not deliver the unread bytes later: they count as lost
+        // The connection is reset. Otherwise, a paused peer would later deliver the unread bytes, which are counted as lost
         // (`pause.rs`).
         let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
     } else if let Some(stream) = Arc::into_inner(socket) {
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_ping_is_answered_once_the_batches_of_other_workers_are_sent_and_later_frames_wait() {
-        let (shared, mut session, _happened) = session();
+        let (shared, mut session, _events) = session();
         let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
         shared.flush.add_stage(&router.stage);
         shared.flush.add_stage(&other);
@@ -484,8 +484,8 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_nobody_wants_any_more_are_counted() {
-        let (shared, mut session, _happened) = session();
+    fn messages_without_a_local_subscriber_are_counted_as_undelivered() {
+        let (shared, mut session, _events) = session();
         let (interest, mut router) = (&shared.interest, Router::new(0, 10));
         let route = Arc::clone(&session.route);
         let mut message = Vec::new();
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_without_room_holds_the_route_back_and_gets_all_events_in_their_order() {
+    fn while_the_keepers_queue_is_full_nothing_is_read_and_no_event_is_lost() {
         let (_shared, mut session, mut received) = session();
         let mut router = Router::new(0, 10);
         let frames = [frame::bare(frame::SYNCED), frame::bare(frame::DRAINING)].concat();

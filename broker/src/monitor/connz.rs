@@ -58,7 +58,7 @@ impl Subs {
     }
 }
 
-/// The fields for the parameter `subs`.
+/// The fields of a row that the parameter `subs` requests.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum SubsList {
@@ -67,7 +67,7 @@ pub(super) enum SubsList {
     Detail { subscriptions_list_detail: Vec<SubRow> },
 }
 
-/// Key of a client in an order. The client with the smallest key is the first.
+/// Sort key of a client. The client with the smallest key comes first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Number(i128),

@@ -1,8 +1,8 @@
 //! State of one node beyond its registry record: its failures, its cool-down, its proofs, and the sessions on it.
 //!
 //! A failed node cools down for a random time. The upper bound of that time doubles with each failure in a row. While
-//! the node has not been proved again, dials to it are limited (`permit.rs`). A node that fails soon after each recovery
-//! stays under this limit until a session has been on it for [`PROBATION`].
+//! the node has not been proved again, dials to it are limited (`permit.rs`). After repeated relapses, they stay limited
+//! for [`PROBATION`] after the recovery.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ const RETRY_BASE: Duration = Duration::from_millis(20);
 pub(super) const RETRY_MAX: Duration = Duration::from_millis(500);
 /// A node that fails within this time of its recovery has relapsed.
 pub(super) const PROBATION: Duration = Duration::from_millis(250);
-/// Relapses in a row from which on a recovered node is dialled as a failed one, until its probation is over.
+/// After this many relapses in a row, dials to a recovered node stay limited until its probation is over.
 const RELAPSES_MAX: u32 = 2;
 
-/// Wait before the probe of a node that was just proved, in intervals between idle probes.
+/// Wait before the next probe of a node that was just proved, in multiples of `idle_probe_interval_ms`.
 const NEXT_PROBE: Range<f64> = 0.5..1.5;
-/// Wait before the probe of a node that was never proved or has just failed: about a second with the default interval.
+/// The same for a node that was never proved or has just failed: about a second with the default interval.
 const FIRST_PROBE: Range<f64> = 0.02..0.05;
 
 /// State of a node beyond its registry record.
@@ -108,8 +108,8 @@ impl NodeEntry {
     }
 
     /// Records a failure and starts a cool-down. Returns whether it is the first failure in a row, and whether the node
-    /// was proved until now. Sessions that lose the node at the same moment count as one failure. A failed trial always
-    /// counts.
+    /// was proved until now. During a cool-down only a failed trial counts, so sessions that lose the node at the same
+    /// moment count as one failure.
     pub(super) fn failed(
         &mut self,
         error: &str,
@@ -202,7 +202,7 @@ impl NodeEntry {
     }
 }
 
-/// Returns a random wait in `range`, which is in intervals between idle probes. It is random, so that probes spread over time.
+/// Returns a random wait: a factor in `range` times the interval between idle probes. So probes are spread over time.
 fn probe_wait(settings: &Settings, range: Range<f64>) -> Duration {
     let interval = settings.health.idle_probe_interval_ms.duration();
     interval.mul_f64(rand::rng().random_range(range))

@@ -27,12 +27,12 @@ struct Simulation {
     bench: Bench,
     node: Option<SimNode>,
     component: SimComponent,
-    /// Every publish that some node processed, by number, in the order of processing.
+    /// Numbers of the publishes that the nodes have processed, in that order.
     processed: Vec<u64>,
     in_doubt: InDoubtCount,
     resent: u64,
     settling: bool,
-    /// Publishes are held on the present node.
+    /// The session holds its publishes for the present node.
     holds: bool,
     /// The node has answered everything before the first held publish.
     is_back: bool,
@@ -115,7 +115,7 @@ impl Simulation {
     /// Lets everything flow until nothing changes any more.
     fn settle(&mut self) {
         self.settling = true;
-        let ping = self.component.awaits.len();
+        let awaited = self.component.awaits.len();
         self.command("PING\r\n");
         for _ in 0..2_000 {
             if self.node.as_ref().is_some_and(|node| node.is_half_closed) {
@@ -134,16 +134,18 @@ impl Simulation {
             self.node_writes();
             self.process_output();
             self.release();
-            let quiet = self.component.unsent.is_empty() && self.component.awaits.is_empty();
+            let is_component_done = self.component.unsent.is_empty() && self.component.awaits.is_empty();
             let node = self.node.as_ref();
-            let said = node.is_some_and(|node| node.says.is_empty() && node.got.is_empty());
-            if quiet && said && self.bench.session.buffered_bytes() == 0 {
+            let is_node_done = node.is_some_and(|node| node.says.is_empty() && node.got.is_empty());
+            if is_component_done && is_node_done && self.bench.session.buffered_bytes() == 0 {
                 return;
             }
             self.bench.now += Duration::from_millis(1);
         }
         let missing = self.component.awaits.len();
-        panic!("the session did not settle; {missing} answers missing, {ping} before the last PING");
+        panic!(
+            "the session did not settle; {missing} answers missing, {awaited} awaited before the last PING"
+        );
     }
 
     fn check(&self) {
@@ -178,7 +180,10 @@ impl Simulation {
             assert_eq!(sub.subject, subs[sid].subject, "{sid} is another subscription");
             assert_eq!(left(sub), left(&subs[sid]), "remaining max of {sid}");
         }
-        assert_eq!(self.component.infos, 1, "INFO to a component that takes only one");
+        assert_eq!(
+            self.component.infos, 1,
+            "a component without protocol 1 gets exactly one INFO"
+        );
     }
 
     /// Adds a random command of the component.
@@ -246,7 +251,7 @@ impl Simulation {
         }
     }
 
-    /// Passes some of the component's bytes to the session, with or without lending its held bytes.
+    /// Passes some of the component's bytes to the session, in some cases after bytes that the session lends.
     fn component_writes(&mut self) {
         let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
         if len == 0 || !self.bench.session.requests().read_component {
@@ -257,7 +262,7 @@ impl Simulation {
         self.bench.component_bytes(&buffer);
     }
 
-    /// Returns a buffer to read into, as the shell does. In some cases it has bytes that the session lends.
+    /// Returns a buffer to read into, as the shell does. In some cases it begins with bytes that the session lends.
     fn buffer(&mut self, lend: fn(&mut Session, &mut [u8]) -> usize) -> Vec<u8> {
         let mut buffer = vec![0; 4096];
         let lends: bool = self.rng.random();
@@ -343,7 +348,7 @@ impl Simulation {
         self.bench.pass(time);
     }
 
-    /// Lets held publishes pass.
+    /// Releases the held publishes if the node has answered everything before them.
     fn release(&mut self) {
         if std::mem::take(&mut self.is_back) {
             self.holds = false;
@@ -398,7 +403,7 @@ impl Simulation {
                     assert_eq!(
                         subjects.total(),
                         in_doubt.dropped,
-                        "each is counted by its subject"
+                        "each dropped publish is counted by its subject"
                     );
                     self.is_back = false;
                     self.holds = false;

@@ -96,7 +96,7 @@ pub(crate) async fn run(
                 Some(Order::ReadRegistry(done)) => {
                     task.read_registry();
                     task.publish();
-                    // The caller may no longer wait.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                 }
                 Some(Order::Serve) => task.keeper.serve(),
@@ -109,7 +109,7 @@ pub(crate) async fn run(
 }
 
 impl Task {
-    /// Reports the node's status, and tells the registry which silent run this node supersedes.
+    /// Reports the node's status, and tells the registry which run of a silent namesake this node supersedes.
     fn publish(&mut self) {
         if let Some(watch) = &self.watch {
             watch.supersede(self.keeper.membership.silent_namesake());
@@ -263,7 +263,7 @@ impl Task {
     }
 }
 
-/// Waits for the first answer of the registry, or after that for a change.
+/// Waits for the first answer of the registry; after that, for the next change.
 async fn registry_news(watch: &mut Option<Watch>, has_read: bool) {
     match watch {
         Some(watch) if has_read => watch.changed().await,
