@@ -29,7 +29,7 @@ struct Turns {
     pauses: PauseWatch,
 }
 
-/// Makes the present thread that of worker number `number`.
+/// Makes the present thread the worker with this number.
 pub(crate) fn begin(number: usize, shared: &Shared) {
     let router = Router::new(number, shared.settings.load().process.match_cache_max);
     shared.flush.add_stage(&router.stage);
@@ -41,7 +41,7 @@ pub(crate) fn begin(number: usize, shared: &Shared) {
     }));
 }
 
-/// Runs `act` with the turns of this thread. Does nothing if the thread is not a worker.
+/// Runs `act` with the turns of this thread. Returns `None` if the thread is not a worker.
 fn with_turns<R>(act: impl FnOnce(&mut Turns) -> R) -> Option<R> {
     TURNS.with_borrow_mut(|turns| turns.as_mut().map(act))
 }

@@ -7,7 +7,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "it tells a story to a person, at a pace to follow"
+    reason = "it tells a story to a person, slowly enough to be read"
 )]
 
 mod nodes;
@@ -55,17 +55,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         sleep(Duration::from_secs(1));
         traffic.forget_silence();
         let port = node_in_use(pages)?;
-        println!("[{kill}] The client is served by the node on port {port}. It is killed (kill -9).");
+        println!("[{kill}] The client is served by the node on port {port}. That node is killed (kill -9).");
         nodes.kill(port)?;
         sleep(Duration::from_secs(1));
-        println!("    Now the node on port {} serves it.", node_in_use(pages)?);
-        println!("    Its connection is the same, and so is its subscription:");
+        println!(
+            "    Now the node on port {} serves the client.",
+            node_in_use(pages)?
+        );
+        println!("    The client's connection is the same, and so is its subscription:");
         println!("    {traffic}.");
         nodes.restart(port)?;
         println!("    The dead node is started again.\n");
     }
 
-    println!("{}, over {KILLS} dead nodes.", traffic.stop()?);
+    println!("{}, over {KILLS} killed nodes.", traffic.stop()?);
     println!(
         "In doubt, as the sidecar counted: {} (published just before a node died, so perhaps lost).",
         in_doubt(pages)?

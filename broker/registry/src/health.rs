@@ -51,7 +51,7 @@ pub struct SourceHealth {
     pub nodes: usize,
     /// Number of records in the last answer that could not be read or parsed.
     pub skipped: usize,
-    /// Number of such records since the start. After a change of a record that is still invalid, it is counted again.
+    /// Number of such records since the start. A record that changes and is still invalid is counted again.
     pub skipped_total: u64,
     /// Number of nodes in the last answer that were ignored because there are more than `nodes_max`.
     pub over_limit: usize,

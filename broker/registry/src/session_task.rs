@@ -1,7 +1,7 @@
 //! The work done in a ZooKeeper session: the children of the path are listed and watched, and this node's own znode is
 //! kept among them. From time to time everything is compared with the server, in case a watch event was lost.
 //!
-//! Both are done in one session, in this order: own znode first, then the list. ZooKeeper orders all changes, and a
+//! Registration and list share one session, in this order: own znode first, then the list. ZooKeeper orders all changes, and a
 //! session sees at least all changes before its own. So the list reported after the creation of our znode has all nodes
 //! that registered before it, and of two nodes that register at the same moment at least one sees the other.
 
@@ -21,8 +21,8 @@ use crate::session::{Session, SessionError, SessionReport};
 /// Time for which changes are collected, so that a burst of changes is handled together.
 const BURST_MS: u64 = 20;
 
-/// The work of a thread. It continues from session to session. A clone of its first state begins again when the thread
-/// had to be started anew.
+/// The work of the ZooKeeper thread, over all its sessions. A thread that is started again begins with a clone of the
+/// first state.
 #[derive(Clone)]
 pub(crate) struct SessionTask {
     /// Full path of the parent of all znodes, with the chroot.
@@ -35,7 +35,7 @@ pub(crate) struct SessionTask {
 
 impl SessionTask {
     /// # Errors
-    /// [`RegistryError::Setting`] for the path.
+    /// [`RegistryError::Setting`] if the path is invalid.
     pub(crate) fn new(
         config: &ZooKeeperConfig,
         nodes_max: usize,
@@ -52,7 +52,7 @@ impl SessionTask {
         })
     }
 
-    /// Works until a call fails. May be dropped at any point.
+    /// Works until a call fails. The future may be dropped at any point.
     pub(crate) async fn run(&mut self, session: &mut Session<'_>) -> Result<Infallible, SessionError> {
         self.registration_task.new_connection(session.id);
         let mut children = Children::new(self.path.clone(), self.nodes_max);
@@ -79,8 +79,7 @@ impl SessionTask {
                 reported_state = Some(state);
             }
             if is_listing_new {
-                // The list may show a change of our znode that was made after it was settled. No watch reports that
-                // change again.
+                // The list may show a change of our znode that was made after `settle`. No watch reports that change again.
                 continue;
             }
             tokio::select! {

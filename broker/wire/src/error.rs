@@ -8,8 +8,8 @@ use crate::ClientFault;
 /// unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WireError {
-    /// The line does not begin with a verb of this side. The value has the first bytes that were received, followed by zeros.
-    /// The error is reported at the first wrong byte, so these bytes depend on how many had arrived.
+    /// The line does not begin with a verb that this side (client or server) sends. The value has its first bytes, padded with
+    /// zeros. They may be fewer than four, because the error is reported as soon as a wrong byte arrives.
     #[error("unknown verb at `{}`", shown(.0))]
     UnknownVerb([u8; 4]),
     /// The control line has no line end within the limit.
