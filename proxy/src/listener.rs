@@ -31,7 +31,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>, work
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, component)| Ok((stream.into_std()?, component))) {
             Ok((stream, component)) => admit(stream, listen::plain(component), &shared, &workers),
-            // The component closed the connection while it waited.
+            // The component closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 shared.metrics.connections_refused.increment("accept_error");

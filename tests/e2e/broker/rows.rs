@@ -28,12 +28,12 @@ const fn closing(name: &'static str, sends: &'static str, receives: &'static str
     }
 }
 
-/// A frame after which the server sends the reason and closes.
+/// A frame after which the server sends the reason and closes the connection.
 const fn malformed(name: &'static str, sends: &'static str) -> Row {
     closing(name, sends, "-ERR 'Unknown Protocol Operation'\r\n")
 }
 
-/// A frame after which `standin-broker` sends the reason and closes. Real nats-server only closes.
+/// The same, but real nats-server closes the connection without a reason.
 const fn unexplained(name: &'static str, sends: &'static str) -> Row {
     malformed(name, sends).but_nats_server("")
 }
@@ -188,7 +188,7 @@ pub(crate) const OPEN: &[Row] = &[
         "MSG a 1 1\r\nx\r\nMSG b 2 1\r\nx\r\n",
     ),
     row(
-        "a subject with an empty token reaches nobody",
+        "a publish to a subject with an empty token is refused",
         "CONNECT {\"verbose\":false}\r\nSUB > 1\r\nPUB a..b 1\r\nx\r\nPUB .a 1\r\nx\r\nPUB a. 1\r\nx\r\n",
         "-ERR 'Invalid Publish Subject'\r\n-ERR 'Invalid Publish Subject'\r\n-ERR 'Invalid Publish Subject'\r\n",
     ),
