@@ -20,7 +20,7 @@ async fn watched_client(url: &str) -> (async_nats::Client, Arc<Mutex<Vec<String>
             if !matches!(event, async_nats::Event::Connected) {
                 collected
                     .lock()
-                    .expect("no test panics with it")
+                    .expect("the lock is not poisoned")
                     .push(event.to_string());
             }
         }
@@ -111,7 +111,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     })
     .await;
     assert_eq!(
-        *events.lock().expect("no test panics with it"),
+        *events.lock().expect("the lock is not poisoned"),
         [""; 0],
         "the library noticed a problem"
     );

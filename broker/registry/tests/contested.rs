@@ -1,4 +1,5 @@
-//! Registration of a node at real ZooKeeper servers with conflicts: ghosts, other nodes with the same id, changes by operators.
+//! Registration of a node at real ZooKeeper servers with conflicts: znodes of dead sessions (ghosts), other nodes with the same id,
+//! changes by operators.
 
 use std::time::Instant;
 
@@ -48,11 +49,11 @@ async fn ghosts_of_this_and_of_the_earlier_process_are_replaced_at_once() {
     let earlier_process = node("n1", 4222);
     assert_ne!(record.run, earlier_process.run);
     for ghost in [&record, &earlier_process] {
-        let ghosts = hold(&writer, "n1", ghost.to_record(), open()).await;
+        let ghost_owner = hold(&writer, "n1", ghost.to_record(), open()).await;
         let begun = Instant::now();
         let announcement = announced(server.hosts(), record.clone()).await;
         in_time(begun.elapsed());
-        until_registered(&writer, &record, ghosts).await;
+        until_registered(&writer, &record, ghost_owner).await;
         announcement.withdraw().await;
     }
 }
@@ -89,9 +90,9 @@ async fn two_nodes_with_one_id_and_one_address_do_not_delete_each_others_znode_f
     let (server, writer) = started().await;
     let first = announced(server.hosts(), node("n1", 4222)).await;
     let second = announced(server.hosts(), node("n1", 4222)).await;
-    let second_is = owner(&writer, &znode("n1")).await;
+    let second_owner = owner(&writer, &znode("n1")).await;
     until_it_is(&first, "taken").await;
-    assert_eq!(owner(&writer, &znode("n1")).await, second_is);
+    assert_eq!(owner(&writer, &znode("n1")).await, second_owner);
     assert_eq!(second.state(), RegistrationState::Announced);
     second.withdraw().await;
     in_time(until_it_is(&first, "announced").await);
@@ -104,7 +105,7 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
         only_other(Permission::READ),
         Acl::new(Permission::WRITE, "world", "anyone"),
     ];
-    for (data, acl, noticed) in [
+    for (data, acl, wait_max) in [
         ("10.0.0.1:4222".to_owned(), open(), PROMISED),
         // A znode that may not be read cannot be watched. Its end is noticed by the heartbeat.
         (node("n1", 4222).to_record(), hidden, SESSION / 2),
@@ -117,8 +118,8 @@ async fn a_znode_that_cannot_be_read_is_not_changed() {
         let stat = holder.zookeeper.exists(&znode("n1"), false).await.unwrap();
         assert_eq!(stat.unwrap().ephemeral_owner, held);
         holder.zookeeper.close().await.unwrap();
-        let taken = until_it_is(&ours, "announced").await;
-        assert!(taken < noticed, "{taken:?}");
+        let waited = until_it_is(&ours, "announced").await;
+        assert!(waited < wait_max, "{waited:?}");
         ours.withdraw().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the command line: the settings and errors that flags result in.
+//! Tests of the command line: the settings that flags set, and the errors.
 
 use super::*;
 use crate::auth::Access;
@@ -250,7 +250,7 @@ fn words_that_nats_server_rejects_are_rejected() {
 }
 
 #[test]
-fn values_are_those_that_nats_server_would_find() {
+fn values_are_parsed_as_nats_server_parses_them() {
     assert_eq!(settings("-p 0x10").port, 16);
     assert_eq!(settings("-p 1 --").port, 1);
     assert_eq!(settings("-c  -a  -l "), settings(""));

@@ -1,5 +1,5 @@
-//! The table of conversations, tested with `standin-broker` and with real nats-server. A difference between the two fails a row on
-//! one of them.
+//! The table of conversations, tested with `standin-broker` and with real nats-server. If the two differ where the
+//! table has one answer for both, a row fails for one of them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ async fn check_rows(kind: ServerKind, flags: &[&str], rows: &[Row]) {
     check_rows_at(kind, server.address(), server.http(), rows).await;
 }
 
-/// Has each of the conversations with the node at `address`, whose pages are at `http`.
+/// Holds each conversation of `rows` with the node at `address`, whose monitoring pages are at `http`.
 pub(crate) async fn check_rows_at(kind: ServerKind, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
         let page = http.get_json("/subsz").await;
         page.and_then(|page| page["num_subscriptions"].as_u64())
     };
-    let own = subscriptions().await;
+    let before = subscriptions().await;
     for row in rows {
         let receives = match row.receives_from_nats_server {
             Some(receives) if kind == ServerKind::NatsServer => receives,
@@ -45,7 +45,7 @@ pub(crate) async fn check_rows_at(kind: ServerKind, address: SocketAddr, http: &
         }
         // The subscriptions of one client must be gone before the next one publishes.
         eventually("the client's subscriptions are gone", TIMEOUT, async || {
-            subscriptions().await == own
+            subscriptions().await == before
         })
         .await;
     }
@@ -79,7 +79,7 @@ async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
         assert_eq!(info["server_name"], info["server_id"]);
     }
     let fields = info.as_object_mut().expect("an object");
-    for own in [
+    for field in [
         "server_id",
         "server_name",
         "port",
@@ -90,7 +90,7 @@ async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
         "client_id",
         "api_lvl",
     ] {
-        fields.remove(own);
+        fields.remove(field);
     }
     // `standin-broker` sends a flag that is off, as old servers did. New ones leave it out.
     fields.retain(|_, value| *value != false);
@@ -103,13 +103,13 @@ const ALL: [ServerKind; 3] = [
     ServerKind::OldNatsServer,
 ];
 
-/// When the first PING comes: 2 s after CONNECT, up to a fifth later, and still later on a busy machine.
+/// Time from CONNECT to the first PING: 2 s, up to a fifth more, and still more on a busy machine.
 const FIRST_PING: std::ops::Range<Duration> = Duration::from_millis(1950)..Duration::from_millis(3500);
 
 async fn first_ping_at(address: SocketAddr, kind: ServerKind) {
     let mut silent = e2e::RawClient::connect(address).await;
     let mut client = e2e::RawClient::connect(address).await;
-    // The time does not count from the connection.
+    // The time is counted from CONNECT, not from the start of the connection.
     silent.expect_silence(Duration::from_millis(600)).await;
     client
         .send("CONNECT {\"verbose\":false}\r\nPING\r\nPUB a 1\r\nx\r\n")
@@ -131,7 +131,7 @@ async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
     .await;
 }
 
-/// Behind the sidecar every node behaves in this as the newest one does.
+/// Behind the sidecar, nodes of all versions do so, as the newest `nats-server` does by itself.
 #[tokio::test]
 async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
     for kind in ALL {

@@ -16,21 +16,21 @@ const EVERY: Duration = Duration::from_millis(2);
 /// Limit on the publishes that a node confirmed to the sidecar and still had in the outboxes of its routes when it died.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
-/// Messages of all publishers in 10 ms, much longer than a session takes for a move. Measured losses are below one message per move,
-/// also on a busy machine.
+/// Limit on the messages that a subscriber misses per move: those of all publishers in 10 ms, much longer than a move takes. Measured
+/// losses are below one message per move, also on a busy machine.
 const PER_MOVE_MAX: usize = SIDECARS * 5;
 
 /// Way in which a node ends before it is started again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    InOrder,
+    Graceful,
     Killed,
 }
 
 /// The load: behind each sidecar a component that publishes, one that subscribes to everything, and a member of a queue group.
 struct Load {
     publishing: Vec<Publishing>,
-    /// A subscriber connected directly to the node that stays.
+    /// A subscriber connected directly to the node that is not restarted.
     witness: Receiving,
     receiving: Vec<Receiving>,
     members: Vec<Receiving>,
@@ -68,7 +68,7 @@ impl Load {
     }
 
     /// Waits until each publisher and each subscriber has made progress.
-    async fn goes_on(&self) {
+    async fn wait_for_progress(&self) {
         let counts = || -> Vec<u64> {
             let publishing = self.publishing.iter().map(Publishing::count);
             publishing
@@ -118,7 +118,7 @@ impl Load {
             receipts.assert_no_more(&all);
             missing.push(receipts.missing(&ledger).len());
         }
-        let missing_of_witness = missing.pop().unwrap_or_default();
+        let missed_by_witness = missing.pop().unwrap_or_default();
         let mut group = Receipts::new("the group");
         let mut members = Vec::new();
         for member in self.members {
@@ -134,8 +134,8 @@ impl Load {
         })
         .await;
         assert_eq!(group.repeated(), [], "the group got a message twice");
-        // A member on a node without publisher may have received nothing. Messages that it publishes itself go to a member on its
-        // own node, and so to itself at some time.
+        // A member on a node without publishers may have received nothing. Messages that it publishes itself go to members on its
+        // own node only, so sooner or later it receives one of them.
         for (index, member) in members.iter_mut().enumerate() {
             let mut own = Ledger::new();
             let mut got = Receipts::new("a member");
@@ -148,9 +148,9 @@ impl Load {
             .await;
         }
         Outcome {
-            way_in: missing_of_witness,
-            way_out: missing.iter().sum(),
-            of_group: group.missing(&ledger).len(),
+            missed_by_witness,
+            missed_by_subscribers: missing.iter().sum(),
+            missed_by_group: group.missing(&ledger).len(),
             published: ledger.total() as usize,
         }
     }
@@ -159,15 +159,15 @@ impl Load {
 /// Lost messages.
 struct Outcome {
     /// Messages that the witness did not receive.
-    way_in: usize,
+    missed_by_witness: usize,
     /// Messages that the subscribers behind sidecars did not receive, added up.
-    way_out: usize,
+    missed_by_subscribers: usize,
     /// Messages that no member of the group received.
-    of_group: usize,
+    missed_by_group: usize,
     published: usize,
 }
 
-/// Starts one more node, which is not registered and not listed in INFO, so that no sidecar uses it.
+/// Starts one more node, which is not restarted later. It is not registered and not listed in INFO, so that no sidecar uses it.
 async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
     let routes: Vec<String> = mesh
         .nodes
@@ -199,16 +199,16 @@ async fn restarted_in_turn(end: End) {
     }
     let stays = start_node_that_stays(&mut mesh).await;
     let load = Load::start(&sidecars, &mesh.nodes[stays]).await;
-    load.goes_on().await;
+    load.wait_for_progress().await;
     for index in 0..stays {
         match end {
-            End::InOrder => assert!(mesh.nodes[index].stop(TIMEOUT).await.success()),
+            End::Graceful => assert!(mesh.nodes[index].stop(TIMEOUT).await.success()),
             End::Killed => mesh.nodes[index].kill(),
         }
-        load.goes_on().await;
+        load.wait_for_progress().await;
         mesh.nodes[index].restart().await;
         mesh.wait_until_whole().await;
-        load.goes_on().await;
+        load.wait_for_progress().await;
     }
     let outcome = load.end().await;
     let (mut in_doubt, mut moves) = (0, 0);
@@ -218,20 +218,20 @@ async fn restarted_in_turn(end: End) {
         moves += metrics.value("standin_failovers_total") as usize;
     }
     let Outcome {
-        way_in,
-        way_out,
-        of_group,
+        missed_by_witness: way_in,
+        missed_by_subscribers: way_out,
+        missed_by_group: at_group,
         published,
     } = outcome;
     eprintln!(
         "{way_in} of {published} messages lost on the way in ({in_doubt} in doubt), {way_out} on the way out to {SIDECARS} \
-         subscribers, {of_group} at the group; {moves} moves of sessions"
+         subscribers, {at_group} at the group; {moves} moves of sessions"
     );
     assert!(moves > 0, "no session was on a node that ended");
     mesh.wait_until_agreed().await;
     match end {
-        // A session that leaves a lame duck has every publish confirmed.
-        End::InOrder => assert_eq!((way_in, in_doubt), (0, 0), "nothing is lost on the way in"),
+        // A session leaves a lame duck only after all its publishes are confirmed.
+        End::Graceful => assert_eq!((way_in, in_doubt), (0, 0), "nothing is lost on the way in"),
         End::Killed => assert!(
             way_in <= in_doubt + stays * HELD_BY_A_DEAD_NODE_MAX,
             "{way_in} publishes are lost, {in_doubt} were counted in doubt"
@@ -240,13 +240,13 @@ async fn restarted_in_turn(end: End) {
     // A subscriber misses what is published while its session moves, because nobody sends it again.
     let most = way_in * SIDECARS + moves * PER_MOVE_MAX;
     assert!(
-        way_out <= most && of_group <= most,
+        way_out <= most && at_group <= most,
         "more than {most} lost in {moves} moves"
     );
 }
 
 cases! {
     restarted_in_turn =>
-    all_nodes_restarted_in_order_under_load_are_not_noticed_by_components(End::InOrder);
+    all_nodes_stopped_in_turn_under_load_are_not_noticed_by_components(End::Graceful);
     all_nodes_killed_in_turn_under_load_are_not_noticed_by_components(End::Killed);
 }

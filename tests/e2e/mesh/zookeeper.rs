@@ -1,4 +1,4 @@
-//! Nodes in a real ZooKeeper: registered only while they serve. And the mesh while ZooKeeper fails.
+//! Nodes are registered in a real ZooKeeper only while they serve, and the mesh stays complete while ZooKeeper fails.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn nothing_is_lost((publishing, receiving): (Publishing, Receiving)) {
 }
 
 #[tokio::test]
-async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_last_client() {
+async fn a_nodes_record_describes_it_then_shows_that_it_drains_and_is_removed_after_its_last_client() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = builder(zookeeper.hosts()).describe();
@@ -78,10 +78,10 @@ async fn a_nodes_record_shows_what_it_is_then_that_it_drains_and_goes_with_the_l
     let mut elsewhere = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     mesh.nodes[2].terminate();
     let lame = until_info(&mut client, |info| info["ldm"] == true).await;
-    // Readers can see it before clients are told.
+    // The record says so before clients are told.
     assert_eq!(record(&mut registrar, "n3").await["state"], "draining", "{lame}");
-    let urls = lame["connect_urls"].as_array().expect("somewhere to go");
-    assert_eq!(urls.len(), 2, "the others, not itself: {lame}");
+    let urls = lame["connect_urls"].as_array().expect("addresses");
+    assert_eq!(urls.len(), 2, "the other nodes only: {lame}");
     // New clients are refused. The connected one is served until it leaves.
     eventually("new clients are refused", TIMEOUT, async || {
         mesh.nodes[2].connect().await.is_err()
@@ -113,7 +113,7 @@ async fn until_info(client: &mut RawClient, wanted: impl Fn(&Value) -> bool) -> 
 }
 
 #[tokio::test]
-async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registered_again_after_it() {
+async fn while_zookeeper_is_down_the_mesh_stays_complete_and_nodes_are_registered_again_when_it_is_back() {
     let mut zookeeper = ZooKeeper::start().await;
     let mut mesh = builder(zookeeper.hosts()).start().await;
     let flow = flow(&mesh).await;
@@ -161,7 +161,7 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
     registrar.until_registered(&["n1", "n2", "n3"]).await;
     mesh.wait_until_whole().await;
 
-    // A missing record is only a hint: no route is closed because of it.
+    // No route is closed because a record is missing.
     let mark = mesh.nodes[0].process().mark();
     for id in ["n1", "n2", "n3"] {
         registrar.delete(&format!("{NODES_PATH}/{id}")).await;
@@ -183,7 +183,7 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
 }
 
 #[tokio::test]
-async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_accepts_a_new_one() {
+async fn an_ensemble_that_loses_its_leader_keeps_all_nodes_registered_and_registers_a_new_one() {
     let mut ensemble = Ensemble::start().await;
     let mut mesh = builder(ensemble.hosts()).start().await;
     let flow = flow(&mesh).await;

@@ -1,4 +1,4 @@
-//! Promises S1, S2 and S12: only whole frames, in both directions, wherever one was split, and in order.
+//! Promises S1, S2 and S12: only whole frames, in both directions and in order, wherever a frame was split.
 
 use super::scene::{Scene, die, nothing_else, pass, session, session_with};
 use e2e::raw::{CONNECT_NEW, msg_frame, pub_frame};
@@ -25,7 +25,7 @@ async fn s1_a_message_cut_off_at_any_byte_by_a_dying_node_is_never_delivered() {
     for frame in [MSG, HMSG] {
         for ending in ENDINGS {
             for cut in 1..frame.len() {
-                // Both are one write: when the component has the first message, the sidecar has the incomplete one.
+                // Both are sent in one write: when the component has the first message, the sidecar has the incomplete one.
                 let before = msg_frame("1", "a.b", format!("before {cut}"));
                 node.send([&before, &frame[..cut]].concat()).await;
                 client.expect(&before).await;
@@ -158,7 +158,7 @@ async fn s2_a_command_unfinished_at_the_nodes_death_reaches_the_next_node_whole(
     nothing_else(&mut client, &mut node).await;
 }
 
-/// The node does not read: the bytes sent to it are in the kernel, and the last frame there is incomplete.
+/// Nodes die without reading: the bytes sent to them are in the kernel, and the last frame there is incomplete.
 async fn partly_written(policy: &str, resent: bool) {
     const COUNT: u8 = 12;
     let node = ScriptedNode::with_receive_buffer_bytes(64 * 1024).await;
@@ -248,7 +248,7 @@ async fn numbers_over_dying_nodes(scene: &mut Scene, deaths: usize) -> (Vec<Vec<
             total += 50;
         }
         client.send(publish("end", total)).await;
-        // Returned so that it is not closed before the node has read everything.
+        // The client is returned, so that it is not closed before the node has read everything.
         (client, total + 1)
     });
     let mut numbers = vec![Vec::new()];

@@ -15,7 +15,7 @@ fn publishes(subject: &str, numbers: std::ops::Range<usize>) -> Vec<u8> {
         .collect()
 }
 
-/// Waits until the counters have these values: publishes in doubt and dropped, in doubt and to be sent again, and sent again.
+/// Waits until the counters have these values: publishes in doubt under `drop`, in doubt under `resend`, and sent again.
 async fn is_counted(scene: &Scene, dropped: usize, to_resend: usize, resent: usize) {
     scene
         .counted("standin_in_doubt_total{policy=drop}", dropped as f64)
@@ -136,7 +136,7 @@ async fn s3_no_publish_is_lost_when_a_node_dies_while_publishes_are_sent_again()
     for _ in 0..3 {
         let mut node = scene.next_node("").await;
         node.expect(large(0)).await;
-        // Some of the others have reached the node, most of them unread.
+        // Part of the others has reached the node, most of it unread.
         node.reset();
     }
     let mut node = scene.next_node("").await;

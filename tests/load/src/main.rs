@@ -16,7 +16,7 @@
 //! | `incoming` | parser of what a server sends |
 //! | `connection` | a blocking connection, for measurements with few busy ones |
 //! | `swarm` | many connections on one thread, for measurements with many quiet ones |
-//! | `ends` | one publisher and one subscriber, and whether messages reach from the one to the other |
+//! | `ends` | one publisher and one subscriber, and whether messages get from the one to the other |
 //! | `places` | the nodes to which publishers and subscribers connect |
 //! | `window` | limit on the messages in flight |
 //! | `firehose` | a busy publisher in the background of `latency` and `request` |

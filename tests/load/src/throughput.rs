@@ -1,7 +1,7 @@
 //! Publishers and subscribers of one server or cluster at full speed: publish only, fan-out, many subjects, queue groups.
 //!
-//! As in `flow`, a window limits the bytes in flight of each subject, so no server has a reason to drop a message, and every one must
-//! be received.
+//! As in `flow`, a window limits the bytes in flight of each subject, so no server has a reason to drop a message, and every message
+//! must be received.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -61,7 +61,7 @@ struct Subject {
 }
 
 impl Subject {
-    /// Returns the messages that the slowest subscriber, or the queue group, has received.
+    /// Returns the number of messages that the slowest subscriber, or the queue group, has received.
     fn passed(&self) -> u64 {
         let received = self.received.iter().map(|count| count.load(Relaxed));
         if self.received.is_empty() {
@@ -163,7 +163,7 @@ impl Throughput {
 
 fn receive(connection: &mut Connection, subject: &Subject, number: usize) -> std::io::Result<()> {
     let mut count = 0;
-    let mut moved = Instant::now();
+    let mut last_received = Instant::now();
     while if subject.queue {
         !subject.is_done()
     } else {
@@ -173,8 +173,8 @@ fn receive(connection: &mut Connection, subject: &Subject, number: usize) -> std
         connection.receive_within(LOOK_FOR_END, |_| count += 1)?;
         subject.received[number].store(count, Relaxed);
         if count > before {
-            moved = Instant::now();
-        } else if moved.elapsed() > SILENCE_MAX {
+            last_received = Instant::now();
+        } else if last_received.elapsed() > SILENCE_MAX {
             let total = subject.total;
             return Err(std::io::Error::other(format!("{count} of {total} messages came")));
         }
