@@ -1,4 +1,4 @@
-//! Tests of a node in the test process. They are one binary, to be linked once.
+//! Tests of a node in the test process. They are one binary, so that it is linked only once.
 
 mod clients;
 mod limits;
