@@ -23,8 +23,8 @@ Nodes are used in this order: the nodes now in ZooKeeper or DNS, the last known 
 At least one of --zookeeper, --dns, --upstream is needed, here or in the settings file.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file; NATS_URL is read as --upstream.
-Signals: HUP reads the settings again. TERM and INT stop the sidecar in order.
-Exit codes: 0 done, 64 bad usage or settings, 69 cannot listen or reach what it must, 70 a bug.
+Signals: HUP reloads the settings. TERM and INT stop the sidecar gracefully.
+Exit codes: 0 success, 64 bad usage or settings, 69 cannot listen or start its threads, 70 internal error.
 
 Examples:
   standin-proxy --upstream nats://10.0.0.1:4222
