@@ -1,9 +1,9 @@
 //! The cluster-wide flush, and the rule that a client that moves between nodes gets no message twice.
 //!
 //! *Flush.* A client's PONG waits until every route has acked all changes of interest that the client made before its PING. So after
-//! SUB, PING and PONG, a message published on any node reaches the client. To ask for an ack, a node sends PING with the number of the
-//! last change, after that change and all earlier ones of all clients. The peer's PONG with this number acks all of them. So one ack
-//! serves all clients that wait for it or for an earlier one.
+//! SUB, PING and PONG, a message published on any node reaches the client. To ask for an ack, a node first sends all changes of all
+//! clients, then PING with the number of the last one. The peer's PONG with this number acks all of them. So one ack serves all clients
+//! that wait for it or for an earlier one.
 //!
 //! *Routes that are not waited for:*
 //!
@@ -11,7 +11,7 @@
 //! - A route to a peer that still joins. The peer has no clients yet that could publish, and it will know the complete interest before
 //!   it accepts any. (A peer that serves clients is waited for, even while the complete interest is being sent to it.)
 //! - A route that did not ack within `flush_timeout`. The waiting clients continue without it. It is waited for again once it has
-//!   acked the last change for which it had been asked by then.
+//!   acked the last change about which it was asked before the timeout.
 //!
 //! *A client that moves gets no message twice.* The client may have been on another node before, and may have received there messages
 //! that are still in flight to this node. So before the client's first SUB, its watermark is set to the number of a new change, and
@@ -70,7 +70,7 @@ impl Flush {
         });
     }
 
-    /// From now on each client's PONG waits for all routes.
+    /// Makes each client's PONG wait for all routes from now on.
     pub(crate) fn set_draining(&self) {
         self.is_draining.store(true, Relaxed);
     }
@@ -138,11 +138,11 @@ impl Flush {
         noted.extend(counts.filter(|(_, count)| count & 1 == 1));
     }
 
-    /// Returns whether each noted stage has completely sent the batch that was partly sent at that time.
+    /// Returns whether each noted stage has completely sent the batch that was partly sent when it was noted.
     fn are_finished(&self, noted: &[(usize, u64)]) -> bool {
         let splits = self.splits.load();
         let mut noted = noted.iter();
-        noted.all(|(which, count)| splits[*which].load(Acquire) != *count)
+        noted.all(|(stage, count)| splits[*stage].load(Acquire) != *count)
     }
 
     #[cfg(test)]
@@ -230,8 +230,8 @@ impl ClientFlush {
         stage: &mut Stage,
     ) {
         let changed = self.changed.take();
-        let in_flight = flush.is_draining.load(Relaxed).then(|| interest.next_change());
-        match in_flight.or(changed) {
+        let barrier = flush.is_draining.load(Relaxed).then(|| interest.next_change());
+        match barrier.or(changed) {
             Some(change) if !is_acked(&interest.routes, change) => {
                 self.waits_for = Some(change);
                 interest.announce_all();
@@ -370,7 +370,7 @@ mod tests {
     use crate::subscription::Subscription;
 
     #[test]
-    fn a_link_that_was_late_is_waited_for_again_once_it_has_answered_also_while_new_clients_ask() {
+    fn clients_wait_for_a_late_route_again_once_it_has_acked_what_it_was_asked_before_the_timeout() {
         let (flush, routes, mut stage) = (Flush::default(), Routes::default(), Stage::new(0));
         let address = ([127, 0, 0, 1], 6222).into();
         let outbox = Arc::new(Outbox::unconnected(1));
@@ -381,12 +381,12 @@ mod tests {
         flush.ask(5, &client, &routes, &mut stage);
         assert!(!is_acked(&routes, 5));
         flush.give_up(5, Duration::from_secs(1), &routes);
-        assert!(is_acked(&routes, 5), "no client waits for the late link");
+        assert!(is_acked(&routes, 5), "no client waits for the late route");
         ask(&route, 8, &mut stage);
         flush.acked(&route, 4, &routes);
-        assert!(is_acked(&routes, 8), "the link is still late");
+        assert!(is_acked(&routes, 8), "the route is still late");
         flush.acked(&route, 5, &routes);
-        assert!(!is_acked(&routes, 8), "clients wait for the link again");
+        assert!(!is_acked(&routes, 8), "clients wait for the route again");
         flush.acked(&route, 8, &routes);
         assert!(is_acked(&routes, 8));
     }

@@ -104,9 +104,9 @@ impl Signals {
     }
 
     /// Returns at SIGINT or at the second SIGTERM. The first SIGTERM is ignored, as in `nats-server`: Kubernetes sends one after a preStop
-    /// hook that has already started lame duck mode. `is_terminated`: lame duck mode was started by SIGTERM, which counts as the first.
-    async fn end_of_lame_duck(&mut self, is_terminated: bool) {
-        if !is_terminated {
+    /// hook that has already started lame duck mode. If SIGTERM started lame duck mode (`by_sigterm`), that was the first.
+    async fn end_of_lame_duck(&mut self, by_sigterm: bool) {
+        if !by_sigterm {
             tokio::select! {
                 _ = self.interrupt.recv() => return,
                 _ = self.terminate.recv() => {}
@@ -164,7 +164,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     let name = if name.is_empty() { server.id() } else { &name };
     info!("  Name:     {name}");
     info!("  ID:       {}", server.id());
-    let _notices = match ProcessFiles::write(&process, &server) {
+    let _process_files = match ProcessFiles::write(&process, &server) {
         Ok(process_files) => process_files,
         Err(error) => {
             error!("{error}");

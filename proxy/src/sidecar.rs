@@ -39,13 +39,13 @@ pub enum RunError {
         /// The error of the system.
         source: io::Error,
     },
-    /// A thread or event queue is not available.
+    /// A thread or event queue cannot be created.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
 }
 
 impl RunError {
-    /// Returns the stable name, for logs.
+    /// Returns the fixed name of this kind of error, for logs.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Settings(_) => "settings",
@@ -67,7 +67,7 @@ pub struct Sidecar {
     background: JoinSet<()>,
 }
 
-/// Runs a sidecar until `shutdown` is ready, then stops it in order.
+/// Runs a sidecar until `shutdown` is ready, then stops it gracefully.
 ///
 /// # Errors
 /// [`RunError`] if the sidecar cannot start.
@@ -85,7 +85,7 @@ impl Sidecar {
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
-        // The pages come first, so that they can be read as soon as components can connect.
+        // HTTP comes first, so that its pages can be read as soon as components can connect.
         let http_listener = match settings.http.listen.as_str() {
             "" => None,
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
@@ -138,8 +138,8 @@ impl Sidecar {
         self.http_address
     }
 
-    /// Applies other settings (sources, limits, times) without closing a session. A setting that needs a restart is
-    /// logged and keeps its value.
+    /// Applies new settings (sources, limits, times) without closing a session. If the change of a setting needs a restart,
+    /// it is logged, and the setting keeps its value.
     ///
     /// # Errors
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
@@ -167,8 +167,8 @@ impl Sidecar {
         sessions.iter().for_each(|session| session.send(command));
     }
 
-    /// Stops in order. The sidecar accepts no new components. Every session passes on its held bytes, gets its node's
-    /// last answers and closes. This takes `process.shutdown_secs` at most.
+    /// Stops gracefully. The sidecar accepts no new components. Every session passes on its held bytes, gets its node's
+    /// last answers and closes. The sessions have `process.shutdown_secs` for this.
     pub async fn stop(mut self) {
         let until = Instant::now() + self.shared.settings.load().process.shutdown_secs.duration();
         self.shared.stopping.store(true, Relaxed);
@@ -205,8 +205,8 @@ async fn join(threads: Vec<ThreadHandle<()>>) {
     let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
 }
 
-/// Listens on all addresses of `listen`. On a host without IPv6 the IPv6 loopback address is left out if the IPv4 one is
-/// there.
+/// Listens on all addresses of `listen`. On a host without IPv6, the IPv6 loopback address is skipped if the IPv4 one is
+/// also listed.
 fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
     let mut listeners = Vec::new();
     for address in &settings.listen {
@@ -251,7 +251,7 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
 /// Pause between two reads of registry changes. Each read visits all sessions.
 const REGISTRY_PAUSE: Duration = Duration::from_millis(20);
 
-/// Sends a command to each session whose node the registry withdraws or marks as draining.
+/// Sends a command to each session whose node was removed from the registry or is marked there as draining.
 async fn follow_registry(shared: Arc<SidecarState>) {
     let mut registry = shared.registry.clone();
     shared.book.take_snapshot(&registry.snapshot(), Instant::now());

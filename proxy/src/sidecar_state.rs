@@ -74,11 +74,11 @@ impl SidecarState {
     }
 
     /// Records the INFO of a node, without the fields that describe one connection. Does nothing if the features in `info`
-    /// are those of the recorded INFO. Otherwise, thousands of sessions that move at once would each write an INFO to the
-    /// registry.
+    /// are those of the recorded INFO. Without this check, thousands of sessions that move at once would each write an INFO
+    /// to the registry.
     pub(crate) fn remember_info(&self, info: &Info) {
         let known = self.info.load();
-        if offers(info) == offers(&known) {
+        if features(info) == features(&known) {
             return;
         }
         let lasting = Info {
@@ -149,15 +149,15 @@ impl SidecarState {
         }
     }
 
-    /// Spreads sessions over the nodes after an outage while some known nodes are still down. Sessions that were
-    /// without a node wait for a random time; otherwise all would be on the first node that returns. Returns whether
-    /// nodes with fewer sessions should come first.
-    pub(crate) async fn spread_after_outage(&self, was_away: bool) -> bool {
+    /// Spreads sessions over the nodes after an outage while some known nodes are still down. A session that had no node
+    /// waits for a random time; otherwise all sessions would be on the first node that returns. Returns whether nodes
+    /// with fewer sessions should come first.
+    pub(crate) async fn spread_after_outage(&self, had_no_node: bool) -> bool {
         let now = Instant::now();
         let Some(until) = self.recovery.spread_until(now).filter(|_| self.book.any_failed()) else {
             return false;
         };
-        if was_away {
+        if had_no_node {
             tokio::time::sleep((until - now).mul_f64(rand::random())).await;
         }
         true
@@ -182,13 +182,13 @@ impl SidecarState {
 }
 
 /// Returns the features in a node's INFO: the fields that matter to a component, without the name and the address.
-fn offers(info: &Info) -> impl PartialEq + use<'_> {
-    let asks = (info.auth_required, info.tls_required, info.tls_verify);
+fn features(info: &Info) -> impl PartialEq + use<'_> {
+    let required = (info.auth_required, info.tls_required, info.tls_verify);
     (
         info.version.as_str(),
         info.proto,
         info.headers,
-        asks,
+        required,
         info.max_payload,
         info.jetstream,
     )

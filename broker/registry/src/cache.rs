@@ -1,5 +1,5 @@
-//! The cache file, for a start while no source of nodes is reachable: the last node lists, and the last INFO line of a node.
-//! It is JSON with a version, and is always replaced as a whole.
+//! The cache file: the last node lists, and the last INFO line of a node. A process that starts while no source of nodes is
+//! reachable uses them. The file is JSON with a version, and is always replaced as a whole.
 //!
 //! The file is a hint. If it cannot be read, the error is logged and the file is ignored. It contains no secrets.
 
@@ -49,7 +49,7 @@ struct CachedNode {
     /// Name of the list of the source.
     #[serde(default)]
     list: String,
-    /// Time at which the node left the list, in seconds since 1970. `None` if it was on the list.
+    /// Time at which the node left the list, in seconds since 1970. `None` if it was still on the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left_at: Option<u64>,
     id: String,
@@ -143,13 +143,13 @@ pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(|error| fail("folder", error))?;
-    let mut beside = tempfile::Builder::new()
+    let mut temp = tempfile::Builder::new()
         .prefix(".standin-cache-")
         .tempfile_in(folder)
         .map_err(|error| fail("temporary file", error))?;
-    beside.write_all(&bytes).map_err(|error| fail("write", error))?;
-    beside.as_file().sync_all().map_err(|error| fail("sync", error))?;
-    beside
+    temp.write_all(&bytes).map_err(|error| fail("write", error))?;
+    temp.as_file().sync_all().map_err(|error| fail("sync", error))?;
+    temp
         .persist(path)
         .map_err(|error| fail("rename", error.error))?;
     // Without this, a power failure may undo the rename.
@@ -209,8 +209,8 @@ mod tests {
     fn kept() -> CacheContents {
         let secret = Credentials {
             user: Some("u".into()),
-            password: Some("geheim".into()),
-            token: Some("geheim".into()),
+            password: Some("hunter2".into()),
+            token: Some("hunter2".into()),
         };
         let node = Node {
             id: "n1".into(),
@@ -246,7 +246,7 @@ mod tests {
         let path = folder.path().join("deeper/cache.json");
         store(&path, &kept()).unwrap();
         store(&path, &kept()).unwrap();
-        assert!(!fs::read_to_string(&path).unwrap().contains("geheim"));
+        assert!(!fs::read_to_string(&path).unwrap().contains("hunter2"));
         let read = load(&path, 10).unwrap();
         let mut wanted = kept();
         for known in wanted.remembered.values_mut().flatten() {

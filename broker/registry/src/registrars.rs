@@ -68,7 +68,8 @@ fn curator(record: &Map<String, Value>) -> Result<Option<Node>, String> {
     }))
 }
 
-/// Parses a ServerSet. The node serves clients only with the status `ALIVE`, not with `STARTING`, `STOPPING`, `DEAD` or another.
+/// Parses a ServerSet. The node serves clients if its status is `ALIVE` or missing, not if it is `STARTING`, `STOPPING`, `DEAD` or
+/// another.
 fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, String> {
     let status = record.get("status");
     if status.is_some_and(|status| status.as_str() != Some("ALIVE")) {
@@ -85,7 +86,7 @@ fn host_and_port(record: &Map<String, Value>, host: &str, port: &str) -> Result<
     let name = name.ok_or_else(|| format!("field {host}: is not a string"))?;
     let number = match record.get(port) {
         Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-        // Registrars with settings from the environment write numbers as strings.
+        // Registrars configured by environment variables write numbers as strings.
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn server_set_records_are_read_while_they_are_alive() {
+    fn a_server_set_record_with_another_status_than_alive_is_not_used() {
         let with = |status: &str| {
             let head = r#"{"serviceEndpoint":{"host":"h","port":4222},"additionalEndpoints":{},"status":"#;
             format!(r#"{head}"{status}","shard":0}}"#)

@@ -4,7 +4,7 @@
 //! | list | nodes |
 //! |---|---|
 //! | live | the last answer of ZooKeeper and the last answer for each DNS name; only a later answer replaces an answer |
-//! | cached | of each list that is empty or unknown: the nodes of its last answer (in this process, or in the cache file), and nodes that left it a short time before |
+//! | cached | for each list that is empty or not yet read: the nodes of its last answer that had any (in this process, or in the cache file), and nodes that had left it a short time before |
 //! | fixed | the addresses in the settings, and nodes named in INFO |
 //!
 //! So if ZooKeeper becomes empty, its nodes move from live to cached, and remain there. But a node that leaves while others
@@ -73,15 +73,15 @@ impl Roster {
         if !config.gossip {
             self.gossip = Gossip::default();
         }
-        // The fixed addresses are no list of the live nodes.
+        // With fixed addresses only, no answer would ever replace the former lists.
         if config.zookeeper.is_none() && config.dns.is_empty() {
             self.remembered.clear();
         }
         self.forget_former_lists();
     }
 
-    /// Takes an answer of ZooKeeper. Ignored if ZooKeeper is no longer a source. Returns whether the last answer came from another
-    /// list.
+    /// Takes an answer of ZooKeeper. Ignored if ZooKeeper is no longer a source. Returns whether this is the first answer from the
+    /// present list.
     pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) -> bool {
         let Some(list) = &self.zookeeper_list else {
             return false;
@@ -153,13 +153,13 @@ impl Roster {
     /// Returns the snapshot.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         let mut seen = HashSet::new();
-        let given: HashMap<Endpoint, Arc<Credentials>> = self
+        let configured: HashMap<Endpoint, Arc<Credentials>> = self
             .fixed
             .iter()
             .filter_map(|node| Some((node.client.clone(), node.credentials.clone()?)))
             .collect();
         // Credentials in the settings for an address are used for the node there, whatever source it comes from.
-        let with_credentials = |node: &Arc<Node>| match given.get(&node.client) {
+        let with_credentials = |node: &Arc<Node>| match configured.get(&node.client) {
             Some(credentials) if node.credentials.is_none() => Arc::new(Node {
                 credentials: Some(Arc::clone(credentials)),
                 ..Node::clone(node)
@@ -291,8 +291,8 @@ mod tests {
         let remembered = BTreeMap::from([(zookeeper(), remembered.collect())]);
         let mut roster = Roster::new(&config(), remembered, SystemTime::now());
         assert_eq!(roster.lists(), "- | a b f | -");
-        let cold = roster.snapshot();
-        assert!(cold.cached.iter().all(|node| node.source == Source::Cache));
+        let at_start = roster.snapshot();
+        assert!(at_start.cached.iter().all(|node| node.source == Source::Cache));
         roster.dns_answers("d:1", "b d");
         assert_eq!(roster.lists(), "b d | a f | -");
         roster.zookeeper_answers("c d");
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(kept.len(), 2);
         assert!(
             kept.iter().all(|known| known.left.is_none()),
-            "it does not matter when the file is read"
+            "these nodes do not expire in the cache file"
         );
     }
 
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_among_nodes_with_the_same_address_is_a_change() {
+    fn the_removal_of_a_duplicate_node_is_a_change_of_the_snapshot() {
         let mut roster = roster(config());
         roster.zookeeper_answers("a a");
         let before = roster.snapshot();

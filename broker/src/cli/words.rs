@@ -1,6 +1,6 @@
 //! Conversion of a command line of `nats-server`, in the syntax of Go's `flag` package, to the syntax of clap. Go accepts one dash or
-//! two, `-flag=value` or `-flag value`, and `-flag=false` for a switch, but no joined one-letter flags. The result has two dashes before
-//! each flag.
+//! two, `-flag=value` or `-flag value`, and `-flag=false` for a switch, but not several one-letter flags behind one dash. The result has
+//! two dashes before each flag.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -25,7 +25,7 @@ struct Name {
     is_switch: bool,
 }
 
-/// Parses a command line. `command` must be built.
+/// Parses a command line. `Command::build` must have been called on `command`.
 ///
 /// # Errors
 /// The errors of Go's `flag` package and of `nats-server`. Unknown flags are left to clap, which reports them.

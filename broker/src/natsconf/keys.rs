@@ -35,7 +35,8 @@ pub(super) struct Listen {
 /// Maximum number of characters of an unknown key in an error.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// The keys that have no effect in this server, separated by spaces. Those of the last line only configure TLS, which has a key of its own.
+/// The keys that have no effect in this server, separated by spaces. Those of the last line matter only with TLS, which another key
+/// switches on.
 const WITHOUT_EFFECT: &str = "server_tags server_metadata max_closed_clients no_system_account no_system no_sys_acc logfile_max_num \
     log_max_num logtime_utc max_traced_msg_len trace_headers connect_error_reports reconnect_error_reports disable_sublist_cache \
     no_sublist_cache prof_block_rate store_dir storedir default_js_domain no_fast_producer_stall feature_flags \
@@ -55,7 +56,7 @@ impl Keys {
         for entry in entries {
             self.top_level_key(entry);
         }
-        // `trace` overrides `debug`, in whatever order they are.
+        // `trace` overrides `debug`, whatever their order.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
         if let Some((level, place)) = level {
@@ -221,7 +222,7 @@ impl Keys {
         }
     }
 
-    /// Sets a string. A value without quotes is its source text, even if it looks like a number.
+    /// Sets a string. For a value without quotes, this is its source text, even if it looks like a number.
     pub(super) fn text(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
             Some(text) => self.put(&entry.place, &entry.key, key, Value::String(text.to_owned())),
@@ -244,7 +245,7 @@ impl Keys {
         if !host.is_empty() {
             self.put(&entry.place, &entry.key, addr, Value::String(host));
         }
-        // Port 0 means the default for clients, and no pages for HTTP.
+        // For clients, port 0 means the default port; for HTTP, it switches the pages off.
         if number != 0 || port != "port" {
             self.put(&entry.place, &entry.key, port, Value::Integer(number));
         }

@@ -1,6 +1,6 @@
 //! Component → node, first half: the decision on the frames at the head of the component's bytes. Most frames pass
-//! unchanged, many at once. Four kinds are handled: CONNECT (credentials, `protocol`), UNSUB with a max after a move,
-//! a SUB above the limit, and PONG, which is not passed on. A SUB may have to wait.
+//! unchanged, many at once. The exceptions: CONNECT gets credentials and `protocol`; UNSUB with a max gets a lower max
+//! after a move; a SUB above the limit is refused; PONG is not passed on. A SUB may have to wait.
 
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Connect, Span, WireError, encode};
@@ -9,14 +9,15 @@ use super::connection::{Connection, Replacement};
 use super::{EndReason, Session};
 use crate::tally::{Tally, whole_publishes};
 
-/// Bytes of frames that are planned and written at once. So held bytes after an outage are not scanned to their end
-/// for each write.
+/// Maximum number of bytes that are planned and written at once. Without it, each write after an outage would first scan
+/// all held bytes.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
-/// Frames with an effect of their own that are written at once: all except publishes under `drop`.
+/// Maximum number of frames with an effect of their own that are written at once. These are all frames except publishes
+/// under `drop`.
 const PLAN_OTHERS_MAX: u32 = 1024;
 
-/// Entries in the ledger above which nothing more is sent until the node has answered some.
+/// Number of entries in the ledger from which nothing more is sent until the node has answered some.
 const ANSWERS_OWED_MAX: usize = 65_536;
 
 /// Decision on the frames at the head of the component's bytes.
@@ -63,8 +64,8 @@ pub(super) struct Effects {
     frames: Vec<(Publishes, Span<Verb>)>,
     /// Publishes after the last of those frames.
     last: Publishes,
-    /// Publishes with the same control line as the last one counted in `last.subjects`. They are added there together when
-    /// another line comes, because counting each of them there costs a fifth more.
+    /// Number of publishes with the same control line as the last one counted in `last.subjects`. It is added there when
+    /// a different line follows. To count each publish there would cost a fifth more.
     repeated: u32,
 }
 
@@ -121,7 +122,7 @@ impl Effects {
         let frames = self.frames.iter();
         let frames = frames.map(|(publishes, span)| (publishes, Some(span)));
         for (publishes, span) in frames.chain([(&self.last, None)]) {
-            // If the node's socket was full within these publishes, their number must be found again.
+            // If only a part of these publishes was written, those that are complete are counted again.
             let is_cut = written.len() - at < publishes.bytes as usize;
             let complete = is_cut.then(|| Publishes::complete_in(&written[at..]));
             let publishes = complete.as_ref().unwrap_or(publishes);
@@ -154,35 +155,36 @@ impl Publishes {
     }
 }
 
-/// Bits that distinguish sids within one plan. Sids are mostly numbers that count up.
+/// Number of bits in [`Planned::ended`]. Most sids are consecutive numbers, so few of them share a bit.
 const SID_BITS: usize = 1024;
 
 /// Effects that the frames of a plan have on subscriptions once they are written.
 #[derive(Debug, Default)]
 struct Planned {
-    /// The node has a part of the present frame.
+    /// A part of the present frame was written to the node.
     begun: bool,
     subs: usize,
     unsubs: bool,
-    /// Set of marks of the sids in UNSUBs. Two sids with the same mark cost one more write, nothing else.
+    /// Bit set of the sids in UNSUBs. Two sids that share a bit cost one more write, nothing else.
     ended: [u64; SID_BITS / 64],
 }
 
 impl Planned {
     /// Records that the plan has an UNSUB of `sid`.
     fn end(&mut self, sid: &[u8]) {
-        let (word, bit) = Self::mark(sid);
+        let (word, bit) = Self::bit_of(sid);
         self.ended[word] |= bit;
         self.unsubs = true;
     }
 
     /// Returns whether the plan may have an UNSUB of `sid`.
     fn ends(&self, sid: &[u8]) -> bool {
-        let (word, bit) = Self::mark(sid);
+        let (word, bit) = Self::bit_of(sid);
         self.unsubs && self.ended[word] & bit != 0
     }
 
-    fn mark(sid: &[u8]) -> (usize, u64) {
+    /// Returns the word of the set in which the sid has its bit, and this bit.
+    fn bit_of(sid: &[u8]) -> (usize, u64) {
         let number = sid.iter().fold(0_usize, |number, byte| {
             number.wrapping_mul(10).wrapping_add(usize::from(*byte))
         });
@@ -206,7 +208,7 @@ impl Session {
         let node = self.connection.as_ref();
         let is_draining = node.is_some_and(Connection::is_draining);
         let begun = node.is_some_and(|node| node.head_written > 0);
-        // A node that is being left gets the rest of a frame that it has in part, and nothing more.
+        // A node that the session leaves gets the rest of a frame that was partly written, and nothing more.
         let bytes_max = if is_draining { 1 } else { PLAN_BYTES_MAX };
         let headers = self.takes_headers();
         let (mut len, mut publishes, mut others) = (0, 0, 0);
@@ -214,7 +216,7 @@ impl Session {
         self.effects.clear();
         let (is_new, is_holding) = (self.client.is_none(), self.is_holding());
         while len < bytes_max && others < PLAN_OTHERS_MAX {
-            // Scanned in place: copying the span takes longer than finding it (`tests/bench sidecar`, 16 B).
+            // The span is borrowed: copying it takes longer than finding it (`tests/bench sidecar`, 16 B).
             let found = self.component.scanner.next(&bytes[len..]);
             let span = match &found {
                 Ok(Some(span)) => span,
@@ -281,7 +283,7 @@ impl Session {
         let len = span.len;
         let replace = |span, with| Some(Plan::Replace(Replacement { span, with }));
         Ok(match client::frame(bytes, span)? {
-            // Servers then close without an `-ERR`, as if they had died. Every next node would do the same.
+            // For this, a server closes the connection without an `-ERR`, as if it had died. Every next node would do the same.
             Frame::Connect(json) if Connect::parse(json).is_err() => {
                 return Err(WireError::Arguments {
                     verb: "CONNECT",
@@ -300,10 +302,10 @@ impl Session {
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
             _ if self.client.is_none() => {
-                // Nodes expect CONNECT for `protocol`, so one is sent for a component that begins without it.
+                // A node learns `protocol` from CONNECT only, so one is sent even if the component has sent none.
                 replace(None, self.connect_line(b"{}"))
             }
-            // The UNSUB planned before must take effect first. A SUB that the node has in part must continue.
+            // An earlier UNSUB of the same sid must take effect first. But a SUB that was partly written must be completed.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
             Frame::Sub(sub) if !before.begun && self.journal.may_be_in_flight(sub.sid) => Some(Plan::Wait),
             Frame::Sub(_) if self.is_full(before.subs) => Some(Plan::Skip {
@@ -335,8 +337,8 @@ impl Session {
         max > 0 && self.journal.len() + more >= max
     }
 
-    /// Returns whether a publish of `len` bytes exceeds the window after `planned` bytes. An empty window accepts any
-    /// publish.
+    /// Returns whether a publish of `len` bytes, after `planned` bytes, would exceed the limit on bytes in doubt. If nothing
+    /// is in doubt, any publish is accepted.
     fn window_full(&self, planned: usize, len: usize) -> bool {
         let have = self.doubt.log_bytes() + planned;
         have > 0 && have + len > self.policy.in_doubt_bytes_max
