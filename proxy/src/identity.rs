@@ -33,7 +33,7 @@ impl Identity {
         local: SocketAddr,
         mark: &Arc<str>,
     ) -> Self {
-        // These texts were checked when the settings were loaded. An empty `advertise` is no address.
+        // These texts were checked when the settings were loaded, so the only `advertise` that is not an address is the empty one.
         let (host, port) = match settings.advertise.parse() {
             Ok(Endpoint { host, port }) => (host.to_string(), port),
             Err(_) => (local.ip().to_string(), local.port()),

@@ -1,8 +1,8 @@
 //! The ledger: the answers that the present node owes, in order. With it the session knows for each PONG and `+OK`
 //! whether the component or the sidecar asked for it, and what a PONG acks.
 //!
-//! Promise S5: the component gets one PONG for each of its PINGs, in order, after a node has processed all that it sent
-//! before.
+//! Promise S5: the component gets one PONG for each of its PINGs, in order. When a PONG arrives, a node has processed
+//! everything that the component sent before the PING.
 //!
 //! Promise S6: in verbose mode the component gets one `+OK` for each command, none missing and none extra, also over moves.
 
@@ -35,7 +35,7 @@ pub(crate) enum Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     expected: VecDeque<Expected>,
-    /// PONGs in `expected`.
+    /// Number of PONGs in `expected`.
     pings: usize,
 }
 
@@ -107,7 +107,7 @@ impl Ledger {
         !self.expected.iter().all(own)
     }
 
-    /// Returns the sidecar's own answers whose turn has come, encoded, and removes them.
+    /// Removes the sidecar's own answers at the head of the ledger, and returns them encoded.
     pub(crate) fn own_answers(&mut self) -> Vec<u8> {
         let mut answers = Vec::new();
         loop {

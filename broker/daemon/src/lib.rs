@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`settings`] | settings in four layers, each value with its place |
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
-//! | [`logging`], `line_limit` | the log, and the limit on equal lines |
+//! | [`logging`], `line_limit` | the log, and the limit on lines per second |
 //! | [`metrics`] | names, help texts and labels of metrics |
 //! | [`http`] | the HTTP listener for operators and monitoring |
 //! | [`files`] | the limit on open files |

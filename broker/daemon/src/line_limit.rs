@@ -91,10 +91,10 @@ impl LineCounts {
 
     fn report(&self) {
         loop {
-            let nothing = |by_site: &mut HashMap<Identifier, SiteCount>| {
+            let none_suppressed = |by_site: &mut HashMap<Identifier, SiteCount>| {
                 by_site.values().all(|count| count.suppressed == 0)
             };
-            let by_site = self.suppressed.wait_while(self.lock(), nothing);
+            let by_site = self.suppressed.wait_while(self.lock(), none_suppressed);
             let by_site = by_site.unwrap_or_else(PoisonError::into_inner);
             // Suppressed lines are collected for a second.
             let second = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Tests of the pages over a real socket on loopback, with the state of a sidecar as the test sets it.
+//! Tests of the pages over a real socket on loopback. Each test sets the state of the sidecar itself.
 
 use std::net::SocketAddr;
 
@@ -38,7 +38,7 @@ async fn serving() -> TestServer {
 }
 
 impl TestServer {
-    /// Makes `count` nodes known, all of which have failed. Returns the first.
+    /// Adds `count` nodes that have failed. Returns the first of them.
     fn add_nodes(&self, count: usize) -> Arc<Node> {
         let nodes: Vec<Arc<Node>> = (0..count).map(|at| Arc::new(node(&format!("n{at}:1")))).collect();
         let snapshot = Snapshot {

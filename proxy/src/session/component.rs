@@ -66,9 +66,9 @@ pub(super) struct Client {
     pub(super) accepted: bool,
     /// Whether the component itself has sent CONNECT.
     pub(super) sent_connect: bool,
-    /// Time of the first PING to the component; `None` once it was sent.
+    /// Time at which the first PING to the component is due; `None` once it was sent.
     pub(super) first_ping: Option<Instant>,
-    /// Name of the component for people.
+    /// Name of the component in logs and on pages.
     pub(super) label: ClientLabel,
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum SessionEvent {
         /// Whether the node served the session at all.
         served: bool,
     },
-    /// The node took the session: its credentials and, after a move, the whole journal.
+    /// The node accepted the session: its credentials and, after a move, the whole journal.
     Joined { failover: Option<Failover> },
     /// This number of publishes was sent again.
     Resent(u64),

@@ -1,9 +1,9 @@
-//! The memory of a session and its read limits: its own, and the minimum that it may read when the shared buffer budget of all
-//! sessions is exhausted.
+//! The buffered bytes of a session, and its two limits on reads: its own limit, and the minimum that it may read when the shared
+//! buffer budget of all sessions is exhausted.
 
 use super::Session;
 
-/// Smallest read where a frame begins or continues. A control line fits, and a busy session makes progress.
+/// Minimum size of a read that is allowed despite an exhausted budget. A control line fits, and a busy session makes progress.
 const LEAST_BYTES: usize = 4096;
 
 impl Session {
@@ -19,12 +19,12 @@ impl Session {
         }
     }
 
-    /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. The rest of a
-    /// frame may always be read, so that the frame can leave the buffer. A session without buffered bytes may read a little
-    /// at a time.
+    /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. If the session
+    /// has a node, the rest of an incomplete frame may always be read, so that the frame can leave the buffer. A session
+    /// without buffered bytes may read a little at a time.
     pub(crate) fn least_component_bytes(&self) -> usize {
         let component = &self.component;
-        if self.begins_frame() {
+        if self.has_incomplete_frame() {
             component.scanner.missing(&component.held).max(LEAST_BYTES)
         } else if self.buffered_bytes() == 0 {
             LEAST_BYTES
@@ -43,10 +43,10 @@ impl Session {
         }
     }
 
-    /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. The rest of a
-    /// frame may always be read if the node has its beginning.
+    /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. If the session
+    /// has a node, the rest of an incomplete frame may always be read.
     pub(crate) fn read_bytes_max(&self) -> usize {
-        if self.begins_frame() {
+        if self.has_incomplete_frame() {
             return usize::MAX;
         }
         let held_bytes = self.component.held.len();
@@ -54,7 +54,7 @@ impl Session {
     }
 
     /// Returns whether the session has a node, and the held bytes begin with an incomplete frame.
-    fn begins_frame(&self) -> bool {
+    fn has_incomplete_frame(&self) -> bool {
         self.connection.as_ref().is_some_and(|node| node.incomplete)
     }
 

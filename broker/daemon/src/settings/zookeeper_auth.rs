@@ -1,8 +1,8 @@
 //! Digest credentials for ZooKeeper, the same in both programs: `nodes.zookeeper_auth` holds them, or
 //! `nodes.zookeeper_auth_file` names a file with them.
 //!
-//! With the file, a settings file that many people can read need not contain the password. [`ZooKeeperAuth::check`]
-//! does not read the file; [`ZooKeeperAuth::read`] does.
+//! The file keeps the password out of a settings file that many people can read. [`ZooKeeperAuth::check`] does not read
+//! the file; [`ZooKeeperAuth::read`] does.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl<'s> ZooKeeperAuth<'s> {
     /// Checks the form of `nodes.zookeeper_auth`: `user:password`, or empty.
     ///
     /// # Errors
-    /// [`SettingsError::Value`] for another form; [`SettingsError::Conflict`] for the output of `--print-config`.
+    /// [`SettingsError::Value`] for another form; [`SettingsError::Conflict`] for the masked form that `--print-config` prints.
     pub fn check_text(place: &Place, text: &str) -> Result<(), SettingsError> {
         let masked = masked_pair(text);
         if text.contains(MASK) && masked == text {
@@ -53,8 +53,8 @@ impl<'s> ZooKeeperAuth<'s> {
         Err(places.conflict(Self::KEY, rule.to_owned()))
     }
 
-    /// Returns the credentials, or `None` if neither setting is set. Reads the file if one is named: its first line, without
-    /// blanks at both ends, is `user:password`.
+    /// Returns the credentials, or `None` if neither setting is set. Reads the file if one is named: its first line is
+    /// `user:password`. Whitespace at both ends of the line is ignored.
     ///
     /// # Errors
     /// [`SettingsError::Unreadable`] for the file; [`SettingsError::Conflict`] at its first line.
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_a_pair_and_not_their_mask() {
+    fn credentials_without_a_colon_or_with_a_masked_password_are_refused() {
         let place = Place::Flag("--x");
         let check = |text| ZooKeeperAuth::check_text(&place, text);
         for good in ["", "u:p", "u:", ":p", "u:p:q"] {
