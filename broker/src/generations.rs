@@ -13,8 +13,8 @@ const COUNTERS: usize = 1 << 14;
 /// Counters of changes in the subscriptions.
 ///
 /// Each change increments one counter: for a subscription without wildcards the counter of its subject, for one with wildcards the
-/// counter of its literal head, which is at most two tokens. A cached match of a subject is valid as long as the subject's four counters
-/// do not change.
+/// counter of its head. The head is the literal tokens before the first wildcard, at most two. A cached match of a subject is valid as
+/// long as the subject's four counters do not change.
 #[derive(Debug)]
 pub(crate) struct Generations {
     counters: Box<[AtomicU64]>,

@@ -3,8 +3,8 @@
 //! Input that arrived during a pause may be out of date. A sidecar or a node that declared this node dead has reset the connection, counts
 //! its bytes as lost, and sends further messages elsewhere. If the old input were delivered now, it would come after newer messages. So,
 //! for clients and routes alike, a worker checks each of its sockets for a reset after a pause, before it reads any input. It closes the
-//! reset ones and drops their unread input. For a short time after that, each read repeats the check, for connections that wait to be
-//! accepted and for late resets.
+//! reset ones and drops their unread input. For a short time after that, each read repeats the check: some connections were not accepted
+//! yet, and some resets arrive late.
 //!
 //! A connection that was closed with FIN is not reset: all bytes before its end are delivered. (The system also sends a reset when the peer
 //! closes the connection with unread bytes from the node; this cannot be distinguished from a peer that declared the node dead.) Without a
@@ -18,7 +18,7 @@ use crate::closing::Reason;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
 
-/// Longest gap between two runs of a worker that is not a pause. The timeouts after which a peer declares a node dead are longer.
+/// A longer gap between two runs of a worker is a pause. The timeouts after which a peer declares a node dead are longer than this.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Interval at which an idle worker runs the check.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);

@@ -22,10 +22,10 @@ use crate::closing::Reason;
 use crate::shared::Shared;
 use crate::turn;
 
-/// Maximum number of connections that wait for a worker. While there are as many, no more are accepted.
+/// Maximum number of connections that wait for a worker. At this number, no more are accepted.
 const NEWCOMERS_MAX: usize = 1024;
 
-/// Serves a route on its socket, until its end.
+/// Function that serves a route on its socket until the route ends.
 type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
 pub(crate) enum Newcomer {
@@ -37,7 +37,8 @@ pub(crate) enum Newcomer {
     Route(Box<ServeRoute>, StdStream),
 }
 
-/// Handle of one worker. The worker ends when all senders of its queue are dropped and its last client is closed.
+/// Handle of one worker. The worker ends when all senders of its queue are dropped, all clients of the node are closed, and the worker's
+/// routes have ended.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) newcomers: Sender<Newcomer>,

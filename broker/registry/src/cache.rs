@@ -149,9 +149,7 @@ pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
         .map_err(|error| fail("temporary file", error))?;
     temp.write_all(&bytes).map_err(|error| fail("write", error))?;
     temp.as_file().sync_all().map_err(|error| fail("sync", error))?;
-    temp
-        .persist(path)
-        .map_err(|error| fail("rename", error.error))?;
+    temp.persist(path).map_err(|error| fail("rename", error.error))?;
     // Without this, a power failure may undo the rename.
     fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
