@@ -29,7 +29,7 @@ async fn a_client_that_never_reads_is_closed_and_does_not_block_the_others() {
     let mut reader = RawClient::open_with(&server, "SUB flood 7\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
-    // In total far more than the socket buffers can hold, but in flight never more than may be pending for the client that reads.
+    // In total, this is far more than the socket buffers can hold. But in flight there is never more than may be pending for a client.
     for _ in 0..128 {
         publisher.send(message.repeat(128)).await;
         let mut left = 128 * 1000;
@@ -93,7 +93,7 @@ async fn subscriptions_over_the_limit_are_refused_and_the_client_stays() {
     client.expect("MSG d 4 1\r\nd\r\n").await;
 }
 
-/// Old clients make a subscription for each request, which ends with the reply.
+/// Old clients make a subscription for each request. It ends with the reply.
 #[tokio::test]
 async fn ended_subscriptions_do_not_count_for_the_limit() {
     let server = start(|settings| {

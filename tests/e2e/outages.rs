@@ -179,7 +179,7 @@ async fn s10_an_outage_logs_one_line_at_its_start_and_one_at_its_end_and_shows_o
     let metrics = sidecar.metrics().await;
     assert_eq!(metrics.value("standin_nodes_proved"), 0.0);
     assert_eq!(metrics.value("standin_nodes{state=up}"), 0.0);
-    eventually("the outage has a length", TIMEOUT, async || {
+    eventually("the pages show how long the outage lasts", TIMEOUT, async || {
         let metrics = sidecar.metrics().await;
         metrics.value("standin_no_node_seconds") >= 1.0
             && metrics.value("standin_sessions_without_node_seconds") >= 1.0
@@ -283,7 +283,7 @@ async fn an_idle_node_is_proved_by_a_probe_that_leaves_no_error_in_its_log() {
             sidecar.metric("standin_nodes_proved").await == 1.0
         })
         .await;
-        // A "[WRN]" about a password in plain text is logged at the start.
+        // The node may log a "[WRN]" about a password in plain text when it starts.
         let node = cluster.nodes[0].process();
         assert!(
             !node.has_line("[ERR]"),
@@ -387,7 +387,7 @@ async fn a_components_wrong_password_is_not_counted_as_a_failure_of_the_node() {
 }
 
 #[tokio::test]
-async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_within_half_a_second() {
+async fn after_an_outage_the_sessions_spread_over_nodes_that_come_back_shortly_after_each_other() {
     const SESSIONS: usize = 100;
     let mut cluster = Mesh::start(ServerKind::NatsServer, 3).await;
     let sidecar = sidecar_for(&cluster.nodes, 3600).await;
@@ -414,8 +414,8 @@ async fn after_an_outage_the_sessions_spread_over_the_nodes_that_come_back_withi
 }
 
 /// Checks that no component ends in an outage of this duration, and that all publish and receive after it. `outage_secs` may be
-/// shorter than the outage. (A report about programs called gorouters is the reason for this test.)
-async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, lasts: Duration) {
+/// shorter than the outage. (A report about gorouters, components that use NATS, led to this test.)
+async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, duration: Duration) {
     let mut cluster = Mesh::start(ServerKind::NatsServer, 1).await;
     let mut sidecar = sidecar_for(&cluster.nodes, outage_secs).await;
     let mut components = Vec::new();
@@ -427,8 +427,8 @@ async fn components_survive_an_outage(libraries: &[Library], outage_secs: u32, l
     }
     cluster.nodes[0].kill();
     without_node(&sidecar, libraries.len()).await;
-    let over = Instant::now() + lasts;
-    eventually("the outage lasts", lasts * 2, async || Instant::now() >= over).await;
+    let over = Instant::now() + duration;
+    eventually("the outage lasts", duration * 2, async || Instant::now() >= over).await;
     cluster.restart(0).await;
     for component in &mut components {
         let library = component.library();
@@ -491,7 +491,7 @@ async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
         client
             .write_all(b"CONNECT {\"verbose\":false}\r\nPING\r\n")
             .await
-            .expect("it reads");
+            .expect("the sidecar reads");
         clients.push(client);
     }
     let dials = async || sidecar.metric("standin_node_dials_total").await;

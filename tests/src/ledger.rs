@@ -76,7 +76,7 @@ impl Ledger {
     }
 }
 
-/// Messages that one receiver got, or several receivers that share the messages, such as a queue group.
+/// Messages that were received by one receiver, or by several that share the messages, such as a queue group.
 #[derive(Clone, Debug)]
 pub struct Receipts {
     name: String,
@@ -169,7 +169,7 @@ impl Receipts {
         missing
     }
 
-    /// Returns the messages that were received more than once, each one time.
+    /// Returns the messages that were received more than once. Each is listed once.
     pub fn repeated(&self) -> Vec<Entry> {
         let mut repeated = BTreeSet::new();
         for (publisher, numbers) in &self.got {
@@ -222,7 +222,7 @@ impl Receipts {
         self.assert_no_more(ledger);
     }
 
-    /// Fails unless every message was received exactly once, in any order: for the sum of a queue group's members.
+    /// Fails unless every message was received exactly once, in any order. For receipts of all members of a queue group together.
     #[track_caller]
     pub fn assert_each_once(&self, ledger: &Ledger) {
         let at = Location::caller();

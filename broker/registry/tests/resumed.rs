@@ -13,30 +13,30 @@ use tokio::task::JoinHandle;
 struct Reader {
     stop: oneshot::Sender<()>,
     /// Number of reads, and number of those in which the node was missing.
-    looking: JoinHandle<(u64, u64)>,
+    reading: JoinHandle<(u64, u64)>,
 }
 
 impl Reader {
     async fn start(server: &ZooKeeper) -> Self {
         let reader = Writer::to(server).await;
         let (stop, mut stopped) = oneshot::channel();
-        let looking = tokio::spawn(async move {
-            let (mut looks, mut missing) = (0, 0);
+        let reading = tokio::spawn(async move {
+            let (mut reads, mut missing) = (0, 0);
             while matches!(stopped.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 let children = reader.zookeeper.get_children(PATH, false).await.unwrap();
-                looks += 1;
+                reads += 1;
                 missing += u64::from(!children.iter().any(|child| child == "n1"));
             }
-            (looks, missing)
+            (reads, missing)
         });
-        Self { stop, looking }
+        Self { stop, reading }
     }
 
     /// Stops the reader, and returns the number of reads in which the node was missing.
     async fn missing(self) -> u64 {
         drop(self.stop);
-        let (looks, missing) = self.looking.await.unwrap();
-        assert!(looks > 100, "{looks} reads prove nothing");
+        let (reads, missing) = self.reading.await.unwrap();
+        assert!(reads > 100, "{reads} reads prove nothing");
         missing
     }
 }
@@ -73,7 +73,7 @@ impl Scene {
     }
 
     /// Interrupts the connection and waits until the node is registered again.
-    async fn broken(&mut self, how: impl FnOnce(&Proxy)) {
+    async fn interrupt(&mut self, how: impl FnOnce(&Proxy)) {
         how(&self.proxy);
         until_it_is(&self.announcement, "seeking").await;
         until_it_is(&self.announcement, "announced").await;
@@ -86,7 +86,7 @@ async fn the_znode_exists_throughout_a_reset_of_the_connection() {
     let before = scene.stat().await;
     let reader = Reader::start(&scene.server).await;
     for _ in 0..3 {
-        scene.broken(Proxy::reset).await;
+        scene.interrupt(Proxy::reset).await;
         assert_eq!(
             scene.stat().await,
             before,
@@ -104,13 +104,13 @@ async fn the_znode_exists_throughout_the_replacement_of_a_silent_connection() {
     let mut scene = scene().await;
     let before = scene.stat().await;
     let reader = Reader::start(&scene.server).await;
-    scene.broken(Proxy::swallow).await;
+    scene.interrupt(Proxy::swallow).await;
     assert_eq!(
         scene.stat().await,
         before,
         "never deleted, created again or written"
     );
-    // It exists longer than the session timeout, so the new connection keeps the session alive.
+    // If the znode still exists after this time, the new connection keeps the session alive.
     tokio::time::sleep(2 * SESSION).await;
     assert_eq!(scene.stat().await, before);
     assert_eq!(reader.missing().await, 0);

@@ -22,7 +22,7 @@ async fn changes_of_nodes_and_of_their_records_are_seen_within_a_second() {
     in_time(until_live(&watch, &["i-2", "n1"]).await);
     writer.delete("n1").await;
     in_time(until_live(&watch, &["i-2"]).await);
-    // Deleted and created again before it was read. The new record is used.
+    // The znode is deleted and created again before it is read. The new record is used.
     writer.delete("n2").await;
     writer.put("n2", "10.0.0.3:4222").await;
     in_time(until_live(&watch, &["10.0.0.3:4222"]).await);

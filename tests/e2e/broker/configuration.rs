@@ -18,7 +18,7 @@ struct Start {
     admitted: Option<(&'static str, &'static str)>,
 }
 
-/// A start with these flags, separated by blanks, where `''` is an empty word. It accepts the user `u` with the password `x`.
+/// A start with these flags, separated by spaces; `''` stands for an empty word. The server accepts the user `u` with the password `x`.
 const fn flags(flags: &'static str) -> Start {
     Start {
         flags,
@@ -229,7 +229,7 @@ async fn standin_broker_refuses_the_flags_and_settings_that_nats_server_refuses(
             let own = kind.program().args(["-a", "127.0.0.1", "-p", "-1"]);
             let program = own.args(start.arguments(&folder));
             let (code, output) = refused(program).await;
-            // For a wrong flag nats-server prints its help and exits with 0. Some errors it finds only when it is ready.
+            // For a wrong flag nats-server prints its help and exits with 0. It finds some errors only when it is ready.
             let is_refused = match kind {
                 ServerKind::Standin => matches!(code, Some(64 | 69)),
                 ServerKind::NatsServer | ServerKind::OldNatsServer => {

@@ -1,6 +1,6 @@
-//! The table of conversations over three nodes, tested with `standin-broker` and with `nats-server`. `standin-broker` keeps it without
-//! waiting, because every node has a client's interest once the client has its PONG. With `nats-server` the test waits until the
-//! nodes agree.
+//! The table of conversations over three nodes, tested with `standin-broker` and with `nats-server`. With `standin-broker` each answer is
+//! correct without waiting, because every node has a client's interest once the client has its PONG. With `nats-server` the test waits
+//! until the nodes agree.
 
 use e2e::raw::{CONNECT_OLD, msg_frame, pub_frame};
 use e2e::{Frame, Mesh, RawClient, ServerKind};
@@ -109,8 +109,8 @@ async fn check_all_rows(kind: ServerKind) {
 
 cases! {
     check_all_rows =>
-    the_table_holds_over_nodes_of_standin_broker(ServerKind::Standin);
-    the_table_holds_over_nodes_of_nats_server(ServerKind::NatsServer);
+    the_conversations_of_the_table_take_place_over_three_nodes_of_standin_broker(ServerKind::Standin);
+    the_conversations_of_the_table_take_place_over_three_nodes_of_nats_server(ServerKind::NatsServer);
 }
 
 /// Sizes up to the largest message, with a subscriber on each node.

@@ -1,5 +1,5 @@
 //! The cluster-wide flush: after SUB, PING, PONG on one node, a publish on any other node reaches the subscriber, also while nodes
-//! join and leave. A single server has this property by nature, and old programs depend on it.
+//! join and leave. A single server always has this property, and old programs depend on it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -9,13 +9,13 @@ use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
 use e2e::{Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Least number of rounds over the nodes that stay.
+/// Minimum number of rounds over the nodes that stay.
 const ROUNDS: u64 = 10_000;
 
-/// Least number of nodes that join and leave meanwhile.
+/// Minimum number of times that a node joins and leaves meanwhile.
 const CHANGES: usize = 8;
 
-/// Rounds on each pair of nodes with one that has just joined.
+/// Number of rounds between a node that has just joined and each other node, in each direction.
 const ROUNDS_OF_A_NEW_NODE: u64 = 40;
 
 /// Rounds of: subscribe on one node, get the PONG, and at once publish on another. Every message must arrive, once and in order.
@@ -70,7 +70,7 @@ impl Rounds {
 }
 
 /// Runs rounds on this pair until `over` is set, and counts them.
-fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> JoinHandle<u64> {
+fn run_until_over(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> JoinHandle<u64> {
     tokio::spawn(async move {
         while !over.load(Relaxed) {
             rounds.one().await;
@@ -80,13 +80,13 @@ fn go_on(mut rounds: Rounds, over: Arc<AtomicBool>, count: Arc<AtomicU64>) -> Jo
     })
 }
 
-/// Starts a node, runs rounds with it on both sides of every pair as soon as it is ready, and stops or kills it.
+/// Starts a node. Runs rounds between it and each other node, in both directions, as soon as it is ready. Then stops or kills it.
 async fn join_and_leave(mesh: &mut Mesh, new_node: usize, killed: bool) {
     mesh.nodes[new_node].restart().await;
     let mut pairs = Vec::new();
-    for stays in 0..3 {
-        pairs.push(Rounds::on(mesh, new_node, stays).await);
-        pairs.push(Rounds::on(mesh, stays, new_node).await);
+    for other in 0..3 {
+        pairs.push(Rounds::on(mesh, new_node, other).await);
+        pairs.push(Rounds::on(mesh, other, new_node).await);
     }
     let rounds = pairs.into_iter().map(async |mut rounds| {
         for _ in 0..ROUNDS_OF_A_NEW_NODE {
@@ -109,7 +109,7 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
     let mut pairs = Vec::new();
     for (here, there) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
         let rounds = Rounds::on(&mesh, here, there).await;
-        pairs.push(go_on(rounds, Arc::clone(&over), Arc::clone(&count)));
+        pairs.push(run_until_over(rounds, Arc::clone(&over), Arc::clone(&count)));
     }
     let new_nodes = [mesh.add(), mesh.add()];
     let mut changes = 0;
@@ -170,7 +170,7 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
             assert!(pong < QUICK, "delayed again: {pong:?}");
         }
     }
-    // Each node waits once for the frozen one, and its interest of the other nodes stays exact.
+    // Each node waits once for the frozen one. The interest that it knows of other nodes stays exact.
     let delayed = pong_after(&mut there, "SUB b 1\r\n").await;
     assert!(delayed < FLUSH_TIMEOUT + QUICK, "{delayed:?}");
     here[0].publish("b", "hi").await;
@@ -190,9 +190,10 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
     here[0].expect_message("99", "late", "x").await;
 }
 
-/// The frozen node does not answer the client's flush in time, but sends messages for other clients of that node later.
+/// The frozen node does not ack the SUB of a new client in time. The messages that it sends later to the client's node, for older clients
+/// there, must reach the new client too.
 #[tokio::test]
-async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_frozen() {
+async fn after_its_pong_a_client_gets_every_message_even_of_a_node_that_was_frozen() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.flush_timeout_ms", 200)
         .setting("cluster.ping_timeout_ms", 60_000)
@@ -216,7 +217,7 @@ async fn a_client_gets_every_message_after_its_pong_also_of_a_node_that_was_froz
         }
         mesh.nodes[0].thaw();
         for client in clients.iter_mut().chain([&mut others]) {
-            ledger.reaches(client, "a client with its PONG").await;
+            ledger.reaches(client, "a client that has its PONG").await;
         }
         for publisher in &mut publishers {
             publisher.flush().await;
@@ -257,9 +258,9 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
         .await;
 }
 
-/// Clients leave a lame duck after such a PONG.
+/// Clients leave a node in lame duck mode after such a PONG.
 #[tokio::test]
-async fn a_client_of_a_lame_duck_has_every_message_that_was_on_its_way_when_it_gets_its_pong() {
+async fn a_pong_of_a_lame_duck_node_follows_every_message_that_was_in_flight_to_it() {
     const MESSAGES: usize = 20_000;
     let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
     let mut subscriber = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW)
@@ -297,7 +298,7 @@ fn answer(mut responder: RawClient) -> JoinHandle<()> {
     })
 }
 
-/// The request comes together with CONNECT and SUB, without a PING, and the answer may be quick.
+/// The request is sent together with CONNECT and SUB, without a PING, and the answer may be quick.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_request_of_each_connection_is_answered_by_another_node() {
     const REQUESTS: usize = 4000;

@@ -38,7 +38,7 @@ pub(crate) fn reach(publisher: &mut Connection, subscriber: &mut Connection, sub
     reach_again(publisher, subscriber, subject, REACH_AGAIN)
 }
 
-/// Does the same as [`reach`], but publishes again after `timeout`.
+/// Does the same as [`reach`], but publishes again after `timeout` instead of [`REACH_AGAIN`].
 pub(crate) fn reach_again(
     publisher: &mut Connection,
     subscriber: &mut Connection,

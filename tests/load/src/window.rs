@@ -36,8 +36,8 @@ impl Window {
         }
     }
 
-    /// Waits until the publisher may send `count` more messages, and counts them as sent.
-    /// It is an error if the subscribers receive nothing more.
+    /// Waits until the publisher may send `count` more messages, and counts them as sent. Fails if the window stays full for
+    /// [`SILENCE_MAX`].
     pub(crate) fn take(&self, count: u64) -> io::Result<()> {
         let sent = self.sent.load(Ordering::Relaxed) + count;
         let started = Instant::now();
@@ -56,12 +56,12 @@ impl Window {
         self.ended.store(true, Ordering::Release);
     }
 
-    /// Returns the messages that all subscribers have received.
+    /// Returns the number of messages that the subscribers together have received.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Returns the messages that the publisher has sent.
+    /// Returns the number of messages that the publisher has sent.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
