@@ -10,7 +10,8 @@ pub(crate) fn fields(json: &[u8]) -> Result<Map<String, Value>, serde_json::Erro
     Ok(object.unwrap_or_default())
 }
 
-/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing in `json` keeps its value in `before`.
+/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing in `json` keeps its value in `before`; a `null`
+/// field does not.
 pub(crate) fn object<T: DeserializeOwned>(
     before: Map<String, Value>,
     json: &[u8],
