@@ -73,7 +73,7 @@ pub enum MeshError {
     )]
     DuplicateId(String),
     /// The route with a registered node was refused by one of the two sides, and there is no other route.
-    #[error("no link with the registered node at {at}, and none with any other node: {why}")]
+    #[error("no route with the registered node at {at}, and none with any other node: {why}")]
     Refused {
         /// Address of the registered node.
         at: String,
@@ -333,7 +333,7 @@ impl Mesh {
     pub(crate) async fn leave(&mut self) {
         let _ = self.orders.send(Order::Leave).await;
         if let Err(error) = (&mut self.keeper).await {
-            warn!("keeper of the links panicked: {error}");
+            warn!("keeper of the routes panicked: {error}");
         }
     }
 }

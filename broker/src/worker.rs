@@ -84,7 +84,7 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
 async fn serve_route(serve: Box<ServeRoute>, stream: StdStream) {
     let serving = async { serve(TcpStream::from_std(stream)).await };
     if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
-        error!("a bug ended a link; the others go on");
+        error!("route panicked; other routes are not affected");
     }
 }
 
@@ -104,7 +104,7 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
         Ok(Err(error)) => debug!(client = id, %peer, "client connection broke at once: {error}"),
         Err(_) => {
             shared.clients.remove(id, Reason::Panicked, 0);
-            error!(client = id, %peer, "a bug ended the connection; the others go on");
+            error!(client = id, %peer, "client connection panicked; other connections are not affected");
         }
     }
     shared.connection_closed();

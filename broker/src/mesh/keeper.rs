@@ -184,11 +184,11 @@ impl Keeper {
                 // The rate limit is by IP address, because the peer could change its id each time.
                 let mut is_due = |fault: &str| self.log_limit.is_due(&format!("{} {fault}", peer.ip()), now);
                 if fault.is_some_and(|why| is_due(&format!("{why:?}"))) {
-                    error!(%peer, "link not accepted: {error}");
+                    error!(%peer, "route not accepted: {error}");
                 } else if matches!(error, HandshakeError::Client(_)) && is_due("client") {
                     warn!(%peer, "{error}");
                 } else {
-                    debug!(%peer, "connection did not become a link: {error}");
+                    debug!(%peer, "connection did not become a route: {error}");
                 }
                 return;
             }
@@ -201,9 +201,9 @@ impl Keeper {
         // Both nodes dialled at the same time, and the other connection is the route.
         let is_linked = refused.is_some_and(|refused| refused.why == RefusalReason::Linked);
         match (fault.is_some() || error.is_foreign(), is_first && !is_linked) {
-            (true, true) => error!("no link with {at}: {error}"),
-            (false, true) => info!("no link with {at} yet: {error}"),
-            (_, false) => debug!("no link with {at}: {error}"),
+            (true, true) => error!("no route with {at}: {error}"),
+            (false, true) => info!("no route with {at} yet: {error}"),
+            (_, false) => debug!("no route with {at}: {error}"),
         }
     }
 
@@ -278,12 +278,12 @@ impl Keeper {
                 if sent_goodbye || !was_known || self.membership.is_leaving() {
                     info!(
                         link = number,
-                        unsent_bytes, undelivered, "the link with {peer} has ended: {why}"
+                        unsent_bytes, undelivered, "the route with {peer} has ended: {why}"
                     );
                 } else {
                     warn!(
                         link = number,
-                        unsent_bytes, undelivered, "the link with {peer} is lost: {why}; it is dialled again"
+                        unsent_bytes, undelivered, "the route with {peer} is lost: {why}; it is dialled again"
                     );
                 }
             }

@@ -93,7 +93,7 @@ pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: 
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
-            error!(link = parameters.number, "the link broke at once: {error}");
+            error!(route = parameters.number, "the route broke at once: {error}");
             let lost = RouteEvent::Lost {
                 peer: parameters.peer.id,
                 reason: Reason::ReadError,

@@ -70,7 +70,7 @@ pub(crate) enum HandshakeError {
 
 /// A route that one of the two nodes refused.
 #[derive(Debug, Error)]
-#[error("{}: {text}", if *.by_peer { format!("node {id:?} refused the link") } else { format!("refused node {id:?}") })]
+#[error("{}: {text}", if *.by_peer { format!("node {id:?} refused the route") } else { format!("refused node {id:?}") })]
 pub(crate) struct RefusedRoute {
     pub(crate) by_peer: bool,
     pub(crate) id: String,

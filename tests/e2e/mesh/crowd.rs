@@ -141,7 +141,7 @@ async fn after_many_faults_the_survivors_agree_and_use_no_more_memory_and_files(
         }
         let mark = mesh.nodes[0].process().mark();
         mesh.nodes[3].freeze().await;
-        mesh.nodes[0].logs_after(mark, "the link with n4 is lost").await;
+        mesh.nodes[0].logs_after(mark, "the route with n4 is lost").await;
         mesh.wait_until_agreed().await;
         mesh.nodes[2].restart().await;
         mesh.nodes[3].thaw();

@@ -236,7 +236,7 @@ async fn a_node_frozen_for_longer_than_the_ping_timeout_loses_its_routes_and_joi
     mesh.wait_until_agreed().await;
     mesh.nodes[2].freeze().await;
     for index in [0, 1] {
-        mesh.nodes[index].logs("the link with n3 is lost").await;
+        mesh.nodes[index].logs("the route with n3 is lost").await;
     }
     let mut here = mesh.nodes[0].client().await;
     here.send("SUB b 1\r\n").await;

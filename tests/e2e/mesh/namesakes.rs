@@ -102,7 +102,7 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
         let mut client = RawClient::open_with(mesh.nodes[1].address(), CONNECT_NEW).await;
         let mark = mesh.nodes[0].process().mark();
         mesh.nodes[1].freeze().await;
-        mesh.nodes[0].logs_after(mark, "the link with n2 is lost").await;
+        mesh.nodes[0].logs_after(mark, "the route with n2 is lost").await;
         let second = add(&mut mesh, "n2");
         mesh.nodes[second].restart().await;
         mesh.wait_until_linked(&[0, second]).await;

@@ -246,7 +246,7 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
         assert!(grown < 40 * 1024, "memory grew by {grown} KiB");
     }
     receipts.assert_whole(&ledger);
-    mesh.nodes[0].logs("the link with n3 is lost").await;
+    mesh.nodes[0].logs("the route with n3 is lost").await;
 
     mesh.nodes[2].thaw();
     mesh.wait_until_agreed().await;

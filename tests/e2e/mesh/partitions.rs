@@ -186,7 +186,7 @@ async fn a_node_that_cannot_reach_zookeeper_stays_in_the_mesh_and_is_registered_
     mesh.wait_until_agreed().await;
     for node in &mut mesh.nodes {
         let process = node.process();
-        process.assert_no_line("the link with");
+        process.assert_no_line("the route with");
     }
 }
 

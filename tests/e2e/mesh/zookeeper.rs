@@ -176,7 +176,7 @@ async fn a_node_is_registered_again_after_its_session_expired_and_after_its_znod
             .lines()
             .iter()
             .skip(mark)
-            .all(|line| !line.text.contains("the link with"))
+            .all(|line| !line.text.contains("the route with"))
     );
     nothing_is_lost(flow).await;
     mesh.wait_until_agreed().await;

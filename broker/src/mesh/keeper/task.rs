@@ -77,7 +77,7 @@ pub(crate) async fn run(
         task.publish();
         let next_dial = task.keeper.membership.next_dial();
         tokio::select! {
-            (stream, peer) = accept(&task.listener, "link") => task.answer(stream, peer),
+            (stream, peer) = accept(&task.listener, "route") => task.answer(stream, peer),
             Some(request) = requests.recv() => task.judge(request),
             Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
             Some(ended) = task.handshakes.join_next() => match ended {
@@ -226,7 +226,7 @@ impl Task {
         let stream = match accepted.stream.into_std() {
             Ok(stream) => with_high_descriptor(stream, self.keeper.shared.policy.load().connections_max),
             Err(error) => {
-                error!("the link broke at once: {error}");
+                error!("the route broke at once: {error}");
                 self.keeper.membership.route_ended(number, false, now);
                 return;
             }
@@ -255,7 +255,7 @@ impl Task {
             }
         };
         if timeout(LEAVE_TIMEOUT, all_ended).await.is_err() {
-            warn!("links did not end in time");
+            warn!("routes did not end in time");
         }
         if let Some(watch) = self.watch.take() {
             watch.close().await;
