@@ -46,15 +46,15 @@ pub fn sessions(input: &[u8]) {
         return;
     };
     let mut world = World::new(options & 1 == 1);
-    while let [turn, low, high, after @ ..] = rest {
+    while let [choice, low, high, after @ ..] = rest {
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
         let (bytes, next) = after.split_at(length);
-        let piece = match usize::from(*turn) / CLIENTS {
+        let piece = match usize::from(*choice) / CLIENTS {
             0 => length.max(1),
             piece => piece,
         };
         for piece in bytes.chunks(piece) {
-            world.send(usize::from(*turn) % CLIENTS, piece);
+            world.send(usize::from(*choice) % CLIENTS, piece);
         }
         rest = next;
     }
@@ -66,13 +66,13 @@ pub fn sessions(input: &[u8]) {
 }
 
 impl World {
-    fn new(guarded: bool) -> Self {
+    fn new(needs_login: bool) -> Self {
         let text = format!(
             "port = -1\n[limits]\nmax_control_line = {LINE_BYTES_MAX}\nmax_payload = {PAYLOAD_BYTES_MAX}\n\
              max_subscriptions = {SUBSCRIPTIONS_MAX}\n[process]\nworkers = 1\n"
         );
         let mut settings = Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}"));
-        if guarded {
+        if needs_login {
             settings.authorization.user = "a".to_owned();
             settings.authorization.password = "b".into();
         }
@@ -107,7 +107,10 @@ impl World {
         let taken = session.client.take(&session.buffer, &mut self.router);
         session.client.count();
         let subscriptions = session.client_info.subscriptions().len();
-        assert!(subscriptions <= SUBSCRIPTIONS_MAX, "{subscriptions} of a client");
+        assert!(
+            subscriptions <= SUBSCRIPTIONS_MAX,
+            "{subscriptions} subscriptions of a client"
+        );
         if let Ok(taken) = taken {
             session.buffer.drain(..taken);
             let buffered = session.buffer.len();

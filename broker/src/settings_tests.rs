@@ -19,9 +19,9 @@ fn the_default_file_has_each_key_with_its_range_and_whether_it_needs_a_restart()
 fn a_reload_keeps_settings_that_need_a_restart() {
     let old = Settings::from_toml("").unwrap();
     let new = Settings::from_toml("port = 1\n[limits]\nping_max = 9\n[process]\nworkers = 3\n").unwrap();
-    let left = changes(&old, &reloaded(&old, new));
-    let left: Vec<_> = left.iter().map(|change| change.key.as_str()).collect();
-    assert_eq!(left, ["limits.ping_max"]);
+    let changes = changes(&old, &reloaded(&old, new));
+    let keys: Vec<_> = changes.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(keys, ["limits.ping_max"]);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn no_secret_is_shown() {
 }
 
 #[test]
-fn users_are_authorization_user_and_authorization_users() {
+fn users_come_from_authorization_user_and_authorization_users() {
     let users = |text: &str| Settings::from_toml(text).unwrap().access();
     assert_eq!(users(""), Access::Open);
     let two =
@@ -219,7 +219,7 @@ fn users_are_authorization_user_and_authorization_users() {
 }
 
 #[test]
-fn an_advertised_address_can_be_reached() {
+fn an_advertised_address_that_cannot_be_reached_is_refused() {
     for advertised in "h h:4222 10.0.0.1 10.0.0.1:1 [::1]:4222 a.b.c:65535".split(' ') {
         for key in ["advertise = ", "[cluster]\nadvertise = "] {
             let text = format!("{key}\"{advertised}\"\n");

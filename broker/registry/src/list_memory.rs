@@ -16,7 +16,7 @@ use crate::node::Node;
 enum ListState {
     /// Not read since the start of the process.
     #[default]
-    NotAsked,
+    NotRead,
     NonEmpty,
     EmptySince(SystemTime),
 }
@@ -38,7 +38,7 @@ impl ListMemory {
         }
         Self {
             nodes,
-            state: ListState::NotAsked,
+            state: ListState::NotRead,
         }
     }
 
@@ -53,7 +53,7 @@ impl ListMemory {
         }
         let left_now = match self.state {
             ListState::EmptySince(since) => since,
-            ListState::NotAsked | ListState::NonEmpty => now,
+            ListState::NotRead | ListState::NonEmpty => now,
         };
         self.state = ListState::NonEmpty;
         let listed: HashSet<&Endpoint> = answer.iter().map(|node| &node.client).collect();
@@ -131,13 +131,13 @@ mod tests {
         hosts.join(" ")
     }
 
-    /// Returns the nodes that are remembered after these answers. Each has its time in seconds.
+    /// Returns the nodes that are likely to be alive after these answers. Each answer has its time in seconds.
     fn after(answers: &[(u64, &str)]) -> String {
         answer(&mut ListMemory::default(), answers)
     }
 
     #[test]
-    fn a_node_that_left_while_others_remained_is_forgotten() {
+    fn a_node_that_left_while_others_remained_is_not_used() {
         assert_eq!(after(&[(0, "a b c"), (1, "a c")]), "a c");
     }
 
@@ -155,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_an_emptied_list_left_when_the_list_became_empty() {
+    fn nodes_of_an_emptied_list_count_as_left_when_it_became_empty() {
         assert_eq!(after(&[(0, "a b c"), (1, ""), (80, "c"), (86, "")]), "c");
         assert_eq!(after(&[(0, "a b c"), (1, ""), (31, "c"), (36, "")]), "c a b");
     }
 
     #[test]
-    fn a_list_that_flaps_keeps_no_node_longer() {
+    fn a_flapping_list_does_not_keep_departed_nodes_longer() {
         let flaps = [
             (0, "a b c"),
             (1, "c"),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_left_in_the_future_left_now() {
+    fn a_departure_in_the_future_counts_as_now() {
         let ahead = nodes("a").into_iter().map(|node| RememberedNode {
             node,
             left: Some(at(1_000_000)),

@@ -32,10 +32,9 @@ use crate::session_task::SessionTask;
 /// Wait after the first round without a session. It doubles with each further round.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
 const ROUND_WAIT_MS_MAX: u64 = 5_000;
-/// Divisor of the session timeout. While the session may not have expired yet, no wait is longer than this part of
-/// it.
+/// Divisor of the session timeout, for the longest wait while the session may not have expired yet.
 const CONTINUE_WAIT_PART: u32 = 6;
-/// A session that lasted this long resets the doubling: a later loss is a new outage.
+/// A session that is lost at least this long after the start of its round resets the doubling: the loss is a new outage.
 const SESSION_GOOD_MS: u64 = 5_000;
 /// Upper bound of the random wait after a good session, so that the nodes of a fleet do not reconnect at the same
 /// moment.
@@ -56,10 +55,10 @@ pub(crate) struct SessionLoop {
     lost_at: Option<Instant>,
 }
 
-/// Outcome of a connection, or of the attempt.
+/// Outcome of a connection, or of the attempt to connect.
 enum End {
-    /// No session could be opened, or the session was lost before any call of the task succeeded.
-    Never(String),
+    /// No session could be opened, or the session was lost before the task reported anything.
+    NoSession(String),
     /// The session that the connection should resume has expired.
     Expired,
     /// The connection was proven and then lost.
@@ -148,18 +147,18 @@ impl SessionLoop {
                 end = connect()??;
             }
             match end {
-                End::Never(reason) => errors.push(format!("{server}: {reason}")),
+                End::NoSession(reason) => errors.push(format!("{server}: {reason}")),
                 End::Expired => errors.push(format!("{server}: refuses a new session")),
                 End::Lost => return Ok(end),
             }
         }
-        Ok(End::Never(errors.join("; ")))
+        Ok(End::NoSession(errors.join("; ")))
     }
 
     /// Reports why there is no session now, and waits.
     fn pause(&mut self, end: End, wait: Duration) -> Result<(), Stopped> {
         self.in_own_runtime(async |this| {
-            if let End::Never(reason) = end {
+            if let End::NoSession(reason) = end {
                 this.report(SessionReport::Unreachable { reason }).await?;
             }
             tokio::select! {
@@ -176,7 +175,7 @@ impl SessionLoop {
         let mut relay = tokio::select! {
             opened = Relay::open(server, limit, self.key.clone()) => match opened {
                 Ok(relay) => relay,
-                Err(reason) => return Ok(End::Never(reason)),
+                Err(reason) => return Ok(End::NoSession(reason)),
             },
             () = stopped_by_owner(&mut stopped) => return Err(Stopped),
         };
@@ -190,7 +189,7 @@ impl SessionLoop {
                 self.key = None;
                 return Ok(End::Expired);
             }
-            Err(reason) => return Ok(End::Never(reason_of_end(&mut relay, reason).await)),
+            Err(reason) => return Ok(End::NoSession(reason_of_end(&mut relay, reason).await)),
         };
         let since = Instant::now();
         let id = key.session;
@@ -219,7 +218,7 @@ impl SessionLoop {
             return Err(Stopped);
         };
         if !is_proven {
-            return Ok(End::Never(reason));
+            return Ok(End::NoSession(reason));
         }
         let lasted = since.elapsed();
         self.report(SessionReport::Lost {

@@ -1,7 +1,7 @@
 //! The parser of `nats-server`'s settings files: keys with values, maps, lists, variables, included files.
 //!
-//! All errors of a file are found in one run: after a syntax error, parsing continues with the next line. An unknown variable, or an included
-//! file that cannot be read, only omits its own values.
+//! All errors of a file are found in one run: after a syntax error, parsing continues with the next line. After an unknown
+//! variable, or an included file that cannot be read, only the values from it are missing.
 
 use std::env;
 use std::fs;
@@ -94,11 +94,11 @@ impl<'a> Parser<'a> {
         Err(self.fault(FaultKind::Syntax, what))
     }
 
-    /// Records that a brace or bracket is never closed. After a syntax error nothing is recorded, because the closing one may be in the
-    /// skipped rest of that line.
+    /// Records that a brace or bracket is never closed. After a syntax error nothing is recorded, because the closing brace or
+    /// bracket may be in the skipped rest of that line.
     fn unclosed(&mut self, opened: char) {
-        let is_skipped = |fault: &Fault| fault.kind == FaultKind::Syntax;
-        if !self.faults.iter().any(is_skipped) {
+        let is_syntax = |fault: &Fault| fault.kind == FaultKind::Syntax;
+        if !self.faults.iter().any(is_syntax) {
             let fault = self.fault(FaultKind::Syntax, format!("a `{opened}` is never closed"));
             self.recover(Err(fault));
         }
@@ -110,8 +110,8 @@ impl<'a> Parser<'a> {
         Node::Unknown
     }
 
-    /// Records an error and skips to the next line, or for [`FaultKind::Depth`] to the end. Keeps only the first syntax error of
-    /// a line.
+    /// Records the error of `parsed`, if there is one, and skips to the next line, or for [`FaultKind::Depth`] to the end. Keeps
+    /// only the first syntax error of a line.
     fn recover(&mut self, parsed: Parsed<()>) {
         let Err(fault) = parsed else {
             return;
@@ -336,7 +336,7 @@ impl<'a> Parser<'a> {
         });
         let Text { entries, mut faults } = Parser::new(&name, &text, None, self.depth + 1).file();
         entries.into_iter().for_each(|entry| self.set(entry));
-        // An error of nesting is returned and not recorded here, because it also ends the parsing of the including files.
+        // A nesting error is returned and not recorded here, because it also ends the parsing of the including files.
         let too_deep = faults.pop_if(|fault| fault.kind == FaultKind::Depth);
         self.faults.append(&mut faults);
         too_deep.map_or(Ok(()), Err)

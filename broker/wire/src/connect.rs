@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn other_fields_are_kept() {
+    fn with_fields_keeps_all_other_fields() {
         let json = with_fields(
             br#"{"verbose":false,"x":[1,2.5]}"#,
             [("protocol", Value::from(1))],

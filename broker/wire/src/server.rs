@@ -204,12 +204,12 @@ mod tests {
     #[test]
     fn hmsg_splits_headers_from_payload() {
         let Frame::Message(found) = one("HMSG in 7 16 18\r\nNATS/1.0 503\r\n\r\nhi\r\n") else {
-            panic!("a message")
+            panic!("not a message")
         };
         assert_eq!(found.headers, Some(b"NATS/1.0 503\r\n\r\n".as_slice()));
         assert_eq!((found.payload, found.reply), (b"hi".as_slice(), None));
         let Frame::Message(found) = one("HMSG a 7 r 0 0\r\n\r\n") else {
-            panic!("a message")
+            panic!("not a message")
         };
         assert_eq!(
             (found.headers, found.reply),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sid_is_found_in_the_arguments_alone() {
+    fn message_sid_returns_the_second_argument() {
         assert_eq!(message_sid(b" foo 17 3"), b"17");
         assert_eq!(message_sid(b" foo 17 reply 3"), b"17");
         assert_eq!(message_sid(b" foo 17 reply 3 9"), b"17");

@@ -1,8 +1,8 @@
-//! Changes of the node: joining, losing and leaving one, replay, sending again, and the point at which the
-//! component's bytes pass.
+//! Changes of the node: how a session joins, loses and leaves a node, replays its subscriptions, sends again what was
+//! left unanswered, and only then lets the component's bytes pass.
 //!
-//! Promise S12: the order of publishes and of a subscription's messages is kept over a move. Replay, publishes in doubt and
-//! held bytes are sent in their original order.
+//! Promise S12: the order of publishes and of a subscription's messages is kept over a move. The replay
+//! is sent first, then the publishes in doubt, then the held bytes.
 //!
 //! Promise S13: a planned move waits until the old node has answered everything, so nothing is in doubt, and the component's
 //! connection stays open.
@@ -23,13 +23,13 @@ use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
 use crate::ledger::Expected;
 
-/// A node that closes the connection of a component without CONNECT after this time does so because CONNECT is
-/// missing.
+/// If a component has not sent CONNECT and the node closes its connection after this time, the missing CONNECT is the
+/// cause.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
-/// Number of nodes in a row that closed the connection after the same credentials, accepted by none. At this number
-/// the credentials count as refused.
+/// Credentials that no node has accepted count as refused when this many nodes in a row have closed the connection after
+/// them.
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
-/// Time for which a node that refused credentials accepted by another node is not tried again with them.
+/// Time for which a node is not tried again after it refused credentials that another node has accepted.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
 /// Time for each replayed subscription, added to the handshake timeout. `nats-server` takes 5 µs.
 const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
@@ -39,14 +39,14 @@ const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 pub(crate) enum LossOrigin {
     /// A failure of the node, which cools down.
     Node,
-    /// Something else than a failure of the node.
+    /// Something other than a failure of the node.
     Other,
     /// The node closed the connection after credentials that no node has accepted yet. Its behaviour towards other
     /// sessions shows whether it refused them or died.
     Unclear,
 }
 
-/// A move from one node to another, because of a failure or planned. It is finished when the new node has taken the session.
+/// A move from one node to another, planned or after a failure. It is finished when the new node has taken the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failover {
     pub(crate) from: Arc<Node>,
@@ -101,14 +101,15 @@ impl Session {
         }
     }
 
-    /// Returns how long the node may take from now on to answer the replay: each subscription takes its time.
+    /// Returns the timeout for the answer to the replay, which grows with the number of subscriptions.
     pub(super) fn join_timeout(&self) -> Duration {
         let subscriptions = u32::try_from(self.journal.len()).unwrap_or(u32::MAX);
         self.policy.handshake_timeout + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
-    /// Records that none of the `known` nodes was reachable; `all_tried`: each was dialled since the session has no node. A new
-    /// component without INFO is sent `last_known`. With an `outage` limit of 0 the session ends when all were tried.
+    /// Records that none of the `known` nodes was reachable; `all_tried`: each was dialled while the session had no node. If
+    /// nodes are known, a component without INFO, or with an outdated one, is sent `last_known`. With an `outage` limit of 0
+    /// the session ends when all were tried, or when none is known after `info_wait`.
     pub(crate) fn no_node(
         &mut self,
         known: usize,
@@ -129,7 +130,7 @@ impl Session {
         }
     }
 
-    /// Ends the session because every known node has refused credentials that one had accepted before. The component
+    /// Ends the session because every known node has refused credentials that one of them had accepted before. The component
     /// gets the text of the last refusing node.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.connection.is_none()
@@ -150,9 +151,8 @@ impl Session {
         }
     }
 
-    /// Checks, while publishes are held, whether the node has answered everything before the first of them, or before
-    /// the end of the stream. Called when the stream has reached that point. Returns whether a PING must be sent
-    /// first.
+    /// Called when everything before the first held publish, or before the end of the stream, was sent. If the node has
+    /// answered all of it, reports that the session is back. Returns whether a PING must be sent first.
     pub(super) fn check_back(&mut self) -> bool {
         if let Some(node) = &mut self.connection
             && node.hold == Hold::Away
@@ -195,8 +195,8 @@ impl Session {
         }
     }
 
-    /// Records that a connection to another node is ready. The present node gets nothing more; the session waits for
-    /// its last answers.
+    /// Records that a connection to another node is ready. The present node gets only a last PING; the session waits for
+    /// its answers.
     pub(crate) fn next_ready(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::Dialling
@@ -293,7 +293,7 @@ impl Session {
         }
     }
 
-    /// Sends the component its first INFO, or a later one if a field changed on which the component acts.
+    /// Sends the component its first INFO, or a later one if a field that the component uses has changed.
     pub(super) fn send_info(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.advertised.is_none() {
             self.advertised = Some(Advertised::of(info));
@@ -304,7 +304,7 @@ impl Session {
         self.deliver(&[&line], now, wires);
     }
 
-    /// Queues CONNECT, the journal, and a PING. Its PONG shows that the node has taken all of them.
+    /// Queues CONNECT, the journal, and a PING. The PONG shows that the node has taken all of them.
     fn replay(&mut self) {
         let Some(client) = &self.client else { return };
         let mut own = self.connect_line(client.json.as_bytes());
@@ -383,8 +383,8 @@ impl Session {
         true
     }
 
-    /// Sends the next part of the log, up to `until` at most, followed by a PING. So the session hears from a slow
-    /// node between the parts. Parts that the node has acked need not be sent a third time.
+    /// Sends the next part of the log, up to `until` at most. A full part is followed by a PING, so the session hears from
+    /// a slow node between the parts, and acked parts need not be sent a third time.
     fn resend_part(&mut self, until: u64, now: Instant, wires: &mut impl Wires) {
         let verbose = self.verbose();
         let Some(node) = &mut self.connection else { return };
