@@ -1,4 +1,4 @@
-//! The log lines for clients that are closed because of their behaviour. The number of lines is limited by the log, as for all lines.
+//! The log lines for clients that are closed because of their behaviour. The log limits their number, as it does for all lines.
 
 use tracing::warn;
 

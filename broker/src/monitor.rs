@@ -55,7 +55,7 @@ struct Pages {
     shared: Arc<Shared>,
     address: SocketAddr,
     usage: Arc<usage::Usage>,
-    /// The metrics.
+    /// Recorder of the metrics of `/metrics`.
     names: Arc<Names>,
     /// Number of requests by path.
     requests: Arc<Mutex<BTreeMap<&'static str, u64>>>,

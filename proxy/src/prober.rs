@@ -16,8 +16,8 @@ use crate::sidecar_state::SidecarState;
 /// Interval between the prober's checks for due nodes and for an outage. The interval between probes of one node is
 /// `health.idle_probe_interval_ms`, or the cool-down after a failure.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// The same interval shortly after an outage of all nodes, when the nodes that are still down are probed at each retry
-/// time.
+/// The same interval shortly after an outage of all nodes, while each node that is still down is probed as soon as it may be
+/// retried.
 const EAGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Probes in flight at the same time.
 const PROBES_MAX: usize = 8;
@@ -67,7 +67,7 @@ async fn probe_due(shared: &SidecarState) {
 
 /// Probes one node and records the result.
 async fn probe(shared: &SidecarState, node: Arc<Node>) {
-    // Without a permit the node is being dialled already, or may not be retried yet.
+    // There is no permit if the node is being dialled already, or may not be retried yet.
     let Some(permit) = shared.book.permit(&node).await else {
         return;
     };

@@ -30,7 +30,7 @@ impl Endpoint {
         }
     }
 
-    /// Creates an endpoint from unchecked parts.
+    /// Checks a host and a port, and creates an endpoint from them.
     ///
     /// # Errors
     /// [`RegistryError::Address`] if the host is empty, too long or has an invalid character, or the port is 0.

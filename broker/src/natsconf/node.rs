@@ -14,7 +14,7 @@ pub(super) enum Node {
     Bool(bool, String),
     Map(Vec<Entry>),
     List(Vec<(Place, Node)>),
-    /// The value of an unknown variable. Removed at the end of each map and list.
+    /// The value of an unknown variable. Left out of maps and lists.
     Unknown,
 }
 

@@ -13,7 +13,7 @@ use super::frame;
 use super::routes::Routes;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
-/// The buffers of an announcement. They are used again for the next one.
+/// The buffers of an announcement, kept for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Announcer {
     changes: Vec<Change>,
@@ -21,7 +21,7 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Appends the changes that `table` has kept to each route. The caller must make the routes send them.
+    /// Appends the pending changes of `table` to each route. The caller must make the routes send them.
     pub(crate) fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
         table.take_changes(&mut self.changes);
         if self.changes.is_empty() {

@@ -26,7 +26,7 @@ pub(crate) struct Hello {
     pub(crate) cluster: String,
     /// Id of the node, the same after a restart.
     pub(crate) id: String,
-    /// Id of this run of the node, another one after each restart.
+    /// Id of this run of the node. It changes at each restart.
     pub(crate) run: String,
     /// Start of this run by the node's own clock, in milliseconds since 1970.
     pub(crate) began: u64,
@@ -59,7 +59,7 @@ pub(crate) enum RefusalReason {
     Itself,
     /// Another node with this id is linked. It may be dead or about to end.
     DuplicateId,
-    /// Another node with this id is alive, but it does not precede.
+    /// Another node with this id is alive, but the refused node keeps the id.
     LivingDuplicate,
     /// Another node with this id is alive and keeps the id.
     PrecedingDuplicate,
@@ -68,7 +68,7 @@ pub(crate) enum RefusalReason {
     Protocol,
     /// The cluster has its maximum number of nodes.
     Full,
-    /// The refusing node leaves.
+    /// The refusing node is about to leave.
     Leaving,
     #[serde(other)]
     Other,
