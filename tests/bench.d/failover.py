@@ -38,7 +38,7 @@ def run(folder, runs, part, targets):
             hit, _, lost = around(nodes, sidecar, crowd, signal.SIGSTOP, PROBE_MS / 1000 + 0.5)
             frozen += hit
     say(f"### Silence of {COMPONENTS} busy components, {RATE} messages/s each, ms\n")
-    rows = [silence("alive: 5 ms, and what the machine itself adds", quiet)]
+    rows = [silence("alive: 5 ms between messages + machine delays", quiet)]
     rows.append(silence(f"killed (-9), {kills} times: its components", killed))
     rows.append(silence("the other components meanwhile", others))
     rows.append(silence(f"frozen (SIGSTOP), {freezes} times: its components", frozen))
@@ -55,20 +55,20 @@ def silence(name, values):
     return [name, len(values), *figures, f"{max(values):.1f}" if values else "–"]
 
 
-def around(nodes, sidecar, crowd, what, seconds):
-    """Returns the silences in ms around one signal to one node: of its components, of the others, and the lost connections.
+def around(nodes, sidecar, crowd, signal_number, seconds):
+    """Sends one signal to one node. Returns the silences of its components and of the others in ms, and the number of lost connections.
 
-    Each silence is the longest within SHORT_SECONDS, so that other delays of the machine are left out. If it is still long then, it is
-    the longest within `seconds`."""
+    Each silence is the longest within SHORT_SECONDS, so that later delays of the machine are left out. If that is more than half of
+    SHORT_SECONDS, it is the longest within `seconds`."""
     node, components = busiest(nodes, sidecar)
     crowd.tell("mark")
     time.sleep(random.uniform(0.002, 0.012))
-    node.signal(what)
+    node.signal(signal_number)
     time.sleep(SHORT_SECONDS)
     short = crowd.ask("report")["components"]
     time.sleep(seconds - SHORT_SECONDS)
     final = crowd.ask("report")["components"]
-    if what:
+    if signal_number:
         node.kill()
         node.start()
         peers.joined(nodes)

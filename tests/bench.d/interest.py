@@ -18,7 +18,7 @@ class Interest:
         self.before = None
 
     def knows(self, count):
-        """Returns whether it has this many. A node that does not serve its pages yet has none."""
+        """Returns whether the node has at least this many. A node that does not serve its pages yet has none."""
         try:
             return self.subscriptions() >= count or self.from_links() >= count
         except ConnectionRefusedError:
@@ -31,16 +31,16 @@ class Interest:
         return self
 
     def has_forgotten(self):
-        """Returns whether it has no more than at the time of `remember`."""
+        """Returns whether the node has no more than at the time of `remember`."""
         subscriptions, from_links = self.before
         return self.subscriptions() <= subscriptions and self.from_links() <= from_links
 
     def subscriptions(self):
-        """Returns the number on the page: all, if it includes other nodes."""
+        """Returns the number on `/subsz`, which may include the subscriptions of other nodes."""
         return self._get(SUBSCRIPTIONS_PAGE)["num_subscriptions"]
 
     def from_links(self):
-        """Returns the number of those of other nodes."""
+        """Returns the number of subscriptions of other nodes, from `/routez`."""
         routes = self._get("/routez")["routes"] or []
         return sum(route["subscriptions"] for route in routes if route.get("account") != SYSTEM_ACCOUNT)
 

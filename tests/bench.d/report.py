@@ -41,7 +41,7 @@ class Targets:
         self.waiting = []
 
     def later(self, *figure):
-        """Adds a check that `tell` prints after the table."""
+        """Adds a check, which `tell` performs after the table is printed."""
         self.waiting.append(figure)
 
     def tell(self):

@@ -16,14 +16,14 @@ def say(*words):
     sys.stdout.flush()
 
 
-def teller(event):
-    async def tell():
+def reporter(event):
+    async def report():
         say(event)
 
-    return tell
+    return report
 
 
-async def tell_error(error):
+async def report_error(error):
     say("error", type(error).__name__, error)
 
 
@@ -31,10 +31,10 @@ async def connect(url):
     global client
     client = await nats.connect(
         url,
-        error_cb=tell_error,
-        disconnected_cb=teller("disconnected"),
-        reconnected_cb=teller("reconnected"),
-        closed_cb=teller("closed"),
+        error_cb=report_error,
+        disconnected_cb=reporter("disconnected"),
+        reconnected_cb=reporter("reconnected"),
+        closed_cb=reporter("closed"),
     )
     say("connected")
 
@@ -97,7 +97,7 @@ async def main():
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         command, *words = line.decode().split()
-        if command in ("burst", "request"):  # these take time; the rest keeps its order
+        if command in ("burst", "request"):  # these take time; the others run one after another
             task = asyncio.ensure_future(carry_out(command, words))
             tasks.add(task)
             task.add_done_callback(tasks.discard)

@@ -1,4 +1,4 @@
-"""The Python component around nats-python 0.8.0: one thread, one address, no reconnects.
+"""The Python component around nats-python 0.8.0, a library with one thread, one address and no reconnects.
 
 The library's wait() blocks, and its ping() fails when a message arrives before the PONG. So this program polls commands and the
 socket in one loop, and reads each frame with the library's own reader.
@@ -143,5 +143,5 @@ def readable():
 if __name__ == "__main__":
     try:
         main()
-    except Exception as error:  # it would have ended the component
+    except Exception as error:  # in a real component it would end the program
         say("error", type(error).__name__, error)

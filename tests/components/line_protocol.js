@@ -19,7 +19,7 @@ function burst(publish, prefix, count, rate) {
   }, 2);
 }
 
-// Carries out each line of standard input by the function of its name.
+// Calls, for each line of standard input, the function that its first word names.
 function serve(commands) {
   process.on('uncaughtException', say_error);
   process.on('unhandledRejection', say_error);

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_reload_adds_nodes_without_moving_a_session() {
-    // Without routes to each other, so that no node names the other in INFO.
+    // The nodes have no routes to each other, so neither names the other in INFO.
     let mut first = Node::start(ServerKind::NatsServer, &[]).await;
     let second = Node::start(ServerKind::NatsServer, &[]).await;
     let mut sidecar = Sidecar::builder().upstream([first.url()]).start().await;
@@ -261,19 +261,19 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         .args(["--upstream", "127.0.0.1:1", "--listen"])
         .arg(address.to_string());
     let broker = with_200_files(peers::broker_binary()).args(["-a", "127.0.0.1", "-p", &broker_port]);
-    let asked = |key: &str| format!("{key} = 100: raise the limit");
-    for (program, listens, variable, asked) in [
+    let warning = |key: &str| format!("{key} = 100: raise the limit");
+    for (program, listens, variable, warning) in [
         (
             sidecar.clone().args(["--http", &http.to_string()]),
             "serving HTTP",
             "STANDIN_LIMITS_CONNECTIONS_MAX",
-            asked("limits.connections_max"),
+            warning("limits.connections_max"),
         ),
         (
             broker.clone(),
             "Server is ready",
             "STANDIN_LIMITS_MAX_CONNECTIONS",
-            asked("limits.max_connections"),
+            warning("limits.max_connections"),
         ),
     ] {
         let mut process = program.start("with few files");
@@ -285,7 +285,11 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
             .start("with few files, configured for more");
         process.wait_for_line(listens, TIMEOUT).await;
         assert_eq!(warnings(&process).len(), 1, "{:?}", warnings(&process));
-        assert!(warnings(&process)[0].contains(&asked), "{:?}", warnings(&process));
+        assert!(
+            warnings(&process)[0].contains(&warning),
+            "{:?}",
+            warnings(&process)
+        );
     }
     // Besides the files that the program itself needs, 72 are left: for 36 components, or 72 clients.
     let broker_address = format!("127.0.0.1:{broker_port}").parse().expect("an address");
@@ -310,7 +314,7 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
     }
 }
 
-/// A host that disappears sends no end of stream, so only keep-alive finds out.
+/// A host that disappears sends no end of stream, so only keep-alive detects it.
 #[tokio::test]
 async fn tcp_keep_alive_is_on_towards_the_component_and_towards_the_node() {
     let cluster = Mesh::start(ServerKind::NatsServer, 1).await;

@@ -1,11 +1,11 @@
-//! Waiting for a condition, with a deadline. Tests wait in no other way.
+//! Waiting for a condition, with a deadline.
 
 use std::panic::Location;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Pause between two checks of a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `condition` is true. Fails the test with `what` after `timeout`.
 #[track_caller]
@@ -20,7 +20,7 @@ pub fn eventually(
         let deadline = Instant::now() + timeout;
         while !condition().await {
             assert!(Instant::now() < deadline, "{at}: not within {timeout:?}: {what}");
-            sleep(LOOK_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 }
@@ -41,7 +41,7 @@ pub fn found<T>(
                 return found;
             }
             assert!(Instant::now() < deadline, "{at}: not within {timeout:?}: {what}");
-            sleep(LOOK_EVERY).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 }
@@ -59,6 +59,6 @@ pub(crate) async fn settled(
             Instant::now() < deadline,
             "{at}: not within {timeout:?}: {what}\n  at the end: {wrong}"
         );
-        sleep(LOOK_EVERY).await;
+        sleep(CHECK_INTERVAL).await;
     }
 }

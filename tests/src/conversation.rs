@@ -1,8 +1,8 @@
 //! One raw NATS conversation over a socket. Every received byte is kept, and every expectation has a deadline.
 //!
 //! [`RawClient`](crate::RawClient) is a conversation from the component's end, [`NodeConnection`](crate::NodeConnection) one from
-//! the node's end. Nothing is read in the background: a test plays a peer that has stopped reading by not calling a method
-//! that reads. A failed expectation panics with the line of the test, the expected and the received bytes, escaped.
+//! the node's end. Nothing is read in the background, so a test that calls no reading method plays a peer that has stopped
+//! reading. A failed expectation panics with the line of the test, the expected and the received bytes, escaped.
 
 use crate::frame::Frame;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// How long an expectation waits before it fails, unless [`Conversation::set_timeout`] says otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit on the bytes that one conversation keeps. A test that receives more is out of control, and fails.
+/// Limit on the bytes that one conversation keeps. A test that receives more fails.
 pub const RECEIVED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const PING: &[u8] = b"PING\r\n";
@@ -150,7 +150,7 @@ impl Conversation {
         self.expect(format!("{expected}\r\n"))
     }
 
-    /// Takes the next frame, also a PING or a PONG.
+    /// Takes the next frame, which may be a PING or a PONG.
     #[track_caller]
     pub fn read_frame(&mut self) -> impl Future<Output = Frame> {
         let at = Location::caller();
@@ -195,7 +195,7 @@ impl Conversation {
                 self.must_equal(at, &frame, next.bytes());
                 rest = &rest[next.bytes().len()..];
             }
-            assert!(rest.is_empty(), "{at}: {} is no frame", escaped(rest));
+            assert!(rest.is_empty(), "{at}: {} is not a frame", escaped(rest));
         }
     }
 
@@ -270,7 +270,7 @@ impl Conversation {
         while self.fill(deadline).await {}
     }
 
-    /// Takes the frames that arrive within `wait`, also none. Answers each PING and leaves it out.
+    /// Takes all frames that arrive within `wait`; there may be none. Answers each PING and leaves it out.
     pub async fn frames_for(&mut self, wait: Duration) -> Vec<Frame> {
         self.listen_for(wait).await;
         let mut frames = Vec::new();

@@ -18,7 +18,7 @@ fn broker(arguments: &[&str]) -> Process {
 }
 
 /// Runs the program to its end, and returns its exit code and everything that it prints.
-async fn answer(arguments: &[&str]) -> (i32, String) {
+async fn run_to_end(arguments: &[&str]) -> (i32, String) {
     let mut process = broker(arguments);
     let status = process.wait_for_end(TIMEOUT).await;
     let lines = process.lines();
@@ -55,9 +55,9 @@ async fn settings_are_checked_and_printed_with_their_source() {
         "good.toml",
         "[limits]\nmax_payload = 1000\n[authorization]\ntoken = \"hunter2\"\n",
     );
-    let (code, text) = answer(&["-c", &good, "--check"]).await;
+    let (code, text) = run_to_end(&["-c", &good, "--check"]).await;
     assert_eq!((code, text.as_str()), (0, "settings are valid"));
-    let (code, text) = answer(&["--config", &good, "-p", "4333", "-DV", "--print-config"]).await;
+    let (code, text) = run_to_end(&["--config", &good, "-p", "4333", "-DV", "--print-config"]).await;
     assert_eq!(code, 0);
     for line in [
         format!("max_payload = 1000  # {good}:2"),
@@ -76,11 +76,11 @@ async fn settings_are_checked_and_printed_with_their_source() {
         "standin-broker: {bad}:3: unknown key `limits.max_paylod`; did you mean `limits.max_payload`?"
     );
     for arguments in [vec!["-c", &bad, "-t"], vec!["-c", &bad, "-p", "-1"]] {
-        assert_eq!(answer(&arguments).await, (64, error.clone()));
+        assert_eq!(run_to_end(&arguments).await, (64, error.clone()));
     }
-    let (code, text) = answer(&["-p", "4222x"]).await;
+    let (code, text) = run_to_end(&["-p", "4222x"]).await;
     assert_eq!(code, 64, "{text}");
-    let (code, text) = answer(&["-c", "no/such/file"]).await;
+    let (code, text) = run_to_end(&["-c", "no/such/file"]).await;
     assert_eq!(code, 64, "{text}");
     for (flag, file, error) in [
         (
@@ -99,7 +99,7 @@ async fn settings_are_checked_and_printed_with_their_source() {
             "cannot write the ports file /no/such/folder/standin-broker_",
         ),
     ] {
-        let (code, text) = answer(&["-a", "127.0.0.1", "-p", "-1", flag, file]).await;
+        let (code, text) = run_to_end(&["-a", "127.0.0.1", "-p", "-1", flag, file]).await;
         assert!(code == 64 && text.contains(error), "{text}");
     }
 }
@@ -121,7 +121,7 @@ async fn an_address_that_cannot_be_used_ends_the_program_with_code_69() {
         ),
         ("127.0.0.1", &["-p", "-1", "-m", &port], "HTTP".to_owned()),
     ] {
-        let (code, text) = answer(&[&["-a", host], ports].concat()).await;
+        let (code, text) = run_to_end(&[&["-a", host], ports].concat()).await;
         assert_eq!(code, 69, "{text}");
         assert!(text.contains(&format!("cannot listen for {error}")), "{text}");
     }
@@ -207,7 +207,7 @@ async fn a_reload_applies_to_connected_clients() {
         .process()
         .wait_for_line_after(mark, "Reloaded server configuration", TIMEOUT)
         .await;
-    // Closed without an error text, as by nats-server.
+    // nats-server, too, closes it without an error text.
     goes.expect_end().await;
     let info = stays.read_frame().await;
     assert_eq!(info.json()["max_payload"], 1000);
@@ -275,7 +275,7 @@ async fn trace_level_logs_frames_without_secrets() {
 }
 
 #[tokio::test]
-async fn a_lame_duck_tells_its_clients_and_closes_them_one_by_one() {
+async fn a_lame_duck_notifies_its_clients_and_closes_them_one_by_one() {
     let folder = Folder::new();
     let text = "[process]\nlame_duck_grace_secs = 1\nlame_duck_secs = 2\n";
     let path = folder.write("broker.toml", text);

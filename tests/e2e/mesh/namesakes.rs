@@ -10,8 +10,8 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Starts a mesh, with ZooKeeper or with routes only. Its nodes notice within a second that a node does not answer, and ZooKeeper
-/// within four.
+/// Starts a mesh, with ZooKeeper or with routes only. That a node no longer answers is noticed by the other nodes within a second,
+/// and by ZooKeeper within four.
 async fn start(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
     let builder = Mesh::builder(ServerKind::Standin, size)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
@@ -26,7 +26,7 @@ async fn start(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
     builder.start().await
 }
 
-/// Adds a node with this name, which is not started, and returns its index.
+/// Adds a node with this name without starting it, and returns its index.
 fn add(mesh: &mut Mesh, name: &str) -> usize {
     let index = mesh.add();
     mesh.nodes[index].add_flags(&["-n", name]);
@@ -119,7 +119,7 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
 }
 
 /// A third node was frozen too. It thaws first, and has a route to the old node when it learns of the new one. With ZooKeeper the
-/// registered node stays, without ZooKeeper the node that began first.
+/// registered node stays, without ZooKeeper the node that started first.
 #[tokio::test]
 async fn one_of_two_nodes_with_one_name_and_routes_to_different_nodes_stays() {
     let zookeeper = ZooKeeper::start().await;
@@ -202,9 +202,9 @@ async fn one_of_three_nodes_with_one_name_that_join_at_once_stays() {
     }
 }
 
-/// The registry informs; only a connection proves.
+/// A record does not prove that its node is alive. Only a connection does.
 #[tokio::test]
-async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_for() {
+async fn a_node_replaces_the_record_of_a_dead_one_and_waits_for_the_removal_of_a_persistent_znode() {
     let zookeeper = ZooKeeper::start().await;
     let mut registrar = zookeeper.registrar().await;
     let mut mesh = Mesh::builder(ServerKind::Standin, 2)
@@ -214,7 +214,7 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
         .describe();
     mesh.nodes[0].restart().await;
     let place = format!("{NODES_PATH}/n2");
-    // The record of a dead node with this name, whose ZooKeeper session goes on.
+    // The record of a dead node with this name, whose ZooKeeper session has not expired.
     let nobody = "127.0.0.1:1".parse().expect("an address");
     registrar
         .put_ephemeral(&place, &Record::Own.text("n2", nobody))
@@ -224,7 +224,7 @@ async fn a_record_of_a_dead_node_is_replaced_and_a_persistent_znode_is_waited_fo
     mesh.nodes[1].logs("n2 registered").await;
     assert!(registrar.get(&place).await.contains("\"run\""));
     stop(&mut mesh, &[1]).await;
-    // A znode that no node has made.
+    // A persistent znode, which no node creates.
     registrar.put(&place, "{}").await;
     mesh.nodes[1].restart().await;
     let process = mesh.nodes[1].process();

@@ -1,5 +1,5 @@
-//! The table of conversations for a single server, on a cluster: the whole table on one of its nodes, and then each conversation with
-//! its publishes sent by another client on another node.
+//! The table of conversations for a single server holds on a cluster. First, the whole table runs on one of the nodes. Then each row
+//! that can be split runs with its publishes sent by another client on another node.
 
 use e2e::raw::msg_frame;
 use e2e::{Conversation, Frame, Mesh, RawClient, ServerKind};
@@ -10,14 +10,14 @@ use crate::broker::rows::{OPEN, Row};
 
 /// One part of a conversation: the client that sends, and its bytes.
 #[derive(Debug)]
-enum Turn {
+enum Part {
     Subscriber(String),
     Publisher(String),
 }
 
 /// Splits the conversation of a row into the parts of a subscriber and a publisher.
-fn turns(sends: &str) -> Vec<Turn> {
-    let mut turns = Vec::new();
+fn parts(sends: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
     let mut rest = sends;
     while let Some(line_end) = rest.find('\n') {
         let mut words = rest[..line_end].split_whitespace();
@@ -29,30 +29,30 @@ fn turns(sends: &str) -> Vec<Turn> {
         };
         let (frame, after) = rest.split_at(line_end + 1 + size);
         rest = after;
-        match (turns.last_mut(), publishes) {
-            (Some(Turn::Publisher(frames)), true) | (Some(Turn::Subscriber(frames)), false) => {
+        match (parts.last_mut(), publishes) {
+            (Some(Part::Publisher(frames)), true) | (Some(Part::Subscriber(frames)), false) => {
                 frames.push_str(frame)
             }
-            (_, true) => turns.push(Turn::Publisher(frame.to_owned())),
-            (_, false) => turns.push(Turn::Subscriber(frame.to_owned())),
+            (_, true) => parts.push(Part::Publisher(frame.to_owned())),
+            (_, false) => parts.push(Part::Subscriber(frame.to_owned())),
         }
     }
-    turns
+    parts
 }
 
-/// Returns whether two clients can have the conversation of a row: nothing is answered to the publishes, and nothing in it depends
-/// on the publisher being the subscriber.
+/// Returns whether another client can send the publishes of a row: the server answers none of them, and nothing depends on publisher
+/// and subscriber being the same client.
 fn can_be_split(row: &Row) -> bool {
-    let alone = ["\"verbose\":true", "\"echo\":false", "\"no_responders\"", "{}"];
+    let same_client = ["\"verbose\":true", "\"echo\":false", "\"no_responders\"", "{}"];
     let answered = row.closes || row.receives.contains("-ERR") || row.receives.contains("+OK");
     let connect = row.sends.get(..7);
     let connects = connect.is_some_and(|verb| verb.eq_ignore_ascii_case("CONNECT"));
     connects
         && !answered
-        && !alone.iter().any(|option| row.sends.contains(option))
-        && turns(row.sends)
+        && !same_client.iter().any(|option| row.sends.contains(option))
+        && parts(row.sends)
             .iter()
-            .any(|turn| matches!(turn, Turn::Publisher(_)))
+            .any(|part| matches!(part, Part::Publisher(_)))
 }
 
 /// Reads frames up to the one that `is_last`, and returns those before it as one text.
@@ -76,9 +76,9 @@ async fn check_row_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
     let connect = r#"CONNECT {"verbose":false,"headers":true}"#;
     let mut publisher = RawClient::open_with(mesh.nodes[1].address(), connect).await;
     let (mut received, mut is_first) = (String::new(), true);
-    for turn in turns(row.sends) {
-        match turn {
-            Turn::Subscriber(sends) => {
+    for part in parts(row.sends) {
+        match part {
+            Part::Subscriber(sends) => {
                 let is_ping = |line: &&str| line.to_ascii_uppercase().starts_with("PING");
                 let pings = sends.lines().filter(is_ping).count();
                 let barrier = if is_first { "SUB barrier barrier\r\n" } else { "" };
@@ -94,7 +94,7 @@ async fn check_row_split(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
                     mesh.wait_until_agreed().await;
                 }
             }
-            Turn::Publisher(sends) => {
+            Part::Publisher(sends) => {
                 publisher.send(sends).await;
                 publisher.publish("barrier", "").await;
                 let barrier = msg_frame("barrier", "barrier", "");

@@ -35,7 +35,7 @@ async fn s10_a_full_buffer_blocks_the_component_and_nothing_is_lost() {
     let (mut scene, mut client, node) = session(&[("session.buffer_bytes", &BUFFER_BYTES.to_string())]).await;
     scene.node.stop_listening();
     node.reset();
-    // More than the sockets between can hold.
+    // More than the sockets in between can hold.
     let total = 32 * 1024;
     let all: Vec<u8> = (0..total).flat_map(publish).collect();
     let written = client.send_until_blocked(&all, Duration::from_millis(300)).await;
@@ -92,9 +92,9 @@ async fn s10_a_component_with_more_to_send_than_the_buffer_holds_is_closed_witho
     assert_eq!(client.expect_end().await, Ending::Closed);
 }
 
-/// Checks that the outage ends as if no node were there, although nodes accept the session again and again. `keeps` says whether a
-/// node then keeps the connection open and silent, or closes it.
-async fn is_not_extended(settings: &[(&str, &str)], keeps: bool) {
+/// Checks that the sidecar closes the component after `outage_secs`, although nodes accept connections again and again. `keeps` says
+/// whether a node then keeps the connection open and silent, or closes it.
+async fn outage_is_not_extended(settings: &[(&str, &str)], keeps: bool) {
     let (mut scene, mut client, node) = session(settings).await;
     node.reset();
     let accepting = async {
@@ -117,14 +117,14 @@ async fn is_not_extended(settings: &[(&str, &str)], keeps: bool) {
     }
 }
 
-// The handshake times out after more than the second after which a node that answered counts as one that served.
+// The timeout is longer than the time (`SERVES_AFTER`) after which a node that has answered counts as one that has served.
 const LONG_HANDSHAKE: &[(&str, &str)] = &[
     ("session.outage_secs", "3"),
     ("dial.handshake_timeout_ms", "1200"),
 ];
 
 cases! {
-    is_not_extended =>
+    outage_is_not_extended =>
     s10_nodes_that_die_before_they_accept_the_session_do_not_extend_the_outage(&[("session.outage_secs", "1")], false);
     s10_a_node_that_sends_info_and_never_answers_does_not_extend_the_outage(LONG_HANDSHAKE, true);
 }
@@ -254,7 +254,7 @@ const ALL_BYTES: usize = 1024 * 1024;
 /// What one session may still buffer above that limit.
 const LEAST_BYTES: usize = 8 * 1024;
 
-/// Starts a sidecar with one worker and that limit, and opens this many sessions.
+/// Starts a sidecar with one worker and the limit [`ALL_BYTES`], and opens this many sessions.
 async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
     let settings = [
         ("session.buffer_bytes", "524288"),
@@ -271,7 +271,7 @@ async fn crowded(sessions: usize) -> (Scene, Vec<(RawClient, NodeConnection)>) {
 }
 
 /// Waits until the buffers are full, and checks several times that they do not grow above their limits.
-async fn full_and_no_fuller(scene: &Scene, sessions: usize) {
+async fn full_but_within_limits(scene: &Scene, sessions: usize) {
     let held = async || scene.metrics().await.value("standin_buffered_bytes") as usize;
     eventually("the buffers are full", TIMEOUT, async || {
         held().await >= ALL_BYTES
@@ -300,7 +300,7 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
             client
         }));
     }
-    full_and_no_fuller(&scene, SESSIONS).await;
+    full_but_within_limits(&scene, SESSIONS).await;
     scene.node.listen_again().await;
     let mut reading = Vec::new();
     for _ in 0..SESSIONS {
@@ -326,7 +326,7 @@ async fn s10_the_buffers_of_all_sessions_together_are_bounded_and_nothing_is_los
 async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_is_lost() {
     const SESSIONS: usize = 8;
     let (scene, pairs) = crowded(SESSIONS).await;
-    // More than the sockets between can hold.
+    // More than the sockets in between can hold.
     let messages: Arc<[u8]> = msg_frame("1", "a", vec![b'm'; 4096]).repeat(4096).into();
     let mut clients = Vec::new();
     let mut sending = Vec::new();
@@ -339,7 +339,7 @@ async fn messages_for_components_that_do_not_read_are_bounded_together_and_none_
             node
         }));
     }
-    full_and_no_fuller(&scene, SESSIONS).await;
+    full_but_within_limits(&scene, SESSIONS).await;
     let mut reading = Vec::new();
     for mut client in clients {
         let messages = Arc::clone(&messages);
