@@ -1,5 +1,5 @@
-//! One client: parses its bytes into frames and applies them. The output is put on the stage. The code is synchronous: the
-//! [`session`] has the client's timers, and the [`shell`](crate::shell) its socket.
+//! State of one client. Its bytes are parsed into frames, which are applied. The output is put on the stage. This code is
+//! synchronous: the client's timers are in [`session`], and its socket is in the [`shell`](crate::shell).
 
 pub(crate) mod session;
 
@@ -33,11 +33,11 @@ use crate::subscriptions::Recorded;
 
 /// Highest protocol version that a client may request.
 const PROTOCOL_MAX: i64 = 1;
-/// Table size at which ended subscriptions are first swept. After a sweep, the next one comes at twice the remaining
-/// size.
+/// Number of subscriptions at which ended ones are first removed from the table. The next time is at twice the number that
+/// remains.
 const SWEEP_MIN: usize = 64;
 
-/// Result of the last publish. A publish with the same control line has the same recipients.
+/// Result of the last publish. Until the interest changes, a publish with the same control line has the same recipients.
 #[derive(Debug)]
 struct LastPublish {
     subject: Range<usize>,
@@ -61,7 +61,7 @@ pub(crate) struct Client {
     headers: bool,
     /// The client's last accepted CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
     /// against the new access rules.
-    said: Option<Box<Connect>>,
+    last_connect: Option<Box<Connect>>,
     took_pong: bool,
     pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
@@ -91,7 +91,7 @@ impl Client {
             pedantic: true,
             no_responders: false,
             headers: false,
-            said: None,
+            last_connect: None,
             took_pong: false,
             flush: ClientFlush::default(),
             messages_in: 0,
@@ -101,7 +101,7 @@ impl Client {
 
     /// Returns whether the client's CONNECT was accepted.
     pub(crate) const fn is_connected(&self) -> bool {
-        self.said.is_some()
+        self.last_connect.is_some()
     }
 
     /// Replaces the settings.
@@ -115,8 +115,8 @@ impl Client {
         if !changed || !self.is_connected() {
             return Ok(());
         }
-        match self.said.as_deref() {
-            Some(said) if self.policy.access.admits(said) => Ok(()),
+        match self.last_connect.as_deref() {
+            Some(last) if self.policy.access.admits(last) => Ok(()),
             _ => Err(Reason::AuthorizationRevoked),
         }
     }
@@ -137,7 +137,7 @@ impl Client {
             .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
     }
 
-    /// Returns the time limit if the client's PONG has to wait longer.
+    /// Returns the time until which the client's PONG may wait; `None` if it need not wait.
     pub(crate) fn waits_until(&mut self, now: Instant) -> Option<Instant> {
         let (flush, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let timeout = self.policy.flush_timeout;
@@ -169,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Removes the client's subscriptions, if any are left. Returns how many there were.
+    /// Removes the client's subscriptions, if any are left. Returns how many of them had not reached their maximum of messages.
     pub(crate) fn end(&mut self) -> usize {
         self.flush.end(&self.outbox, &self.shared.flush);
         let live = self.client_info.live_subscriptions();
@@ -185,7 +185,8 @@ impl Client {
         live
     }
 
-    /// Records a change of the client's interest for its next PONG, and puts the routes on the stage if it is to be announced.
+    /// Records a change of the client's interest for its next PONG, and puts the routes on the stage if the
+    /// change is to be announced.
     fn record(&mut self, recorded: Recorded, router: &mut Router) {
         self.flush.changed(recorded.change);
         if recorded.is_new {
@@ -236,9 +237,9 @@ impl Client {
 
     fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), Reason> {
         let wrong = |_| Reason::Protocol("Unknown Protocol Operation");
-        let mut connect = match &self.said {
+        let mut connect = match &self.last_connect {
             None => Connect::parse(json),
-            Some(said) => Connect::parse_over(said, json),
+            Some(last) => Connect::parse_over(last, json),
         }
         .map_err(wrong)?;
         if !self.policy.access.admits(&connect) {
@@ -264,19 +265,19 @@ impl Client {
             .accepts_info
             .store(connect.protocol >= 1, Relaxed);
         self.label(&mut connect);
-        self.said = Some(Box::new(connect));
+        self.last_connect = Some(Box::new(connect));
         self.ok(router);
         Ok(())
     }
 
     /// Sets the labels on the client's info from the client's CONNECT, and removes them from `connect`.
     fn label(&self, connect: &mut Connect) {
-        let asked = self.policy.access.is_required();
+        let auth_required = self.policy.access.is_required();
         self.client_info.set_labels(Labels {
             name: connect.name.take(),
             lang: connect.lang.take(),
             version: connect.version.take(),
-            user: connect.user.clone().filter(|_| asked),
+            user: connect.user.clone().filter(|_| auth_required),
         });
     }
 
@@ -299,7 +300,7 @@ impl Client {
         if self.pedantic && !valid_publish(message.subject) {
             self.error("Invalid Publish Subject", router);
         }
-        // `+OK` goes before the message, which may come back to the client, as in nats-server.
+        // As in nats-server, `+OK` is sent before the message, because the client may get its own message.
         self.ok(router);
         let shared = Arc::clone(&self.shared);
         let interest = &shared.interest;
@@ -404,7 +405,7 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Removes the client's subscriptions at any end of the client, including a panic.
+    /// Removes the client's subscriptions however the client ends, even by a panic.
     fn drop(&mut self) {
         self.end();
     }

@@ -1,8 +1,8 @@
 //! The settings of a node, checked before the node starts.
 //!
 //! The defaults are in `deploy/broker.toml`, which is compiled in. A settings file, the environment and the flags override them, as described
-//! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. Keys that `nats-server`
-//! has too have its names.
+//! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. A key that
+//! `nats-server` also has is named as there.
 
 #![expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 
@@ -199,7 +199,7 @@ const SCHEMA: Schema = Schema {
     other_format: Some(natsconf::read),
     masked,
     text: check_text,
-    table: |_, place, table| user(place, table),
+    table: |_, place, table| check_user(place, table),
 };
 
 fn is_tls(text: &str) -> bool {
@@ -225,7 +225,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
     secret.then(|| masked_whole(text))
 }
 
-/// Checks the syntax of one text.
+/// Checks one text value.
 fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if !is_host(text) => "an IP address, such as \"127.0.0.1\", or the name of this host",
@@ -288,7 +288,7 @@ fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), Settings
 }
 
 /// Checks one entry of `authorization.users`.
-fn user(place: &Place, table: &Table) -> Result<(), SettingsError> {
+fn check_user(place: &Place, table: &Table) -> Result<(), SettingsError> {
     let unknown = table
         .keys()
         .filter(|key| !["user", "password"].contains(&key.as_str()))
@@ -325,7 +325,7 @@ impl settings::Settings for Settings {
             ..
         } = &self.authorization;
         let users: Vec<&str> = self.authorization.all_users().map(|(user, _)| user).collect();
-        let twice = users
+        let duplicate = users
             .iter()
             .enumerate()
             .find(|(at, user)| users[..*at].contains(user));
@@ -346,11 +346,11 @@ impl settings::Settings for Settings {
                 "authorization.token and users are both set; remove one".to_owned(),
             ),
             (
-                twice.is_some(),
+                duplicate.is_some(),
                 "authorization.users",
                 format!(
                     "authorization.users and authorization.user have {:?} twice; remove one",
-                    twice.map_or("", |(_, user)| user)
+                    duplicate.map_or("", |(_, user)| user)
                 ),
             ),
             (

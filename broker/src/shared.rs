@@ -38,21 +38,21 @@ pub(crate) struct Advertised {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The settings in force. A setting that needs a restart has its value of the start.
+    /// The settings in force. A setting that needs a restart keeps the value that it had at the start.
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) loaded_at: ArcSwap<SystemTime>,
     pub(crate) policy: ArcSwap<Policy>,
-    /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count differs.
+    /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count has changed.
     revision: AtomicU64,
     lame_duck: AtomicBool,
-    /// Addresses of the other nodes for clients.
+    /// Addresses at which clients reach the other nodes.
     connect_urls: ArcSwap<Vec<String>>,
     /// Whether INFO has ever had other nodes in `connect_urls`. If so, it continues to have this node's address when there are no other
     /// nodes, so that clients remove the others from their lists.
     had_peers: AtomicBool,
     /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,
-    /// Addresses of a clustered node: the one for other nodes, and the one for clients that `connect_urls` has.
+    /// This node's addresses, if it is in a cluster: the one for other nodes, and the one for clients, as in `connect_urls`.
     advertised: OnceLock<(SocketAddr, String)>,
     /// Counts changes of `connect_urls` and `cluster_name`.
     peers: AtomicU64,
@@ -169,7 +169,7 @@ impl Shared {
         self.advertised.get().map(|(mesh, _)| *mesh)
     }
 
-    /// Returns `connect_urls` of INFO. This node is the first, unless it is in lame duck mode.
+    /// Returns `connect_urls` of INFO. This node comes first; in lame duck mode it is left out.
     pub(crate) fn connect_urls(&self, advertised: Advertised) -> Vec<String> {
         let others = self.connect_urls.load();
         if others.is_empty() && !self.had_peers.load(Relaxed) {

@@ -1,5 +1,5 @@
 //! The parameters of a request for a page, parsed as in `nats-server`: unknown names are ignored, the first of several equal names counts, an
-//! empty value means "not given", and a negative number is 0.
+//! empty value means "not given", and a negative `offset` or `limit` is 0.
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -44,7 +44,7 @@ impl Query {
         found.map_or("", |(_, value)| value)
     }
 
-    /// Parses a whole number; 0 if it is not given.
+    /// Parses a whole number; 0 if it is not given or negative.
     pub(super) fn number(&self, name: &str) -> Result<usize, BadRequest> {
         let text = self.text(name);
         if text.is_empty() {

@@ -1,6 +1,6 @@
 //! The page `/metrics`, for Prometheus.
 //!
-//! All values are counted elsewhere for the other pages. A request copies them to the metrics, so each answer has every series.
+//! All values are counted elsewhere. A request copies them to the metrics, so each answer has every series.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -34,7 +34,7 @@ impl Metrics<'_> {
     }
 
     /// Sets a counter with the label `direction`. `values`: received and sent.
-    fn directed(&self, name: &'static str, help: &'static str, values: [u64; 2]) {
+    fn counter_by_direction(&self, name: &'static str, help: &'static str, values: [u64; 2]) {
         for (direction, value) in ["in", "out"].into_iter().zip(values) {
             let counter = self.0.counter(name, help, &[("direction", direction)]);
             counter.absolute(value);
@@ -42,7 +42,7 @@ impl Metrics<'_> {
     }
 
     /// Sets a counter with the label `reason`. `values`: the closed connections by reason.
-    fn ended(&self, name: &'static str, help: &'static str, values: [u64; KINDS.len()]) {
+    fn counter_by_reason(&self, name: &'static str, help: &'static str, values: [u64; KINDS.len()]) {
         for (reason, value) in KINDS.iter().zip(values) {
             let counter = self.0.counter(name, help, &[("reason", reason)]);
             counter.absolute(value);
@@ -62,13 +62,13 @@ impl Metrics<'_> {
         let help = "Clients since start.";
         self.counter("standin_broker_connections_total", help, totals.clients);
         let help = "Closed client connections, by reason.";
-        self.ended("standin_broker_connections_ended_total", help, totals.ended);
+        self.counter_by_reason("standin_broker_connections_ended_total", help, totals.ended);
         let help = "Messages from clients (in) and to clients (out).";
         let messages = [totals.messages_in, totals.messages_out];
-        self.directed("standin_broker_messages_total", help, messages);
+        self.counter_by_direction("standin_broker_messages_total", help, messages);
         let help = "Bytes of payloads and headers from clients (in) and to clients (out).";
         let bytes = [totals.bytes_in, totals.bytes_out];
-        self.directed("standin_broker_bytes_total", help, bytes);
+        self.counter_by_direction("standin_broker_bytes_total", help, bytes);
 
         let counts = shared.interest.local.counts();
         let help = "Subscriptions now.";
@@ -104,7 +104,7 @@ impl Metrics<'_> {
         let help = "Routes to other nodes since start.";
         self.counter("standin_broker_links_total", help, totals.routes);
         let help = "Closed routes to other nodes, by reason.";
-        self.ended("standin_broker_links_ended_total", help, totals.ended);
+        self.counter_by_reason("standin_broker_links_ended_total", help, totals.ended);
         let help = "Bytes that were pending for other nodes when their routes closed.";
         let unsent = totals.unsent_bytes;
         self.counter("standin_broker_link_unsent_bytes_total", help, unsent);
@@ -113,10 +113,10 @@ impl Metrics<'_> {
         self.counter("standin_broker_link_undelivered_total", help, undelivered);
         let help = "Messages from other nodes (in) and to other nodes (out).";
         let messages = [totals.messages_in, totals.messages_out];
-        self.directed("standin_broker_link_messages_total", help, messages);
+        self.counter_by_direction("standin_broker_link_messages_total", help, messages);
         let help = "Bytes of payloads and headers from other nodes (in) and to other nodes (out).";
         let bytes = [totals.bytes_in, totals.bytes_out];
-        self.directed("standin_broker_link_bytes_total", help, bytes);
+        self.counter_by_direction("standin_broker_link_bytes_total", help, bytes);
     }
 
     fn set_process(&self, shared: &Shared) {

@@ -61,8 +61,8 @@ impl ByKind {
     }
 }
 
-/// The page. Names, units and meanings of the fields are those of `nats-server`: times of the settings in nanoseconds, `auth_timeout` in
-/// seconds.
+/// The page. Names, units and meanings of the fields are those of `nats-server`: the times of settings are in nanoseconds, but
+/// `auth_timeout` and `tls_timeout` are in seconds.
 #[derive(Serialize)]
 struct Varz<'a> {
     server_id: &'a str,

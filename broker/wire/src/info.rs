@@ -117,8 +117,8 @@ impl Info {
         crate::json::object(Map::new(), json)
     }
 
-    /// Makes the texts safe for hand-written parsers, which many early clients use instead of a JSON parser. Each character
-    /// that such a parser may treat as syntax becomes `_`. The nonce is not changed, because clients sign it.
+    /// Makes the names safe for hand-written parsers, which many early clients use instead of a JSON parser. Each character
+    /// that may confuse such a parser becomes `_`. The nonce is not changed, because clients sign it.
     #[must_use]
     pub fn with_safe_names(mut self) -> Self {
         let names = [
@@ -161,7 +161,7 @@ impl Info {
         format!("INFO {json}}} \r\n")
     }
 
-    /// Returns the line without the flags that are off.
+    /// Returns [`line`](Self::line) without `auth_required` and `tls_required` if they are off.
     #[must_use]
     pub fn brief_line(&self) -> String {
         format!("INFO {} \r\n", self.json())
@@ -172,10 +172,10 @@ impl Info {
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// Returns a line of at most [`INFO_LINE_BYTES_MAX`] bytes. If the whole line is longer, the fields that old clients need
-    /// least are removed and names are shortened, until the line fits. The fields that some client library requires
+    /// Returns a line of at most [`INFO_LINE_BYTES_MAX`] bytes. If the whole line is longer, fields are removed or shortened
+    /// until it fits, those first that old clients need least. The fields that some client library requires
     /// (`server_id version proto go git_commit host port headers max_payload client_id`) are never removed. The nonce is
-    /// never shortened, because its signature would be invalid; if it alone is too long, it is removed.
+    /// never shortened, because its signature would be invalid; it is removed as one of the last.
     #[must_use]
     pub fn short_line(&self) -> String {
         let line = self.line();
@@ -212,7 +212,7 @@ impl Info {
     }
 }
 
-/// Returns whether a hand-written parser may treat `character` as JSON syntax or as the end of the line.
+/// Returns whether `character` may confuse a hand-written parser: JSON syntax, white space, control and non-ASCII characters.
 fn is_unsafe(character: char) -> bool {
     !character.is_ascii_graphic() || "[]{}:,\"'\\".contains(character)
 }
@@ -288,11 +288,11 @@ mod tests {
         assert!(line.len() <= INFO_LINE_BYTES_MAX, "{} bytes", line.len());
         assert!(line.contains(&info.nonce));
         assert!(line.ends_with("\r\n"));
-        let endless = Info {
+        let long_nonce = Info {
             nonce: "n".repeat(4000),
             ..info
         };
-        assert!(endless.short_line().len() <= INFO_LINE_BYTES_MAX);
+        assert!(long_nonce.short_line().len() <= INFO_LINE_BYTES_MAX);
     }
 
     #[test]

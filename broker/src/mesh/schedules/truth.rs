@@ -39,13 +39,13 @@ impl World {
                 let (peer, id) = (&peer.own.id, &node.own.id);
                 assert!(
                     remote.iter().any(is_known),
-                    "{peer} does not know what {id} flushed"
+                    "{peer} does not know a subscription that {id} flushed"
                 );
             }
         }
     }
 
-    /// Returns whether no client and no node waits.
+    /// Returns whether no client waits for a PONG, and no node for a route or its interest.
     pub(super) fn is_quiet(&self) -> bool {
         self.nodes
             .iter()
@@ -162,7 +162,7 @@ impl World {
                 let times: usize = own.map(|(_, bytes)| messages_in(bytes)).sum();
                 let matches = standin_wire::subject::matches(one.subject(), subject.as_bytes());
                 match one.queue() {
-                    None => assert_eq!(times, usize::from(matches), "{} gets {subject}", node.own.id),
+                    None => assert_eq!(times, usize::from(matches), "{subject} on {}", node.own.id),
                     Some(name) if matches => {
                         let (here, all) = groups.entry(name.to_vec()).or_insert((0, 0));
                         *here += if number == from { times } else { 0 };
@@ -176,9 +176,9 @@ impl World {
             }
         }
         for (name, (here, all)) in groups {
-            assert_eq!(all, 1, "one member of {name:?} gets {subject}");
+            assert_eq!(all, 1, "{subject} reaches one member of {name:?}");
             let expected = usize::from(groups_here.contains(&name));
-            assert_eq!(here, expected, "one here where there is one");
+            assert_eq!(here, expected, "a member on the publishing node comes first");
         }
     }
 }
