@@ -42,7 +42,7 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    /// Adds lost messages of one session, `bytes` long together.
+    /// Adds lost messages of one session, `bytes` in total.
     pub(crate) fn add(&self, loss: Loss, subjects: &Tally, bytes: usize) {
         if subjects.is_empty() {
             return;

@@ -23,8 +23,8 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     /// Closes the connection to the node. With `reset` it is closed by an RST, so that the node discards the bytes that it
-    /// has not read yet. A frozen node that resumed would otherwise read these bytes and deliver their messages, although they
-    /// were counted as lost, and after newer messages (promise S12).
+    /// has not read yet. Otherwise a frozen node that resumes would deliver messages that were counted as lost, and after newer
+    /// messages (promise S12).
     pub(crate) fn drop_node(&mut self, reset: bool) {
         if let Some(node) = self.node.take()
             && reset

@@ -1,7 +1,7 @@
 //! CONNECT: kept as the component sent it, and adapted to each node.
 //!
-//! Promise S11: the component's credentials are passed on and replayed to each next node. A component without credentials
-//! gets the sidecar's.
+//! Promise S11: the component's credentials are passed on and replayed to each next node. If the component has none,
+//! the sidecar's are sent.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -16,8 +16,8 @@ use super::event::SessionEvent;
 use crate::ledger::Expected;
 
 impl Session {
-    /// Returns CONNECT as nodes get it: with `protocol` 1, so that they announce their shutdown, and with the
-    /// sidecar's credentials if the component has none.
+    /// Returns CONNECT as it is sent to nodes: with `protocol` at least 1, so that they announce their shutdown, and
+    /// with the sidecar's credentials if the component has none.
     pub(super) fn connect_line(&self, json: &[u8]) -> Vec<u8> {
         let fields = || -> Result<String, serde_json::Error> {
             let client = Connect::parse(json)?;
@@ -33,14 +33,14 @@ impl Session {
             }
             connect::with_fields(json, fields)
         };
-        // An argument that is not valid passes unchanged; the node's own error text is the best answer.
+        // An invalid argument is passed on unchanged, because the node's error text is the best answer to it.
         let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
         let mut out = Vec::new();
         encode::client(&Frame::Connect(&line), &mut out);
         out
     }
 
-    /// Merges a second CONNECT into the first, as servers do. An argument that is not valid stays unchanged.
+    /// Merges a second CONNECT into the first, as servers do. An invalid argument stays unchanged.
     pub(super) fn merged<'j>(&self, json: &'j [u8]) -> Cow<'j, [u8]> {
         let merge = |first: &Client| -> Result<String, serde_json::Error> {
             let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
@@ -51,7 +51,7 @@ impl Session {
         merged.map_or(Cow::Borrowed(json), |merged| Cow::Owned(merged.into_bytes()))
     }
 
-    /// Records that the node has CONNECT `line` in place of the component's `frame`. `frame` is empty if the
+    /// Records that CONNECT was sent to the node as `line`, in place of the component's `frame`. `frame` is empty if the
     /// component began without CONNECT and the sidecar sent one for it.
     pub(super) fn connected(&mut self, line: &[u8], frame: &[u8], now: Instant) {
         let client = Connect::parse(argument(line)).unwrap_or_default();
@@ -95,9 +95,9 @@ impl Session {
             node.ledger.expect(expected);
         }
         if before.is_some() {
-            // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). A
-            // late first CONNECT of a component should end none. But it is the second one for the node, so the
-            // subscriptions are created again.
+            // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). The
+            // first CONNECT of a component that began without one should end none. But for the node it is the second
+            // one, so the subscriptions are created again.
             let mut lines = Vec::new();
             let commands = if again {
                 node.last_slot = None;

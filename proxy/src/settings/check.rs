@@ -152,7 +152,7 @@ impl settings::Settings for Settings {
     const SCHEMA: &'static Schema = &SCHEMA;
 
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
-        across(self, places)
+        check_rules(self, places)
     }
 
     /// Checks that there is a source of nodes, and that the file named by `nodes.zookeeper_auth_file` can be read.
@@ -171,7 +171,7 @@ const NO_SOURCE: &str = "no source of nodes: give ZooKeeper (--zookeeper HOST:PO
                          NATS_URL), or one of them in [nodes] of a settings file (--config FILE)";
 
 /// Checks the rules between values. Each error is at the value that should change.
-fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError> {
+fn check_rules(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError> {
     let Settings {
         nodes,
         choice,
@@ -180,7 +180,7 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
         limits,
         ..
     } = settings;
-    // The key whose value must not be below that of another key, and the consequence if it is.
+    // A key, the other key whose value it must not be below, and the consequence if it is.
     let pairs = [
         (
             ("choice.cooldown_max_ms", choice.cooldown_max_ms.0),
@@ -233,7 +233,7 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
             ),
         ));
     }
-    errors.extend(same_listeners(settings).map(|(key, address, other)| {
+    errors.extend(conflicting_listeners(settings).map(|(key, address, other)| {
         places.conflict(
             key,
             format!(
@@ -246,7 +246,7 @@ fn across(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsError>
 
 /// Returns each listen address that conflicts with an earlier address in `listen`: its key, its text, and the text of the
 /// earlier address.
-fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
+fn conflicting_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
     let http = (
         "http.listen",
         settings.http.listen.as_str(),
@@ -258,18 +258,18 @@ fn same_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &s
         .chain([http]);
     all.filter_map(|(key, text, at)| {
         let mut before = settings.listen[..at].iter();
-        let other = before.find(|other| is_same_listener(other, text) == Some(true))?;
+        let other = before.find(|other| listeners_conflict(other, text) == Some(true))?;
         Some((key, text, other.as_str()))
     })
 }
 
 /// Returns whether two listeners cannot be open at the same time: they have the same port, and either the same address, or
-/// one of them has the unspecified address (0.0.0.0 or ::) of the same family. `None`: a text is no address.
-fn is_same_listener(one: &str, other: &str) -> Option<bool> {
+/// one of them has the unspecified address (0.0.0.0 or ::) of the same family. `None`: one of the texts is not an address.
+fn listeners_conflict(one: &str, other: &str) -> Option<bool> {
     let covers = |one: IpAddr, other: IpAddr| {
         one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
     };
-    Some(is_same_place(&one.parse().ok()?, &other.parse().ok()?, covers))
+    Some(is_same_address(&one.parse().ok()?, &other.parse().ok()?, covers))
 }
 
 /// Returns the first upstream at which this sidecar itself listens, and the text of that listener. Such an upstream is
@@ -282,15 +282,15 @@ fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
         .find_map(|upstream: Upstream| {
             let own = settings.listen.iter().find(|text| {
                 let local = text.parse();
-                local.is_ok_and(|local| is_same_place(&local, &upstream.endpoint, covers))
+                local.is_ok_and(|local| is_same_address(&local, &upstream.endpoint, covers))
             })?;
             Some((upstream, own.as_str()))
         })
 }
 
-/// Returns whether two endpoints have the same port, and the same host or addresses of which the first `covers` the second.
+/// Returns whether two endpoints have the same port, and either the same host or two addresses for which `covers` is true.
 /// `localhost` is 127.0.0.1. Other names are not resolved.
-fn is_same_place(one: &Endpoint, other: &Endpoint, covers: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
+fn is_same_address(one: &Endpoint, other: &Endpoint, covers: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
     let address = |endpoint: &Endpoint| match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         _ => endpoint.ip(),

@@ -1,4 +1,4 @@
-//! The test bench: a session on virtual time between two scripted sockets.
+//! The test bench: a session in virtual time, between two scripted sockets.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
@@ -102,7 +102,7 @@ impl Bench {
         bench
     }
 
-    /// Returns a session with a node whose component has got INFO and sent nothing yet. The pipes are empty.
+    /// Returns a session that has a node. Its component has got INFO and sent nothing yet. The pipes are empty.
     pub(crate) fn unconnected(policy: Policy) -> Self {
         let mut bench = Self::new(policy);
         bench.node_up();
@@ -191,7 +191,7 @@ impl Bench {
         self.pass_late(time, Duration::ZERO);
     }
 
-    /// Lets time pass until the session is called, `late` after its deadline.
+    /// Lets `time` pass, and calls the session `late` after its deadline.
     pub(crate) fn pass_late(&mut self, time: Duration, late: Duration) {
         self.now += time;
         let info = Info::default();

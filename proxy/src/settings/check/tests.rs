@@ -36,7 +36,7 @@ fn a_reload_keeps_the_values_that_need_a_restart() {
 }
 
 #[test]
-fn the_error_for_no_source_of_nodes_names_the_four_ways_to_give_one() {
+fn the_error_for_no_source_of_nodes_names_every_way_to_give_one() {
     let error = settings::Input::default().load::<Settings>().unwrap_err();
     assert_eq!(error.kind(), "missing");
     for way in ["--zookeeper", "--dns", "--upstream", "NATS_URL", "--config"] {
@@ -224,7 +224,7 @@ fn all_errors_of_a_file_are_reported_together() {
 
 #[test]
 fn two_listeners_on_one_address_are_refused() {
-    for (listen, http, both) in [
+    for (listen, http, conflict) in [
         ("\"127.0.0.1:4222\"", "127.0.0.1:4222", true),
         ("\"127.0.0.1:4222\"", "localhost:4222", true),
         ("\"127.0.0.1:4222\"", "0.0.0.0:4222", true),
@@ -238,7 +238,7 @@ fn two_listeners_on_one_address_are_refused() {
         ("\"127.0.0.1:4222\"", "", false),
     ] {
         let result = Settings::from_toml(&format!("listen = [{listen}]\n[http]\nlisten = \"{http}\"\n"));
-        assert_eq!(result.is_err(), both, "{listen} {http}: {result:?}");
+        assert_eq!(result.is_err(), conflict, "{listen} {http}: {result:?}");
         if let Err(error) = result {
             assert!(
                 error.to_string().starts_with("settings:3: http.listen address "),
@@ -246,9 +246,9 @@ fn two_listeners_on_one_address_are_refused() {
             );
         }
     }
-    let twice = refused("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n");
+    let error = refused("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n");
     assert_eq!(
-        twice,
+        error,
         "settings:1: listen address 0.0.0.0:1 conflicts with listen address 127.0.0.1:1; give each a different port"
     );
 }
