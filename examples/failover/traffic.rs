@@ -12,10 +12,11 @@ use examples::OldClient;
 
 /// Time from one publish to the next: 500 a second.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The subscriber looks for the end after this much silence.
-const LOOK_FOR_END: Duration = Duration::from_millis(300);
+/// Time without a message after which the receiver checks whether publishing has stopped.
+const END_CHECK_AFTER: Duration = Duration::from_millis(300);
 
-/// The traffic of one client until [`stop`](Self::stop). Its text is the number of orders received so far and the longest silence.
+/// The traffic of one client until [`stop`](Self::stop). It is displayed as the number of orders received so far
+/// and the longest silence.
 pub(crate) struct Traffic {
     counts: Arc<Counts>,
     threads: [JoinHandle<io::Result<()>>; 2],
@@ -45,7 +46,7 @@ impl Traffic {
         })
     }
 
-    /// Measures the longest silence anew.
+    /// Resets the longest silence.
     pub(crate) fn forget_silence(&self) {
         self.counts.longest_silence_us.store(0, Relaxed);
     }
@@ -90,7 +91,7 @@ fn publish(mut client: OldClient, counts: &Counts) -> io::Result<()> {
 fn receive(mut client: OldClient, counts: &Counts) -> io::Result<()> {
     let (mut last, mut highest) = (Instant::now(), None);
     loop {
-        let Some(message) = client.next(LOOK_FOR_END)? else {
+        let Some(message) = client.next(END_CHECK_AFTER)? else {
             if counts.stop.load(Relaxed) {
                 return Ok(());
             }

@@ -17,8 +17,8 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Binds a TCP socket as `nats-server` does. For 0.0.0.0 it binds all addresses of both families, because `localhost`
-/// is `::1` first for many programs; on a host without IPv6, only IPv4. Does not start to listen.
+/// Binds a TCP socket as `nats-server` does. 0.0.0.0 is bound in both families, because many programs try `::1` first for
+/// `localhost`. On a host without IPv6 it is bound in IPv4 only. Does not start to listen.
 ///
 /// # Errors
 /// The error of the system.
@@ -27,7 +27,7 @@ pub fn bind_dual_stack(address: SocketAddr) -> io::Result<Socket> {
         return bind(address);
     }
     match dual_stack(address.port()) {
-        // IPv4 alone helps only if IPv6 is missing.
+        // Any error but a port in use may mean that IPv6 is missing.
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind(address),
         bound => bound,
     }

@@ -1,8 +1,8 @@
 //! The id and password of a ZooKeeper session. With both, another connection can resume the session, at the same server
 //! or at another.
 //!
-//! The client library sends them only on its own second connection, and then restores neither watches nor credentials. So
-//! `relay.rs` reads and writes them in the two messages that open a connection. A new client of the library requests a new
+//! The client library sends them only when it reconnects, and then restores neither watches nor credentials. So `relay.rs`
+//! reads and writes them in the two messages that open a connection. A new client of the library requests a new
 //! session and gets the existing one.
 
 use std::ops::Range;
@@ -70,8 +70,8 @@ fn session_at(message: &[u8], start: usize) -> Option<Range<usize>> {
     (*length == (PASSWORD_BYTES as u32).to_be_bytes()).then_some(at)
 }
 
-/// Reads one complete message, including its length. Returns `None` if the connection ends before, or the message is
-/// too long.
+/// Reads one complete message, including its length. Returns `None` if the connection ends too early, or the message
+/// is too long.
 pub(crate) async fn read_message(from: &mut (impl AsyncRead + Unpin)) -> Option<Vec<u8>> {
     let mut message = vec![0; LENGTH_BYTES];
     from.read_exact(&mut message).await.ok()?;
@@ -113,7 +113,7 @@ mod tests {
     fn the_session_of_an_answer_is_requested_by_the_next_connection() {
         let answer = answer(6_000, 0x0123_4567_89ab_cdef, 7);
         let Some(SessionAnswer::Granted(key)) = SessionAnswer::parse(&answer) else {
-            panic!("the session was granted")
+            panic!("the session was not granted")
         };
         let mut resumed = request();
         assert_eq!(key.write_into(&mut resumed), Some(()));

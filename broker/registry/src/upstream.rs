@@ -53,7 +53,7 @@ impl fmt::Display for Upstream {
 impl FromStr for Upstream {
     type Err = RegistryError;
 
-    /// Parses a URL like NATS clients. The default port is 4222. A single word before `@` is a token. The part before `@` may be
+    /// Parses a URL as NATS clients do. The default port is 4222. A single word before `@` is a token. The part before `@` may be
     /// percent-encoded.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Errors are logged, so they must not contain the credentials.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_parsed_like_nats_clients_do() {
+    fn an_address_is_parsed_as_nats_clients_do() {
         for (text, host, port) in [
             ("nats://10.0.0.1:4223", "10.0.0.1", 4223),
             ("10.0.0.1", "10.0.0.1", 4222),

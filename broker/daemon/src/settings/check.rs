@@ -11,8 +11,8 @@ const FOUND_CHARS_MAX: usize = 200;
 /// Checks one value.
 ///
 /// # Errors
-/// [`SettingsError::Value`], or the error that the schema returns for a text or a table. An error contains the key by the name
-/// that the operator wrote, which may differ from `section.key` in another format than TOML.
+/// [`SettingsError::Value`], or the error that the schema returns for a text or a table. An error names the key as the operator
+/// wrote it, which in a format other than TOML may differ from `section.key`.
 pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     check_value(schema, entry).map_err(|mut error| {
         rename(&mut error, entry);
@@ -40,13 +40,13 @@ fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
     }
     let takes_tables = schema.tables.iter().any(|(name, _)| name == key);
     match value {
-        Value::Integer(number) => in_range(schema, entry, *number),
-        Value::String(text) => text_form(schema, key, place, text),
+        Value::Integer(number) => check_range(schema, entry, *number),
+        Value::String(text) => check_text(schema, key, place, text),
         Value::Array(items) => SettingsError::all(items.iter().enumerate().filter_map(|(at, item)| {
             let place = entry.item.item_places.get(at).unwrap_or(place);
             let checked = match item {
                 Value::Table(table) if takes_tables => (schema.table)(key, place, table),
-                Value::String(text) if !takes_tables => text_form(schema, key, place, text),
+                Value::String(text) if !takes_tables => check_text(schema, key, place, text),
                 other => Err(wrong_type(schema, entry, place.clone(), other)),
             };
             checked.err()
@@ -103,7 +103,7 @@ fn range_text(schema: &Schema, key: &str) -> String {
     )
 }
 
-fn in_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsError> {
+fn check_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsError> {
     let Item { key, place, .. } = &entry.item;
     let range = schema.ranges.iter().find(|(name, ..)| name == key);
     let Some((_, low, high)) = range.filter(|(_, low, high)| !(*low..=*high).contains(&number)) else {
@@ -120,7 +120,7 @@ fn in_range(schema: &Schema, entry: &Entry, number: i64) -> Result<(), SettingsE
     })
 }
 
-fn text_form(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
+fn check_text(schema: &Schema, key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     if key == "log.level" && crate::logging::filter(text).is_err() {
         return Err(refused(
             key,
