@@ -1,4 +1,4 @@
-//! Tests of delivery: to whom messages go, with many clients at once, and that closed clients leave nothing behind.
+//! Tests of delivery to the right clients, also with many clients at once, and of the removal of closed clients.
 
 use crate::node::{CONNECT, RawClient, TIMEOUT, eventually, page_field, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -11,7 +11,7 @@ from processes import Crowd, free_port, until
 from report import progress, say, spread, table
 
 COMPONENTS = 10_000
-FILES_OF_SIDECAR = 200  # without those of sessions
+FILES_OF_SIDECAR = 200  # file descriptors, except those of sessions
 SETTLED_SECONDS = 5
 
 

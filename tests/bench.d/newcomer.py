@@ -38,12 +38,12 @@ def once(folder, who, places, case):
             wait_until_known(nodes.nodes, SUBSCRIPTIONS)
             started = time.monotonic()
             node = nodes.start_another()
-            told = time.monotonic()
+            told_at = time.monotonic()
             crowd.tell(f"reach {address(node)}")
             interest = Interest(node)
             tests = [lambda: accepts(node.port), lambda: interest.knows(SUBSCRIPTIONS)]
             accepted, known = seconds_until(tests, started)
             # Measured by the load generator, whose clock starts at the command, because its answer is read late.
-            case.add("reaches", who, told - started + crowd.answer()["seconds"])
+            case.add("reaches", who, told_at - started + crowd.answer()["seconds"])
             case.add("accepts", who, accepted)
             case.add("knows", who, known)

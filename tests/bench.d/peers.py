@@ -38,7 +38,7 @@ class Node(Process):
         super().__init__(folder, name, program or nats_server(), *options, port=port, wait=wait)
 
     def routes(self):
-        """Returns the number of servers with complete routes: one connection, or a pool and one for the system account."""
+        """Returns the number of servers with all their route connections: one, or a pool and one for the system account."""
         pool = get_json(self.http, "/varz")["cluster"].get("pool_size")
         found = Counter(route["remote_id"] for route in get_json(self.http, "/routez")["routes"] or [])
         return sum(count >= (pool + 1 if pool else 1) for count in found.values())
@@ -90,7 +90,7 @@ listen nats
 
 
 def nginx(folder, upstream):
-    """Starts it. Returns None if it is not installed."""
+    """Starts nginx. Returns None if it is not installed."""
     if not (shutil.which("nginx") and os.path.exists(NGINX_MODULE)):
         return None
     port = free_port()
@@ -119,7 +119,7 @@ leafnodes {{ remotes: [ {{ url: "nats-leaf://127.0.0.1:{node_leaf_port}" }} ] }}
 
 
 def zookeeper(folder):
-    """Starts it. Returns None if it is not installed."""
+    """Starts ZooKeeper. Returns None if it is not installed."""
     if not os.path.exists(ZOOKEEPER):
         return None
     port = free_port()

@@ -12,7 +12,7 @@ const KILLS: usize = 4;
 const PER_SEC: usize = 500;
 const MESSAGES: usize = 6000;
 
-/// Limit on the publishes that a node confirmed to the sidecar and still had in the output buffer of its route when it died.
+/// Limit, for each kill, on publishes that the node had confirmed to the sidecar and still had in the output buffer of its route.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
 /// The node of the counterpart, which is not registered.
@@ -136,10 +136,10 @@ async fn nothing_is_duplicated_and_losses_are_counted(
         "{missing} publishes are missing, but only {in_doubt} were counted in doubt"
     );
 
-    // What a dead node held for the component cannot be sent again. Each kill may lose one run of messages.
-    let came: BTreeSet<usize> = down.iter().copied().collect();
+    // What a dead node held for the component cannot be sent again. Each kill may leave one gap.
+    let received: BTreeSet<usize> = down.iter().copied().collect();
     let gaps = (2..=MESSAGES)
-        .filter(|number| came.contains(&(number - 1)) && !came.contains(number))
+        .filter(|number| received.contains(&(number - 1)) && !received.contains(number))
         .count();
     assert!(gaps <= KILLS, "{gaps} gaps for {KILLS} kills");
     eprintln!(

@@ -1,5 +1,5 @@
-//! Checks of the source tree for mistakes that no build finds: in `deploy/`, test files that are not compiled, promises of the
-//! sidecar that no file keeps or no test shows, and names and links in the documents that exist no more.
+//! Checks of the source tree for mistakes that no build finds: wrong files in `deploy/`, test files that are not compiled,
+//! promises of the sidecar that no source file or no test names, and documents that name or link what does not exist.
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,8 @@ fn lines(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// systemd compares only the exit code of `ExecStart` with `RestartPreventExitStatus`. With `--check` in `ExecStartPre` it started
-/// a program with bad settings five times.
+/// systemd compares only the exit code of `ExecStart` with `RestartPreventExitStatus`. With `--check` in `ExecStartPre`, a
+/// program with bad settings would be restarted.
 #[test]
 fn systemd_sees_the_exit_code_of_bad_settings() {
     for name in ["standin-proxy", "standin-broker"] {
@@ -60,7 +60,7 @@ fn an_image_is_built_from_all_sources_without_build_results() {
     assert_eq!(
         ignored.len(),
         3,
-        "the image may need what else is left out: {ignored:?}"
+        "the image may need one of the files left out: {ignored:?}"
     );
 }
 
@@ -137,7 +137,7 @@ fn names_promise(text: &str, number: u32) -> bool {
         })
 }
 
-/// Returns all names before a `(` in a file, outside comments: those of tests, also of tests that are rows of a table.
+/// Returns all names before a `(` in a file, outside comments: among them the tests, also those that are rows of a table.
 fn called_names(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split('(')).filter_map(|part| {
@@ -207,7 +207,7 @@ fn every_promise_is_named_in_the_readme_in_a_source_file_and_in_a_test() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// In backquotes: `a/b.rs` is a file below the crate's `src/` or below the top of the tree, `s4_…` a test.
+/// Checks the names in backquotes: `a/b.rs` is a file below the crate's `src/` or below the top of the tree, `s4_…` is a test.
 #[test]
 fn every_file_and_test_that_a_crates_readme_names_exists() {
     let files: Vec<_> = ["proxy/src", "broker", "tests/e2e"]

@@ -119,7 +119,7 @@ impl Component {
         &mut self.process
     }
 
-    /// Sends one command and does not wait.
+    /// Sends one command, and does not wait for an answer.
     pub fn say(&mut self, command: &str) {
         self.process.say(command);
     }
@@ -232,14 +232,14 @@ impl Component {
         async move {
             let deadline = Instant::now() + ANSWER_TIMEOUT;
             loop {
-                let came = self.payloads(name);
-                if came == expected {
+                let received = self.payloads(name);
+                if received == expected {
                     return;
                 }
-                let on_the_way = came.len() < expected.len() && came == expected[..came.len()];
-                if !on_the_way || Instant::now() > deadline {
+                let is_prefix = received.len() < expected.len() && received == expected[..received.len()];
+                if !is_prefix || Instant::now() > deadline {
                     self.process
-                        .fail(at, &format!("{expected:?} on {name}, got {came:?}"));
+                        .fail(at, &format!("{expected:?} on {name}, got {received:?}"));
                 }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -1,4 +1,4 @@
-//! A child process of a test: started, sent input and signals, frozen, killed, and always gone at the end.
+//! A child process of a test, which can be sent input and signals, frozen and killed.
 //!
 //! Dropping it kills it, also during a panic. When the test process itself is killed, the kernel kills the child
 //! (`setpriv --pdeathsig`). Every line that it writes is kept with its time, and every failure shows the last lines.
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Limit on the lines kept of one process. A test with more is out of control, and fails.
+/// Limit on the lines kept of one process. A process that writes more is out of control, and is not read any further.
 const LINES_MAX: usize = 2_000_000;
 const TAIL_LINES: usize = 20;
 
@@ -53,7 +53,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Names the program by its path, or by its name in `PATH`.
+    /// Returns the program at this path, or with this name in `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -242,7 +242,7 @@ impl Process {
         async move {
             let deadline = Instant::now() + timeout;
             loop {
-                // Read before the lines, so that a line written just before the end is not missed.
+                // Checked before the lines, so that a line written just before the end is not missed.
                 let running = self.is_running() || !self.has_been_read();
                 if let Some(line) = self
                     .lines()

@@ -12,7 +12,7 @@ async fn each_library_works_on_the_broker() {
     }
 }
 
-/// The current Rust client, which needs no program of its own here.
+/// The current Rust client runs in the process of the test.
 #[tokio::test]
 async fn rust_works_on_the_broker() {
     let broker = Node::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;
@@ -20,7 +20,7 @@ async fn rust_works_on_the_broker() {
     let client = options().connect(broker.url()).await.expect("admitted");
     let refused = async_nats::connect(broker.url())
         .await
-        .expect_err("no client without a password");
+        .expect_err("a client without a password is refused");
     assert_eq!(
         refused.kind(),
         async_nats::ConnectErrorKind::AuthorizationViolation
@@ -56,7 +56,7 @@ async fn rust_works_on_the_broker() {
     let mut taken = futures_util::stream::select_all(members).take(90);
     while let Some(name) = tokio::time::timeout(TIMEOUT, taken.next())
         .await
-        .expect("each has a receiver")
+        .expect("each message has a receiver")
     {
         shares[name] += 1;
     }

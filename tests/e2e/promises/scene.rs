@@ -72,12 +72,12 @@ impl Scene {
         }
     }
 
-    /// Opens a session with the CONNECT of an old component. Returns the component, and the node's end.
+    /// Opens a session with the CONNECT of an old component. Returns the component, and the node's connection.
     pub(crate) async fn open(&mut self) -> (RawClient, NodeConnection) {
         self.open_with(CONNECT_OLD).await
     }
 
-    /// Opens a session with this CONNECT and a PING. Returns the component after its PONG, and the node's end.
+    /// Opens a session with this CONNECT and a PING. Returns the component after its PONG, and the node's connection.
     pub(crate) async fn open_with(&mut self, connect: &str) -> (RawClient, NodeConnection) {
         let serving = async {
             let (mut node, _) = self.node.accept_session().await;
@@ -165,7 +165,8 @@ impl Scene {
     }
 }
 
-/// Starts a sidecar with these settings, and opens a session of an old component. Returns both of its ends.
+/// Starts a sidecar with these settings, and opens a session of an old component. Returns the sidecar and both ends
+/// of the session.
 pub(crate) async fn session(settings: &[(&str, &str)]) -> (Scene, RawClient, NodeConnection) {
     session_with(CONNECT_OLD, settings).await
 }

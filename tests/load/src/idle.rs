@@ -1,4 +1,4 @@
-//! Many idle components with one subscription each. It prints a line when all are connected, and then reads commands:
+//! Many idle components with one subscription each. The program prints a line when all are connected, and then reads commands:
 //! `hear HOST:PORT` publishes to every component through that node, with retries, until each has received a message since the
 //! command. The end of standard input ends the program.
 
@@ -14,7 +14,7 @@ use crate::swarm::{self, Component};
 
 /// Pause before the components that have received nothing get another message.
 const ROUND: Duration = Duration::from_millis(100);
-/// Number of messages without effect after which a component counts as deaf.
+/// Number of messages after which a component that has received none counts as deaf.
 const ROUNDS_MAX: u32 = 600;
 
 /// Many idle components, with commands on standard input.

@@ -77,16 +77,16 @@ impl Node {
     }
 
     /// The node `id` at a dialled address refuses a route.
-    fn refused(&mut self, at: &str, id: &str, why: RefusalReason) -> bool {
-        self.refused_by_run(at, id, "another", why, true)
+    fn refused_by(&mut self, at: &str, id: &str, why: RefusalReason) -> bool {
+        self.dial_refused(at, id, "another", why, true)
     }
 
     /// This node refuses a route with the node `id` at a dialled address.
     fn refuses(&mut self, at: &str, id: &str, why: RefusalReason) -> bool {
-        self.refused_by_run(at, id, "another", why, false)
+        self.dial_refused(at, id, "another", why, false)
     }
 
-    fn refused_by_run(&mut self, at: &str, id: &str, run: &str, why: RefusalReason, by_peer: bool) -> bool {
+    fn dial_refused(&mut self, at: &str, id: &str, run: &str, why: RefusalReason, by_peer: bool) -> bool {
         let refusal = RefusedRoute {
             by_peer,
             id: id.to_owned(),
@@ -137,7 +137,7 @@ fn peer(id: &str, mesh: &str) -> Peer {
     }
 }
 
-fn refused(verdict: Verdict) -> Option<RefusalReason> {
+fn refusal_of(verdict: Verdict) -> Option<RefusalReason> {
     match verdict {
         Verdict::Refuse { why, .. } => Some(why),
         _ => None,
@@ -176,7 +176,7 @@ fn the_cluster_name_and_the_password_are_checked_before_a_duplicate_id() {
         ("long id", with_id(&"x".repeat(257)), false, Some(Protocol)),
         ("id of two lines", with_id("a\nb"), false, Some(Protocol)),
     ] {
-        assert_eq!(refused(n1.judge_hello(&hello, dialled)), expected, "{case}");
+        assert_eq!(refusal_of(n1.judge_hello(&hello, dialled)), expected, "{case}");
     }
 }
 
@@ -196,7 +196,7 @@ fn versions_with_a_common_protocol_are_linked_whatever_their_features() {
             features: vec!["something new".to_owned()],
             ..hello("n2")
         };
-        let why = refused(n1.judge_hello(&hello, false));
+        let why = refusal_of(n1.judge_hello(&hello, false));
         assert_eq!(why, expected, "{protocol} {protocol_min}");
     }
 }
@@ -206,7 +206,7 @@ fn a_full_node_accepts_only_linked_peers_and_a_leaving_node_accepts_none() {
     let mut n1 = node(&[]);
     n1.link("n2", 1);
     n1.link("n3", 2);
-    let why = |n1: &Node, id| refused(n1.judge_hello(&hello(id), false));
+    let why = |n1: &Node, id| refusal_of(n1.judge_hello(&hello(id), false));
     assert_eq!(why(&n1, "n4"), Some(Full));
     assert_eq!(why(&n1, "n3"), None);
     n1.leave();
@@ -225,21 +225,21 @@ fn a_leaving_node_does_not_wait_for_an_accepted_route_that_is_not_established() 
 }
 
 #[test]
-fn a_namesake_counts_if_it_or_a_node_that_knows_it_was_dialled_but_not_if_it_dials() {
+fn a_namesake_counts_only_if_this_node_dialled_it_or_a_node_linked_with_it() {
     let mut n1 = node(&["a:1", "b:1"]);
     let other = namesake("n1", "another", 0, false);
-    assert!(refused(n1.judge_hello(&other, false)).is_some_and(RefusalReason::is_duplicate));
+    assert!(refusal_of(n1.judge_hello(&other, false)).is_some_and(RefusalReason::is_duplicate));
     assert_eq!(n1.namesake_precedes(), None, "the newcomer has to end");
     // n2 is linked with another n1. A duplicate of n3 does not concern this node.
-    assert!(n1.refused("a:1", "n2", DuplicateId));
+    assert!(n1.refused_by("a:1", "n2", DuplicateId));
     assert_eq!(n1.namesake_precedes(), Some(false));
     assert!(!n1.has_living_namesake());
     n1.refuses("b:1", "n3", PrecedingDuplicate);
     assert_eq!(n1.namesake_precedes(), Some(false));
     n1.link("n3", 1);
     let precedes = n1.namesake_precedes();
-    assert_eq!(precedes, Some(false), "a link with a third one says nothing");
-    n1.refused("a:1", "n2", PrecedingDuplicate);
+    assert_eq!(precedes, Some(false), "a link with n3 changes nothing");
+    n1.refused_by("a:1", "n2", PrecedingDuplicate);
     assert_eq!(n1.namesake_precedes(), Some(true));
     assert!(n1.has_living_namesake());
     n1.link_dialled("n2", 2, Some("a:1"));
@@ -252,21 +252,21 @@ fn when_two_namesakes_meet_both_know_which_one_stays() {
     for (began, serving, other_stays) in [(1, false, false), (1, true, true), (0, false, true)] {
         let mut n1 = node(&["a:1"]);
         let other = namesake("n1", "another", began, serving);
-        let why = refused(n1.judge_hello(&other, true)).expect("a refusal");
+        let why = refusal_of(n1.judge_hello(&other, true)).expect("a refusal");
         n1.refuses("a:1", "n1", why);
         let expected = other_stays.then_some(true);
         assert_eq!(n1.namesake_precedes(), expected, "by its own verdict");
         // The other node's verdict is the opposite one, sent in its refusal.
         let opposite = [LivingDuplicate, PrecedingDuplicate][usize::from(other_stays)];
         assert_eq!(why == PrecedingDuplicate, !other_stays);
-        n1.refused("a:1", "n1", opposite);
+        n1.refused_by("a:1", "n1", opposite);
         assert_eq!(n1.namesake_precedes(), expected, "by the other node's verdict");
         assert!(n1.has_living_namesake() && !n1.is_outnumbered());
     }
 }
 
 #[test]
-fn a_third_node_refuses_a_namesake_with_what_it_knows_of_the_linked_one() {
+fn a_third_node_refuses_a_namesake_by_the_state_of_the_linked_one() {
     let mut third = node(&[]);
     third.link("n2", 7);
     // The linked node serves and began at 0.
@@ -288,23 +288,23 @@ fn a_third_node_refuses_a_namesake_with_what_it_knows_of_the_linked_one() {
     check(&third, "lower run", "a", 0, true, LivingDuplicate);
     check(&third, "greater run", "z", 0, true, PrecedingDuplicate);
     third.now += Duration::from_secs(1);
-    check(&third, "not seen since", "a", 1, true, DuplicateId);
+    check(&third, "no PONG for a second", "a", 1, true, DuplicateId);
     let now = third.now;
     third.update(7, |route| {
         (route.answered_at, route.peer.draining) = (Some(now), true)
     });
-    check(&third, "it is about to go", "a", 1, true, DuplicateId);
+    check(&third, "it is draining", "a", 1, true, DuplicateId);
 }
 
 #[test]
 fn of_two_joining_namesakes_the_elder_gets_the_link() {
-    // n1 decides between n1 and n2, and n0 between n0 and n1.
+    // Of n1 and n2, n1 decides which connection becomes the route; of n0 and n1, n0 does.
     for id in ["n0", "n2"] {
         let mut third = node(&[]);
         third.link(id, 7);
         third.update(7, |route| route.peer.began = 5);
         let joins = |began, run| namesake(id, run, began, false);
-        let is_duplicate = |verdict: Verdict| refused(verdict).is_some_and(RefusalReason::is_duplicate);
+        let is_duplicate = |verdict: Verdict| refusal_of(verdict).is_some_and(RefusalReason::is_duplicate);
         assert!(is_duplicate(third.judge_welcome(&joins(6, "younger"), 8)));
         assert_eq!(third.judge_hello(&joins(4, "elder"), false), Verdict::Wait);
         let elder = third.judge_welcome(&joins(4, "elder"), 8);
@@ -319,13 +319,13 @@ fn of_two_joining_namesakes_the_elder_gets_the_link() {
 #[test]
 fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_node() {
     let mut n1 = node(&["a:1", "b:1"]);
-    assert!(!n1.is_outnumbered(), "nobody is linked with anybody");
+    assert!(!n1.is_outnumbered(), "no linked namesake is known");
     // Another n1 is started by mistake at the address of the dead peer.
-    n1.refused("a:1", "n1", PrecedingDuplicate);
+    n1.refused_by("a:1", "n1", PrecedingDuplicate);
     assert!(n1.namesake_precedes().is_some() && !n1.is_outnumbered());
-    n1.refused("b:1", "n2", DuplicateId);
+    n1.refused_by("b:1", "n2", DuplicateId);
     assert!(!n1.is_outnumbered(), "the other n1 may be dead");
-    n1.refused("b:1", "n2", LivingDuplicate);
+    n1.refused_by("b:1", "n2", LivingDuplicate);
     assert!(n1.is_outnumbered());
     n1.link("n3", 1);
     assert!(!n1.is_outnumbered());
@@ -338,7 +338,7 @@ fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_
 /// Both namesakes see the same nodes. Each node is linked with one of the two.
 #[test]
 fn exactly_one_of_two_serving_namesakes_is_outnumbered() {
-    let goes = |routes: u64, others: usize, why| {
+    let is_outnumbered = |routes: u64, others: usize, why| {
         let at = &["o0:1", "o1:1", "o2:1"][..others];
         let mut n1 = node(at);
         n1.rules.nodes_max = 10;
@@ -346,14 +346,14 @@ fn exactly_one_of_two_serving_namesakes_is_outnumbered() {
             n1.link(&format!("l{n}"), n);
         }
         for at in at {
-            n1.refused(at, &at[..2], why);
+            n1.refused_by(at, &at[..2], why);
         }
         n1.is_outnumbered()
     };
     for with_elder in 0..4 {
         for with_younger in 0..4 {
-            let elder = goes(with_elder as u64, with_younger, LivingDuplicate);
-            let younger = goes(with_younger as u64, with_elder, PrecedingDuplicate);
+            let elder = is_outnumbered(with_elder as u64, with_younger, LivingDuplicate);
+            let younger = is_outnumbered(with_younger as u64, with_elder, PrecedingDuplicate);
             let is_contested = with_elder + with_younger > 0;
             assert_eq!(elder, with_younger > with_elder, "{with_elder} {with_younger}");
             assert_eq!(elder || younger, is_contested, "{with_elder} {with_younger}");
@@ -368,9 +368,9 @@ fn a_third_node_at_two_addresses_counts_once_and_not_at_all_when_linked() {
     let mut n1 = node(&routes);
     n1.link("n3", 1);
     for at in routes {
-        n1.refused(at, "n2", LivingDuplicate);
+        n1.refused_by(at, "n2", LivingDuplicate);
     }
-    assert!(!n1.is_outnumbered(), "one is linked with each");
+    assert!(!n1.is_outnumbered(), "each of the two is linked with one node");
     n1.route_ended(1);
     assert!(n1.is_outnumbered());
     // The third node dials this one, from an address at which it was not dialled.
@@ -386,13 +386,13 @@ fn with_a_registry_only_a_record_of_another_run_that_answers_displaces_a_node() 
     n1.registers_namesake();
     n1.dials();
     // The refusal of a third node is not enough.
-    n1.refused("b:1", "n2", PrecedingDuplicate);
+    n1.refused_by("b:1", "n2", PrecedingDuplicate);
     assert!(!n1.is_outnumbered() && !n1.is_superseded());
     let answer = |n1: &mut Node, run: &str| {
-        n1.refused_by_run("a:1", "n1", run, PrecedingDuplicate, true);
+        n1.dial_refused("a:1", "n1", run, PrecedingDuplicate, true);
         n1.is_superseded()
     };
-    // First another node answers at that address, then none.
+    // At that address, a third run answers, then the registered one, then none.
     assert!(!answer(&mut n1, "a third"));
     assert!(answer(&mut n1, "other"));
     n1.dial_failed("a:1");
@@ -413,18 +413,18 @@ fn a_registered_namesake_is_silent_only_after_a_failed_dial_since_its_record_app
         assert_eq!(n1.dials(), ["a:1"]);
         n1.dial_failed("a:1");
         assert_eq!(n1.silent_namesake(), Some("other"));
-        // This node has registered. The record may come back with the same run, of a node that was frozen.
+        // This node has registered. A namesake that was frozen may write its record again.
         n1.registered(&[]);
         assert_eq!(n1.silent_namesake(), None);
     }
     n1.registers_namesake();
     n1.dials();
-    n1.refused("a:1", "n1", PrecedingDuplicate);
+    n1.refused_by("a:1", "n1", PrecedingDuplicate);
     assert_eq!(n1.silent_namesake(), None, "it answers");
 }
 
 #[test]
-fn a_namesake_that_must_end_is_not_awaited_but_a_draining_one_is() {
+fn only_a_namesake_that_must_end_is_not_awaited() {
     for (serving, draining, expected) in [
         (false, false, (None, true)),
         (true, false, (Some(true), false)),
@@ -435,7 +435,7 @@ fn a_namesake_that_must_end_is_not_awaited_but_a_draining_one_is() {
             draining,
             ..namesake("n1", "another", 1, serving)
         };
-        let why = refused(n1.judge_hello(&other, true)).expect("a refusal");
+        let why = refusal_of(n1.judge_hello(&other, true)).expect("a refusal");
         n1.refuses("a:1", "n1", why);
         let met = (n1.namesake_precedes(), n1.awaited().is_empty());
         assert_eq!(met, expected, "serving {serving}, draining {draining}");
@@ -459,7 +459,7 @@ fn a_node_whose_link_is_lost_during_the_start_is_awaited_again() {
 fn an_address_that_refused_a_duplicate_id_is_redialled_soon() {
     let mut n1 = node(&["a:1"]);
     for _ in 0..20 {
-        n1.refused("a:1", "n2", PrecedingDuplicate);
+        n1.refused_by("a:1", "n2", PrecedingDuplicate);
         n1.now += DUPLICATE_REDIAL_MAX;
         assert_eq!(n1.dials(), ["a:1"]);
     }
@@ -484,13 +484,13 @@ fn addresses_named_only_by_peers_expire_and_are_evicted_first() {
     n1.named_by_peer(&[peer("n2", "n2:6222")], now);
     n1.link("n2", 1);
     assert!(n1.route_ended(1));
-    let at = |n1: &Node, at: &str| n1.addresses.contains_key(at);
+    let knows = |n1: &Node, at: &str| n1.addresses.contains_key(at);
     n1.dials();
     n1.dial_failed("n2:6222");
     n1.now += REMEMBERED + Duration::from_secs(1);
     n1.dials();
-    assert!(!at(&n1, "n2:6222"), "no node has named it for an hour");
-    assert!(at(&n1, "configured:1"));
+    assert!(!knows(&n1, "n2:6222"), "no node has named it for an hour");
+    assert!(knows(&n1, "configured:1"));
     for number in 0..50 {
         let named = peer(&format!("x{number}"), &format!("x{number}:1"));
         let named_at = n1.now + Duration::from_secs(number);
@@ -498,10 +498,10 @@ fn addresses_named_only_by_peers_expire_and_are_evicted_first() {
     }
     let max = n1.rules.nodes_max * ADDRESSES_PER_NODE;
     assert_eq!(n1.addresses.len(), max);
-    assert!(at(&n1, "configured:1") && at(&n1, "x49:1") && !at(&n1, "x0:1"));
+    assert!(knows(&n1, "configured:1") && knows(&n1, "x49:1") && !knows(&n1, "x0:1"));
     n1.registered(&[peer("n3", "n3:6222")]);
-    // A registered address evicts one that only a node has named.
-    assert!(at(&n1, "n3:6222"));
+    // A registered address evicts one that only peers have named.
+    assert!(knows(&n1, "n3:6222"));
 }
 
 #[test]
@@ -534,7 +534,7 @@ fn a_node_without_a_cluster_name_adopts_that_of_the_first_cluster_it_joins() {
     assert_eq!(n1.own().cluster, "east");
     assert_eq!(n1.with_other_names(), [1]);
     let west = of("n4", "west");
-    assert_eq!(refused(n1.judge_welcome(&west, 3)), Some(ClusterName));
+    assert_eq!(refusal_of(n1.judge_welcome(&west, 3)), Some(ClusterName));
     let text = ClusterName.text(n1.own(), &west);
     assert!(text.contains("\"east\"") && text.contains("\"west\""), "{text}");
 }
