@@ -114,7 +114,14 @@ impl Router {
         interest: &Interest,
     ) -> bool {
         let recipients = to.each.len() + to.groups.len() + to.routes.len();
-        let sent = self.begin(from, message, recipients, interest);
+        self.fanout_max = self.fanout_max.max(recipients);
+        let shared = SharedBody::if_worth_it(message, recipients);
+        let sent = Sent {
+            from,
+            message,
+            shared: shared.as_ref(),
+            interest,
+        };
         let echo = from.echo.load(Relaxed);
         let mut delivered = false;
         for subscription in &to.each {
@@ -150,7 +157,14 @@ impl Router {
         interest: &Interest,
     ) -> bool {
         let recipients = to.each.len() + to.groups.len();
-        let sent = self.begin(from, &message.published, recipients, interest);
+        self.fanout_max = self.fanout_max.max(recipients);
+        let shared = SharedBody::if_worth_it(&message.published, recipients);
+        let sent = Sent {
+            from,
+            message: &message.published,
+            shared: shared.as_ref(),
+            interest,
+        };
         let mut taken = false;
         for subscription in &to.each {
             if flush::admits(&subscription.client, acked) {
@@ -164,22 +178,6 @@ impl Router {
         }
         self.stage.bound();
         taken
-    }
-
-    fn begin<'a>(
-        &mut self,
-        from: &'a Arc<Outbox>,
-        message: &'a Publish<'a>,
-        recipients: usize,
-        interest: &'a Interest,
-    ) -> Sent<'a> {
-        self.fanout_max = self.fanout_max.max(recipients);
-        Sent {
-            from,
-            message,
-            shared: SharedBody::if_worth_it(message, recipients),
-            interest,
-        }
     }
 
     /// Stages the message for one local member of the group: the first that can take it, starting at a random one. The client `not`
@@ -246,7 +244,7 @@ impl Router {
         let start = staged.bytes.len();
         let out = &mut staged.bytes;
         frame::put_message_head(out, &self.names, message);
-        match &sent.shared {
+        match sent.shared {
             Some(shared) => staged.share(shared.body.slice(..shared.body.len() - 2)),
             None => {
                 out.extend_from_slice(message.headers.unwrap_or_default());
@@ -296,7 +294,7 @@ impl Router {
         let staged = self.stage.message(client, sent.from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         let start = staged.bytes.len();
-        stage_message(staged, subscription, message, sent.shared.as_ref());
+        stage_message(staged, subscription, message, sent.shared);
         if self.trace {
             trace!(client = client.id, "->> [{}]", line(&staged.bytes[start..]));
         }
@@ -317,7 +315,7 @@ struct Sent<'a> {
     from: &'a Arc<Outbox>,
     message: &'a Publish<'a>,
     /// `None` if each recipient gets its own copy.
-    shared: Option<SharedBody>,
+    shared: Option<&'a SharedBody>,
     interest: &'a Interest,
 }
 

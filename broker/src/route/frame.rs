@@ -186,11 +186,14 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
         queues = Queues(list);
     }
     let subject = take_text(&mut rest).ok_or_else(short)?;
-    let mut optional = |flag| match flags & flag {
-        0 => Ok(None),
-        _ => take_text(&mut rest).ok_or_else(short).map(Some),
+    let reply = match flags & HAS_REPLY {
+        0 => None,
+        _ => Some(take_text(&mut rest).ok_or_else(short)?),
     };
-    let (reply, headers) = (optional(HAS_REPLY)?, optional(HAS_HEADERS)?);
+    let headers = match flags & HAS_HEADERS {
+        0 => None,
+        _ => Some(take_text(&mut rest).ok_or_else(short)?),
+    };
     let published = Publish {
         subject,
         reply,
