@@ -61,8 +61,8 @@ pub(crate) struct Doubt {
     bytes_since_mark: u64,
     /// Time at which the oldest publish after the last PING was written.
     unmarked_since: Option<Instant>,
-    /// Unacked publishes under `drop` by subject. `unmarked` has those after the last PING. `marked` has those before
-    /// each PING, with the number of `drop` publishes up to that PING.
+    /// Unacked publishes under `drop` by subject: `unmarked` those after the last PING, `marked` those before each
+    /// unanswered PING, with the number of all publishes under `drop` up to that PING.
     unmarked: Tally,
     marked: VecDeque<(u64, Tally)>,
 }
@@ -201,8 +201,8 @@ impl Doubt {
         &self.log[from..to as usize]
     }
 
-    /// Returns the end offset of the next part to be sent: `bytes` (at least one) further on, rounded up to whole
-    /// publishes. It is at most `until`. `until` and the offset sent so far must lie at the ends of publishes.
+    /// Returns the end offset of the next part to be sent: the fewest whole publishes with at least `bytes` bytes, but
+    /// nothing beyond `until`. `bytes` is not 0. `until` and the offset sent so far must be ends of publishes.
     pub(crate) fn part_end(&self, until: u64, bytes: u64) -> u64 {
         let unsent = self.unsent(until);
         let mut scanner = unlimited_scanner();
@@ -218,8 +218,8 @@ impl Doubt {
 
     /// Returns the number of publishes in the log between two offsets, without those already acked.
     pub(crate) fn frames_between(&self, from: u64, to: u64) -> u64 {
-        let place = |place: u64| (place.clamp(self.log_start, self.written.log) - self.log_start) as usize;
-        publishes(&self.log[place(from)..place(to)]).total()
+        let index = |offset: u64| (offset.clamp(self.log_start, self.written.log) - self.log_start) as usize;
+        publishes(&self.log[index(from)..index(to)]).total()
     }
 
     /// Returns the end offset of the log.

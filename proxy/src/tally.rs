@@ -127,14 +127,14 @@ impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: Vec<&(Token, u64)> = self.counts.iter().collect();
         counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-        let mut gap = "";
+        let mut separator = "";
         for (token, count) in counts {
             let end = token.iter().position(|byte| *byte == 0).unwrap_or(TOKEN_BYTES);
-            write!(formatter, "{gap}{}={count}", token[..end].escape_ascii())?;
-            gap = " ";
+            write!(formatter, "{separator}{}={count}", token[..end].escape_ascii())?;
+            separator = " ";
         }
         if self.others > 0 {
-            write!(formatter, "{gap}others={}", self.others)?;
+            write!(formatter, "{separator}others={}", self.others)?;
         }
         Ok(())
     }

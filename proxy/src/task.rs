@@ -43,17 +43,18 @@ const READ_BYTES: usize = 256 * 1024;
 /// [`TURN_MAX`].
 const ROUNDS_MAX: usize = 16;
 const TURN_MAX: Duration = Duration::from_millis(2);
-/// Wait between two rounds of dialling all nodes. It doubles with each round, from the minimum to the maximum.
+/// Limit on the wait between two rounds of dialling all nodes: a base that doubles with each round, up to a maximum. The
+/// wait is random below it.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
 /// Limit on the wait for the last answers of a node that the session is about to leave. The component's bytes are held
 /// during this time.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
-/// Limit on the reads of a component when the sidecar stops, each of [`READ_BYTES`] at most.
+/// Maximum number of last reads: from a component when the sidecar stops, from a node after a write to it failed.
 const LAST_READS_MAX: usize = 64;
 /// Wait before the last read when the sidecar stops. Timers and sockets share one driver. So when the timer fires,
-/// the session has been woken for all bytes that arrived before it was set.
+/// the session has been woken for all bytes that arrived before the timer was set.
 const LAST_READ_DELAY: Duration = Duration::from_millis(2);
 /// Interval at which a session checks for free space in the shared buffer budget.
 const STARVED_INTERVAL: Duration = Duration::from_millis(20);
@@ -64,13 +65,13 @@ thread_local! {
 
 type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>> + Send>>;
 
-/// A round of dialling without a connection.
+/// A round of dialling that ended without a connection.
 struct FailedRound {
     /// Number of known nodes.
     known: usize,
     /// Whether each of them was dialled since the session lost its node.
     all_tried: bool,
-    /// The time since which no node is proved, if each has failed since then.
+    /// Start of the time without a proved node, if each known node has failed since.
     none_reachable_since: Option<Instant>,
     /// Whether every known node has refused the component's credentials.
     all_refused: bool,
@@ -177,7 +178,7 @@ impl Task {
             // One more round sets the timer that checks for free space.
             progress |= self.starved && !was_starved;
             progress |= self.write(cx, requests);
-            progress |= self.settle(cx);
+            progress |= self.handle_transitions(cx);
             // All events are reported here, including the end of the session.
             let (events, ended) = self.session.report();
             events.into_iter().for_each(|event| self.handle(event));
@@ -219,19 +220,19 @@ impl Task {
             let end = buffer.len().min(carried.saturating_add(bytes_max));
             let read = read(&mut self.sockets.component, &mut buffer[carried..end], cx);
             let now = Instant::now();
-            let wires = &mut self.sockets;
+            let sockets = &mut self.sockets;
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
                     let bytes = &buffer[..carried + len];
-                    self.session.component_bytes(bytes, now, wires);
+                    self.session.component_bytes(bytes, now, sockets);
                     return true;
                 }
                 _ => self.session.give_back(&buffer[..carried]),
             }
             match read {
                 Poll::Pending => return false,
-                Poll::Ready(Ok(_)) => self.session.component_eof(now, wires),
-                Poll::Ready(Err(_)) => self.session.component_broke(now, wires),
+                Poll::Ready(Ok(_)) => self.session.component_eof(now, sockets),
+                Poll::Ready(Err(_)) => self.session.component_broke(now, sockets),
             }
             true
         })
@@ -390,8 +391,8 @@ impl Task {
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), evenly, now);
             // A session that leaves a node may not choose it again. A session that lost a node may, because it may be the
             // only one.
-            let way_out = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
-            candidates.retain(|node| !leaving || way_out(node));
+            let is_other = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
+            candidates.retain(|node| !leaving || is_other(node));
             let known = candidates.len();
             candidates.retain(|node| !refused_by.contains(&node.client));
             let all_refused = known > 0 && candidates.is_empty();
@@ -412,7 +413,7 @@ impl Task {
     /// Continues the session on the dialled node.
     fn join(&mut self, dialled: DialledNode, now: Instant) {
         self.rounds += 1;
-        // A command to probe that came before is about an earlier connection.
+        // An earlier command to probe was about the previous connection.
         let _ = self.session_info.take_command(SessionCommand::Probe);
         self.sockets.node = Some(dialled.stream);
         self.sockets.node_broke = None;
@@ -426,7 +427,7 @@ impl Task {
         self.session
             .node_up(dialled.node, &dialled.info, hold, now, &mut self.sockets);
         if self.session.client_label().is_none() {
-            // A component that has not sent CONNECT has nothing to replay and may take its time.
+            // A component that has not sent CONNECT has nothing to replay, and may send CONNECT much later.
             self.permit = None;
         }
         if !dialled.after_info.is_empty() {
@@ -464,41 +465,41 @@ impl Task {
     /// Runs the commands that the rest of the sidecar gave the session.
     fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
         let now = Instant::now;
-        let mut called = false;
+        let mut progress = false;
         if self.session_info.take_command(SessionCommand::ReadPolicy) {
             self.session.set_policy(self.shared.policy.load_full());
             // `settle_ms` may have changed.
             self.release();
-            called = true;
+            progress = true;
         }
         if self.session_info.take_command(SessionCommand::Probe) {
             self.session.probe(now(), &mut self.sockets);
-            called = true;
+            progress = true;
         }
         if self.session_info.take_command(SessionCommand::Leave) {
             self.session.leave();
-            called = true;
+            progress = true;
         }
         if self.session_info.take_command(SessionCommand::Release)
             || self.release_at.is_some_and(|at| now() >= at)
         {
             self.release();
-            called = true;
+            progress = true;
         }
         if self.session_info.take_command(SessionCommand::ShutDown) {
             self.stop_at = Some(now() + LAST_READ_DELAY);
-            called = true;
+            progress = true;
         }
         if self.stop_at.is_some_and(|at| now() >= at) {
             self.stop_at = None;
             self.stop(cx);
-            called = true;
+            progress = true;
         }
-        called
+        progress
     }
 
-    /// Passes on all bytes that have arrived, read or not, and begins the orderly end. Does not wait for a component
-    /// that never pauses.
+    /// Reads and passes on all bytes that have arrived from the component, and begins the orderly end. The number of
+    /// reads is limited, because a component may never pause.
     fn stop(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LAST_READS_MAX {
             self.session.begin_turn(Instant::now(), &mut self.sockets);
@@ -510,8 +511,8 @@ impl Task {
             .shut_down(Instant::now(), self.shared.shutdown_timeout(), &mut self.sockets);
     }
 
-    /// Handles broken sockets and the progress of an orderly end.
-    fn settle(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Handles broken sockets, the progress of an orderly end, and the switch to the next node.
+    fn handle_transitions(&mut self, cx: &mut Context<'_>) -> bool {
         let mut progress = false;
         if std::mem::take(&mut self.sockets.component_broke) {
             self.session.component_broke(Instant::now(), &mut self.sockets);

@@ -58,7 +58,7 @@ impl Workers {
     /// Passes a connection to a worker.
     pub(crate) fn take(&self, connection: AcceptedConnection) {
         let counts = self.0.iter().map(|worker| worker.live.load(Relaxed));
-        let number = place(&counts.collect::<Vec<_>>());
+        let number = choose_worker(&counts.collect::<Vec<_>>());
         let worker = &self.0[number];
         worker.live.fetch_add(1, Relaxed);
         if worker.queue.send(connection).is_err() {
@@ -73,9 +73,9 @@ impl Workers {
 }
 
 /// Returns the worker for the next session: the first one that has at most one more session than the least loaded. So the
-/// shares are even, and two components that send messages to each other are mostly on one thread. That thread is awake
+/// shares are nearly even, and two components that send messages to each other are mostly on one thread. That thread is awake
 /// when the message comes back from the node, which saves some microseconds (`tests/bench sidecar --only passing`, p50).
-fn place(live: &[usize]) -> usize {
+fn choose_worker(live: &[usize]) -> usize {
     let fewest = live.iter().min().copied().unwrap_or(0);
     live.iter().position(|count| *count <= fewest + 1).unwrap_or(0)
 }
@@ -176,8 +176,8 @@ mod tests {
         for workers in [1, 2, 3, 8] {
             let mut live = vec![0; workers];
             for count in 1..=100 {
-                let turn = place(&live);
-                live[turn] += 1;
+                let chosen = choose_worker(&live);
+                live[chosen] += 1;
                 let (most, fewest) = (live.iter().max().unwrap(), live.iter().min().unwrap());
                 assert!(most - fewest <= 2, "{live:?}");
                 assert!(count != 2 || live[0] == 2, "{live:?}");
@@ -190,7 +190,7 @@ mod tests {
         let bytes = future_bytes(run_session);
         assert!(
             bytes <= 2048,
-            "a quarter of what an idle session may take, but {bytes} bytes"
+            "{bytes} bytes, more than a quarter of an idle session's memory"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! The order in which a session tries the nodes. Within a rank the order is random:
+//! The order in which a session tries the nodes: by rank, then at random by weight. Of failed nodes, those that were
+//! never proved come last; of nodes that cool down, the one whose cool-down ends first comes first.
 //!
 //! | rank | nodes |
 //! |---|---|
@@ -27,8 +28,8 @@ const WITHDRAWN_RANK: u8 = 4;
 type Order = (u8, bool, Option<Instant>, f64);
 
 impl NodeBook {
-    /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. Within a rank the
-    /// order is random; with `evenly`, nodes with fewer sessions come first.
+    /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. With `evenly`, nodes of
+    /// a rank with fewer sessions for their weight come first.
     pub(crate) fn candidates(
         &self,
         snapshot: &Snapshot,
@@ -64,7 +65,7 @@ impl NodeBook {
             // Retries are few, and a node that was reachable before is more likely to be reachable again.
             let never_proved = has_failed && entry.is_some_and(|entry| entry.proved_at.is_none());
             let weight = f64::from(node.weight.max(1));
-            // The smallest of exponential draws with the weights as rates is a random choice by weight.
+            // With exponential draws at the weights as rates, a node comes first with a probability proportional to its weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
             let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };

@@ -21,13 +21,13 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Returns whether the node failed when it was last tried, so that this dial shows whether it has recovered.
+    /// Returns whether dials to the node are limited, so that this dial shows whether it has recovered.
     pub(crate) fn is_trial(&self) -> bool {
         self.trial.is_some()
     }
 }
 
-/// The only dial to a failed node. Another dial is possible when this value is dropped.
+/// The only dial to a failed node. No other dial to it begins until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Trial {
     book: Arc<NodeBook>,
@@ -43,7 +43,7 @@ impl Drop for Trial {
 }
 
 impl NodeBook {
-    /// Waits until `node` may be dialled. Returns `None` if the node failed when it was last tried and may not be
+    /// Waits for a free permit to dial `node`. Returns `None` if dials to it are limited and it may not be
     /// retried yet.
     pub(crate) async fn permit(self: &Arc<Self>, node: &Arc<Node>) -> Option<Permit> {
         let dials = self.with_entry(node, |entry, _| Arc::clone(&entry.dials));
@@ -56,7 +56,7 @@ impl NodeBook {
         Some(Permit { trial, _dial: dial })
     }
 
-    /// Returns whether the retry time of a limited node has come and no other dial to it is under way.
+    /// Returns whether dials to `node` are not limited, or its retry time has come and no other dial to it is under way.
     pub(super) fn may_be_dialled(&self, node: &Endpoint, now: Instant) -> bool {
         lock(&self.entries)
             .get(node)

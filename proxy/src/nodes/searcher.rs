@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::NodeBook;
 
-/// One session that looks for a node. Dropping the value ends the count.
+/// One counted session that looks for a node. Dropping the value removes it from the count.
 #[derive(Debug)]
 pub(crate) struct Searcher {
     book: Arc<NodeBook>,
@@ -15,14 +15,13 @@ pub(crate) struct Searcher {
 }
 
 impl Searcher {
-    /// Returns a random wait before the first dial, so that many sessions do not dial at the same time. The wait grows with the number of sessions that search. It is
-    /// zero while no more sessions search than may dial one node at the same time, so that their components wait some
-    /// milliseconds less.
+    /// Returns a random wait before the first dial, so that many sessions do not dial at the same time. The wait grows
+    /// with the number of other sessions that search. It is zero with at most `dial.dials_concurrent_max` of them.
     pub(crate) fn spread(&self) -> Duration {
         let dial = &self.book.settings.load().dial;
-        let waiting = self.others.saturating_sub(dial.dials_concurrent_max);
-        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        let spread = dial.spread_us_per_session.duration().saturating_mul(waiting);
+        let excess = self.others.saturating_sub(dial.dials_concurrent_max);
+        let excess = u32::try_from(excess).unwrap_or(u32::MAX);
+        let spread = dial.spread_us_per_session.duration().saturating_mul(excess);
         spread.min(dial.spread_max_ms.duration()).mul_f64(rand::random())
     }
 }
@@ -34,7 +33,7 @@ impl Drop for Searcher {
 }
 
 impl NodeBook {
-    /// Counts a session that lost its node and looks for another. The count ends when the returned value is dropped.
+    /// Counts a session that lost its node and looks for another, until the returned value is dropped.
     pub(crate) fn searcher(self: &Arc<Self>) -> Searcher {
         let others = self.searching.fetch_add(1, Ordering::Relaxed);
         Searcher {

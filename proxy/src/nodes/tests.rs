@@ -38,7 +38,7 @@ fn snapshot(live: &[&str]) -> Snapshot {
     }
 }
 
-/// Fails `nodes` in trials, each of which counts.
+/// Records a failed trial of each of `nodes`.
 fn fail(book: &NodeBook, nodes: &[Arc<Node>], now: Instant) {
     for node in nodes {
         book.failed(node, "refused", true, now);
@@ -55,17 +55,17 @@ fn a_new_limit_on_dials_applies_to_known_nodes() {
     let book = book();
     let node = Arc::new(node("a:1"));
     let dials = || book.with_entry(&node, |entry, _| Arc::clone(&entry.dials));
-    let with = |max| {
+    let permits_with = |max| {
         book.set_settings(settings(max));
         dials().available_permits()
     };
     let waiting_for = dials();
     assert_eq!(waiting_for.available_permits(), 2);
-    assert_eq!(with(16), 16);
+    assert_eq!(permits_with(16), 16);
     // Waiting sessions get the added permits.
     assert_eq!(waiting_for.available_permits(), 16);
-    assert_eq!(with(1), 1);
-    assert_eq!(with(3), 3);
+    assert_eq!(permits_with(1), 1);
+    assert_eq!(permits_with(3), 3);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn after_an_outage_nodes_with_fewer_sessions_come_first() {
 }
 
 #[test]
-fn withdrawn_nodes_are_the_last_choice_if_they_were_proved_recently() {
+fn withdrawn_nodes_that_were_proved_recently_are_still_tried() {
     let (book, now) = (book(), Instant::now());
     let before = snapshot(&["a:1", "b:1", "never:1"]);
     book.take_snapshot(&before, now);
@@ -216,7 +216,7 @@ fn the_rate_of_dials_to_failed_nodes_is_limited_for_the_whole_process() {
         book.failed(&node, "x", false, now);
         trials.extend(book.begin_dial(&node.client, now + RETRY_MAX).flatten());
     }
-    assert_eq!(trials.len(), 20, "a second's worth");
+    assert_eq!(trials.len(), 20, "the dials of one second");
 }
 
 /// The other nodes failed some time ago. One of them is back, and no session or probe has noticed it yet.
@@ -234,7 +234,7 @@ fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_before_an_outa
         book.failed(a, "refused", true, now);
         book.failed(b, "refused", true, now);
     }
-    // c serves, so a has time until its retry.
+    // c is proved, so a is not dialled before its retry time.
     assert!(book.begin_dial(&a.client, now).is_none());
     now += ms(1);
     book.failed(c, "reset", false, now);
@@ -264,7 +264,7 @@ fn dials_to_a_node_that_fails_soon_after_each_recovery_stay_limited() {
     for _ in 0..4000 {
         now += ms(1);
         // Any number of sessions try to dial the node.
-        while let Some(_turn) = book.begin_dial(&node.client, now) {
+        while let Some(_trial) = book.begin_dial(&node.client, now) {
             dials += 1;
             book.proved(&node, now);
             if dials % 2 == 0 {

@@ -235,7 +235,7 @@ fn a_draining_node_is_left_after_its_last_answer() {
 }
 
 #[test]
-fn s6_the_err_for_a_refused_subscription_comes_in_its_turn() {
+fn s6_the_err_for_a_refused_subscription_follows_the_answers_to_earlier_commands() {
     let mut bench = Bench::unconnected(Policy {
         subscriptions_max: 1,
         ..policy()
@@ -351,7 +351,7 @@ fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
         bench.component(held);
         bench.call(Session::component_eof);
         bench.pass(Duration::from_secs(1));
-        assert_eq!(bench.end(), None, "a node may come at once: {held}");
+        assert_eq!(bench.end(), None, "a node may still come: {held}");
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end().is_none(), is_kept, "{held}");
         let fires_later = bench.session.deadline() > bench.now;
