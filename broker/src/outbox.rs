@@ -35,7 +35,7 @@ const ROUNDS_MAX: usize = 4;
 pub(crate) struct Outbox {
     /// Number of the client, unique in this run of the server; `client_id` in INFO.
     pub(crate) id: u64,
-    /// Limit on pending bytes, if it is not the limit for clients.
+    /// Own limit on pending bytes; `None` for the limit of all clients.
     pending_bytes_max: Option<usize>,
     /// The client accepts HMSG. Otherwise, it gets messages without their headers.
     pub(crate) takes_headers: AtomicBool,
@@ -43,7 +43,7 @@ pub(crate) struct Outbox {
     pub(crate) echo: AtomicBool,
     /// A subscription of the client has had its last message since the client's task last checked.
     pub(crate) has_ended: AtomicBool,
-    /// Number of a change. The client gets no message of a route that has not acked this change yet; 0 for no limit. For the rule, see
+    /// Number of a change, or 0. The client gets messages from a route only after that route has acked this change; see
     /// [`flush`](crate::flush).
     pub(crate) watermark: AtomicU64,
     /// The client publishes to a client that cannot keep up.
@@ -135,9 +135,9 @@ impl Outbox {
         };
         self.messages_out.fetch_add(staged.messages, Relaxed);
         self.bytes_out.fetch_add(staged.payload_bytes, Relaxed);
-        let waits = queue.writing || !queue.parts.is_empty();
-        let tries = !queue.writing && (!waits || queue.is_fresh);
-        if waits {
+        let must_wait = queue.writing || !queue.parts.is_empty();
+        let may_write = !queue.writing && (!must_wait || queue.is_fresh);
+        if must_wait {
             queue.keep(staged);
         } else {
             queue.writing = true;
@@ -146,7 +146,7 @@ impl Outbox {
             queue = self.queue();
             queue.wrote_staged(staged, result);
         }
-        if tries {
+        if may_write {
             for _ in 0..ROUNDS_MAX {
                 if queue.is_blocked || queue.parts.is_empty() {
                     break;
@@ -158,11 +158,11 @@ impl Outbox {
             queue.end(Reason::SlowConsumerPending);
         }
         let falls_behind = queue.bytes > pending_bytes_max / 2;
-        // Another worker that is writing also handles the bytes that were added meanwhile.
+        // If another worker is writing, it also handles the bytes added meanwhile, so the task is not woken.
         let needed = self.set_attention(&queue) || self.wants_room.load(Relaxed);
-        let call = needed && (!queue.writing || queue.reason.is_some());
+        let must_wake = needed && (!queue.writing || queue.reason.is_some());
         drop(queue);
-        if call {
+        if must_wake {
             self.task.wake();
         }
         falls_behind

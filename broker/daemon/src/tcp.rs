@@ -17,13 +17,13 @@ use crate::listen::plain;
 pub fn send_at_once(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if is_within_host(socket) {
-        // If the kernel refuses, the connection is slower and nothing else.
+        // If the kernel refuses, the connection is only slower.
         let _ = socket.set_tcp_congestion(b"reno");
     }
     Ok(())
 }
 
-/// Returns whether both ends of the connection are on this host. A connection that the peer has reset has no peer any more.
+/// Returns whether both ends of the connection are on this host. `false` if the peer has reset it: its address is gone then.
 fn is_within_host(socket: &SockRef<'_>) -> bool {
     let ip = |address: SockAddr| address.as_socket().map(|address| plain(address).ip());
     let (own, peer) = (

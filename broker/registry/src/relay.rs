@@ -1,11 +1,11 @@
-//! One connection to one ZooKeeper server, to which the client library connects through a loopback address.
+//! One connection to a ZooKeeper server. The client library uses it through a loopback address.
 //!
 //! The library dials without a timeout. When a server accepts and closes, the library dials again at once, tens of
 //! thousands of times in a few seconds. So the library never dials a server. The relay makes the connection, with a
 //! timeout, and joins the library's socket to it through a listener that accepts one connection and is then closed. A
-//! second dial of the library is refused; after a refusal the library does wait its retry time. By then the relay has seen
-//! the end of the first connection, and the client is dropped. So only `session_loop.rs` decides how often servers are
-//! dialled.
+//! second dial of the library is refused, and after a refusal the library waits before it dials again. During this wait
+//! the relay sees the end of the first connection, and the client is dropped. So only `session_loop.rs` decides how often
+//! servers are dialled.
 //!
 //! The library always requests a new session. If there is a session to resume, the relay writes it into the request
 //! (`session_key.rs`).
@@ -65,7 +65,7 @@ impl Relay {
         })
     }
 
-    /// Waits for the server's answer to the library's request for a session. Must be called once.
+    /// Waits for the server's answer to the library's request for a session. May be called only once.
     pub(crate) async fn opened(&mut self, limit: Duration) -> Result<SessionAnswer, String> {
         match tokio::time::timeout(limit, &mut self.opened).await {
             Ok(Ok(opened)) => Ok(opened),
@@ -140,8 +140,8 @@ async fn relay(
     })
 }
 
-/// Passes on the library's request for a session and the server's answer. Writes the key's session into the
-/// request if there is one.
+/// Passes on the library's request for a session, and the server's answer if it grants one. With a key, its session is
+/// written into the request.
 async fn request_session(
     local: &mut TcpStream,
     remote: &mut TcpStream,

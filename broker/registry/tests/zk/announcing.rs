@@ -55,7 +55,7 @@ async fn until_state(
     begun.elapsed()
 }
 
-/// Waits until the node is not registered for a reason with this text.
+/// Waits until the node is not registered, with a reason that contains `text`.
 pub(crate) async fn until_seeking(announcement: &Announcement, text: &str) -> Duration {
     until_state(
         announcement,
@@ -108,13 +108,13 @@ pub(crate) async fn owner(writer: &Writer, path: &str) -> Option<i64> {
     read(writer, path).await.map(|(_, stat)| stat.ephemeral_owner)
 }
 
-/// Waits until the znode of this node is ephemeral, has its record, and is owned by another session than `not`. Returns the time that
+/// Waits until the znode of this node is ephemeral, has its record, and is not owned by `old_owner`. Returns the time that
 /// this took.
-pub(crate) async fn until_registered(writer: &Writer, node: &Node, not: i64) -> Duration {
+pub(crate) async fn until_registered(writer: &Writer, node: &Node, old_owner: i64) -> Duration {
     let (begun, path) = (Instant::now(), znode(&node.id));
     eventually("our record is registered", TIMEOUT, async || {
         read(writer, &path).await.is_some_and(|(data, stat)| {
-            data == node.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != not
+            data == node.to_record() && stat.is_ephemeral() && stat.ephemeral_owner != old_owner
         })
     })
     .await;

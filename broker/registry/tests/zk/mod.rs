@@ -1,4 +1,4 @@
-//! Tests with real ZooKeeper servers: a client that reads and writes znodes, and waiting for what a watch sees.
+//! Tests with real ZooKeeper servers, and their helpers: a client that writes znodes, and waits for the state of a watch.
 
 pub(crate) mod announcing;
 pub(crate) mod child;
@@ -44,11 +44,11 @@ pub(crate) async fn connections(server: &ZooKeeper) -> Option<usize> {
     stream.read_to_string(&mut status).await.ok()?;
     let mut lines = status.lines();
     let line = lines.find_map(|line| line.strip_prefix("Connections: "))?;
-    // This one is included.
+    // The connection of this request is included.
     Some(line.parse::<usize>().ok()?.saturating_sub(1))
 }
 
-/// Client of the test.
+/// ZooKeeper client of the test.
 pub(crate) struct Writer {
     pub(crate) zookeeper: Client,
 }

@@ -16,7 +16,7 @@ pub(super) fn password(text: &str) -> Result<String, String> {
 }
 
 #[test]
-fn a_string_without_quotes_is_its_source_text() {
+fn a_string_without_quotes_is_taken_as_it_is_written() {
     let words = "5g 7MB 8KiB 007 12 -5 3.14 1e5 0x10 1.2.3.4 10s yes off 2024-01-01T00:00:00Z abc#def abc//def a:b a=b 5:6 a(b \
                  5kx p@ss a$b пароль";
     for word in words.split(' ') {
@@ -147,7 +147,7 @@ fn included_files_are_relative_to_the_including_file() {
             "include x.conf\n",
             "x.conf:1: x.conf: includes are nested too deeply (limit 32); does it include itself?",
         ),
-        // If parsing did not end at the first error of nesting, 2^32 files would be read.
+        // If parsing did not end at the first nesting error, 2^32 files would be read.
         (
             "include x.conf\ninclude x.conf\n",
             "x.conf:1: x.conf: includes are nested too deeply (limit 32); does it include itself?",
