@@ -19,7 +19,7 @@ ENDS = {"request": ("--requester", "--responder"), "latency": ("--publisher", "-
 QUANTILES = {"p50": "p50_us", "p99": "p99_us", "p99.9": "p999_us"}
 HEAD = ["case", "CPU µs per message", "requests/s", *(f"{what} µs" for what in QUANTILES)]
 PAYLOAD = 16
-# A run takes a second or two, in which the scheduler moves a p99 by half and more, so there are more runs.
+# A run takes only a second or two. The scheduler can change its p99 by half or more, so there are more runs.
 ROUNDS = 3
 
 

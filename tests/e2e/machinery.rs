@@ -1,5 +1,5 @@
-//! Tests of the harness around real peers, where other tests would not notice that it is broken: processes and registrations that
-//! go when they should, networks that really fail, receipts that notice every fault.
+//! Tests of the harness around real peers, for faults that no other test would notice: processes and registrations must end in
+//! time, networks must really fail, receipts must notice every fault.
 
 use e2e::{
     Lan, Ledger, Links, Mesh, Program, Publishing, RawClient, Receipts, Receiving, Record, ServerKind,
@@ -159,7 +159,7 @@ async fn arrives(from: &mut TcpStream, to: &mut TcpStream, wait: Duration) -> bo
 }
 
 #[tokio::test]
-async fn hosts_are_partitioned_by_silence_and_joined_again() {
+async fn a_partition_drops_everything_between_hosts_until_it_heals() {
     let mut lan = Lan::new(3);
     let (mut a, mut b) = socket(&lan, 0, 1).await;
     let (mut c, mut d) = socket(&lan, 2, 1).await;
@@ -195,7 +195,7 @@ async fn hosts_are_partitioned_by_silence_and_joined_again() {
     assert!(arrives(&mut a, &mut b, TIMEOUT).await && arrives(&mut c, &mut d, TIMEOUT).await);
     lan.heal();
 
-    // In one direction: everything that 0 sends is lost, its TCP acks too.
+    // In one direction: everything that 0 sends to 1 is lost, its TCP acks too.
     lan.silence(0, 1);
     assert!(arrives(&mut b, &mut a, TIMEOUT).await, "0 hears 1");
     assert!(!arrives(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
@@ -225,7 +225,7 @@ async fn a_cable_is_slow_or_loses_frames_until_it_is_repaired() {
     assert!(all == much, "the bytes were changed");
 
     lan.heal();
-    // Frames on their way were lost, so the first round trip may wait for a retransmission.
+    // Frames in flight were lost, so the first round trip may wait for a retransmission.
     eventually("as quick as before", TIMEOUT, async || {
         let since = Instant::now();
         arrives(&mut a, &mut b, TIMEOUT).await

@@ -28,7 +28,7 @@ pub(crate) async fn all_that_components_do(library: Library, publisher_url: &str
     assert_eq!(publisher.request("ask", "who").await, "re:who");
     assert_eq!(publisher.request("ask", "where").await, "re:where");
 
-    // After these exchanges anything that should not arrive would have arrived.
+    // A message that should not arrive would have arrived before these replies.
     subscriber.flush().await;
     let mut shared = [subscriber.payloads("member1"), subscriber.payloads("member2")].concat();
     shared.sort_by_key(|payload| payload.parse::<u32>().unwrap_or_default());

@@ -15,12 +15,12 @@ pub(crate) async fn component_of(library: Library, url: &str) -> Component {
     component
 }
 
-/// Checks that the component's subscription receives once what it publishes, and that its library has noticed no problem.
+/// Checks that the component receives its own message exactly once, and that its library has noticed no problem.
 pub(crate) async fn is_served(component: &mut Component, payload: &str) {
     component.publish("own", payload);
     let copies = |component: &Component| {
         let payloads = component.payloads("own");
-        payloads.iter().filter(|came| *came == payload).count()
+        payloads.iter().filter(|received| *received == payload).count()
     };
     eventually(format!("{payload} is received"), TIMEOUT, async || {
         copies(component) > 0

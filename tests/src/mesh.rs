@@ -1,6 +1,6 @@
-//! A cluster of `standin-broker` or `nats-server` nodes built, changed node by node, waited for.
+//! A cluster of `standin-broker` or `nats-server` nodes. Tests change it node by node and wait for its state.
 //!
-//! Its waits read the monitoring pages of the nodes (see [`links`](crate::links)).
+//! The waits read the monitoring pages of the nodes (see [`links`](crate::links)).
 
 use crate::condition::settled;
 use crate::lan::Lan;
@@ -58,7 +58,7 @@ impl MeshBuilder {
         self
     }
 
-    /// Lets the nodes find each other only in ZooKeeper. Only `standin-broker` can.
+    /// Lets the nodes find each other through ZooKeeper only. Only `standin-broker` can do that.
     #[must_use]
     pub fn zookeeper(mut self, hosts: impl Into<String>) -> Self {
         assert_eq!(
@@ -89,14 +89,14 @@ impl MeshBuilder {
         mesh
     }
 
-    fn described<'a>(self, place: impl Fn(usize) -> Option<&'a Netns>) -> Mesh {
+    fn described<'a>(self, netns: impl Fn(usize) -> Option<&'a Netns>) -> Mesh {
         let size = self.size;
         let mut mesh = Mesh {
             nodes: Vec::new(),
             given: self,
         };
         for index in 0..size {
-            mesh.describe_one(place(index));
+            mesh.describe_one(netns(index));
         }
         for index in 0..size {
             mesh.introduce(index);
@@ -220,9 +220,9 @@ impl Mesh {
             .collect()
     }
 
-    fn describe_one(&mut self, place: Option<&Netns>) -> usize {
+    fn describe_one(&mut self, netns: Option<&Netns>) -> usize {
         let index = self.nodes.len();
-        let mut node = Node::new(self.given.kind, format!("n{}", index + 1), place);
+        let mut node = Node::new(self.given.kind, format!("n{}", index + 1), netns);
         let flags: Vec<&str> = self.given.flags.iter().map(String::as_str).collect();
         node.add_flags(&flags);
         for (key, value) in &self.given.settings {
@@ -294,23 +294,23 @@ impl Mesh {
 
     async fn agreed(&mut self, group: &[usize]) -> Result<(), String> {
         let links = self.linked(group).await?;
-        for (index, (name, told)) in group.iter().zip(&links) {
+        for (index, (name, own_links)) in group.iter().zip(&links) {
             let interest = OwnInterest::read(self.nodes[*index].http()).await;
             let interest = interest.ok_or(format!("{name} does not serve /connz"))?;
-            self.counted(*index, &interest, told).await?;
-            for (knower, known) in links.iter().filter(|(knower, _)| knower != name) {
-                let peer = known
-                    .to(&told.id)
-                    .ok_or(format!("{knower} has no route to {name}"))?;
+            self.counted(*index, &interest, own_links).await?;
+            for (other, other_links) in links.iter().filter(|(other, _)| other != name) {
+                let peer = other_links
+                    .to(&own_links.id)
+                    .ok_or(format!("{other} has no route to {name}"))?;
                 interest
                     .known_as(peer)
-                    .map_err(|wrong| format!("on {knower}: {wrong}"))?;
+                    .map_err(|wrong| format!("on {other}: {wrong}"))?;
             }
         }
         Ok(())
     }
 
-    /// Checks the number of subscriptions that a `standin-broker` counts. A `nats-server` also counts those of its own services.
+    /// Checks the subscription count of a `standin-broker`. That of a `nats-server` includes its own services.
     async fn counted(&self, index: usize, own: &OwnInterest, links: &Links) -> Result<(), String> {
         let node = &self.nodes[index];
         let remote: u64 = links.peers().map(|peer| peer.interest).sum();
@@ -327,12 +327,12 @@ impl Mesh {
     }
 }
 
-/// Checks that each of these nodes has complete routes to all others, and to no node outside the list that is not frozen.
+/// Checks that each of these nodes has complete routes to all others, and none to a node outside the list, except frozen ones.
 fn linked(all: &[(String, Links)], frozen: &[String]) -> Result<(), String> {
     for (name, links) in all {
-        for (other, told) in all.iter().filter(|(other, _)| other != name) {
+        for (other, other_links) in all.iter().filter(|(other, _)| other != name) {
             let peer = links
-                .to(&told.id)
+                .to(&other_links.id)
                 .ok_or(format!("{name} has no route to {other}"))?;
             if !links.is_complete(peer) {
                 return Err(format!(
@@ -341,7 +341,7 @@ fn linked(all: &[(String, Links)], frozen: &[String]) -> Result<(), String> {
                 ));
             }
         }
-        let is_here = |id: &str| all.iter().any(|(_, told)| told.id == id);
+        let is_here = |id: &str| all.iter().any(|(_, links)| links.id == id);
         if let Some(stranger) = links
             .peers()
             .find(|peer| !is_here(&peer.id) && !frozen.contains(&peer.name))

@@ -1,6 +1,6 @@
 //! A real ZooKeeper server, and sessions with it that register nodes.
 //!
-//! [`Registrar`] is one session: a small program around another ZooKeeper library than the product's. When it is closed, its
+//! [`Registrar`] is one session: a small program around a ZooKeeper library other than the product's. When it is closed, its
 //! ephemeral znodes disappear at once. When it is dropped, they disappear at the session timeout, as after a power cut.
 
 use crate::condition::eventually;
@@ -19,8 +19,8 @@ use tokio::time::timeout;
 /// The path under which the product looks for nodes by default.
 pub const NODES_PATH: &str = "/standin/nodes";
 
-/// Libraries of the Debian package libzookeeper-java, which has half the dependencies of the package zookeeper (that one
-/// needs the Java of a desktop). The second library writes the log to standard error.
+/// Libraries of the Debian package libzookeeper-java. It has half the dependencies of the package zookeeper, which needs a
+/// desktop Java. The second library writes the log to standard error.
 const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ pub(super) struct Step {
     pub(super) sender: usize,
     pub(super) sends: &'static str,
     pub(super) receives: [&'static str; 3],
-    /// The step waits until all nodes know that a subscription has ended at its maximum. No client sends a PING after that end.
+    /// The step first waits until all nodes know that a subscription has ended at its maximum. No PING of a client waits for that.
     pub(super) settled: bool,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Row {
     pub(super) standin_only: bool,
 }
 
-/// A step in which no client receives anything, unless it [`gives`](Step::gives).
+/// A step in which no client receives anything, unless [`gives`](Step::gives) says so.
 const fn step(sender: usize, sends: &'static str) -> Step {
     Step {
         sender,
@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
     ),
     row(
-        "own messages are delivered back and to other nodes",
+        "own messages are delivered to the sender and to other nodes",
         [OLD; 3],
         &[
             step(A, "SUB x 1\r\n"),
@@ -182,7 +182,7 @@ pub(super) const ROWS: &[Row] = &[
         ],
     ),
     row(
-        "without echo an own subscription is not a responder",
+        "without echo, a client's own subscription is not a responder",
         [NO_ECHO, NEW, NEW],
         &[
             step(A, "SUB in.1 9\r\nSUB ask 1\r\nPUB ask in.1 1\r\nx\r\n").gives(A, NOBODY),

@@ -1,5 +1,5 @@
-//! A client that moves from node to node gets no message twice or out of order, although another node may still have to read or to
-//! receive the messages that the client already has.
+//! A client that moves from node to node gets no message twice or out of order, although its next node may not yet have read
+//! the messages that the client already has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::{Ledger, Mesh, Publishing, Receipts, Receiving, ServerKind, TIMEOUT};
 use tokio::task::JoinSet;
 
-/// The messages that the next node still has to read are only for other clients there.
+/// When the client moves, its next node has unread messages, for other clients of that node.
 #[tokio::test]
 async fn a_client_that_moves_gets_no_message_twice_from_a_node_that_is_behind() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
@@ -49,8 +49,8 @@ async fn move_on(mesh: Arc<Mesh>, name: String, moves: Arc<AtomicU64>, enough: u
     client.subscribe("load.*", "1").await;
     for at in (1..=2).cycle().skip(1) {
         let mut next = mesh.nodes[at].client().await;
-        let few = receipts.total() + 1 + moves.load(Relaxed) % 40;
-        while receipts.total() < few {
+        let target = receipts.total() + 1 + moves.load(Relaxed) % 40;
+        while receipts.total() < target {
             let frame = client.read_command().await;
             receipts.take(&frame);
         }

@@ -50,7 +50,7 @@ async fn is_refused(outsider: usize, other_flags: &[&str], flags: &[&str], reaso
     clients[members[0]].flush().await;
     assert!(clients[outsider].flush().await.is_empty());
     mesh.wait_until_agreed_among(&members).await;
-    // There was no route even for a moment, which would have passed messages.
+    // Not even a short-lived route was made. It would have passed messages.
     for index in members {
         let name = format!("linked with n{}", outsider + 1);
         mesh.nodes[index].process().assert_no_line(&name);
@@ -161,7 +161,7 @@ async fn connections_that_are_not_nodes_do_no_harm_at_the_port_for_nodes() {
     .await;
 }
 
-/// More connections than the limit on pending handshakes stay silent, and are made again and again.
+/// There are always more silent connections than the limit on pending handshakes, and new ones replace old ones.
 #[tokio::test]
 async fn a_crowd_of_silent_connections_does_not_keep_a_node_out_of_the_mesh() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 2).describe();
@@ -197,7 +197,7 @@ async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself()
         .iter()
         .map(|node| format!("nats://{}", node.cluster_address()))
         .collect();
-    // Also by a host name, which it recognizes as its own only after it has connected.
+    // Also by a host name. The node recognizes it as its own only after it has connected.
     let by_name = all[0].replace("127.0.0.1", "localhost");
     for node in &mut mesh.nodes {
         node.add_flags(&["--routes", &format!("{},{by_name}", all.join(","))]);

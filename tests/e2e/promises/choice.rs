@@ -1,4 +1,4 @@
-//! Choice of a session's node: not one that cannot be used, is in lame duck mode, or has just failed.
+//! Choice of a session's node: nodes that cannot be used, are in lame duck mode or have just failed are avoided.
 
 use super::scene::{Scene, die, nothing_else, pass, session};
 use e2e::raw::{CONNECT_OLD, msg_frame};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// Checks that a component is served although the first connection to a node is useless: `useless` plays it.
+/// Checks that a component is served although the first connection to the node is useless. `useless` plays that connection.
 async fn is_served_after(
     scene: &mut Scene,
     useless: impl AsyncFnOnce(&mut ScriptedNode) -> Option<NodeConnection>,
@@ -213,7 +213,7 @@ async fn a_node_that_failed_is_not_dialled_during_its_cooldown() {
     ];
     let settings = [&cooling[..], &[("nodes.upstream", &upstream[..])]].concat();
     let mut scene = Scene::around(node, &settings).await;
-    // Nodes are chosen at random, so the failed one is chosen at some time. The other one then serves the component.
+    // Nodes are chosen at random, so the failed one is chosen sooner or later. The other one then serves the component.
     let mut kept = Vec::new();
     while scene
         .metrics()
@@ -311,7 +311,7 @@ async fn a_sidecar_that_is_listed_as_a_node_does_not_become_its_own_component() 
     nothing_else(&mut client, &mut node).await;
 }
 
-/// Returns a listener whose backlog is full, so that it neither accepts nor refuses, as a host behind a firewall.
+/// Returns a listener whose backlog is full, so that it neither accepts nor refuses, like a host behind a firewall.
 async fn unresponsive() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a port");
@@ -325,7 +325,7 @@ async fn unresponsive() -> (TcpListener, Vec<TcpStream>) {
 }
 
 #[tokio::test]
-async fn addresses_that_do_not_answer_syn_delay_no_new_component() {
+async fn a_new_component_is_not_delayed_by_addresses_that_do_not_answer_a_syn() {
     const NAMED: usize = 6;
     let mut silent = Vec::new();
     for _ in 0..NAMED {
@@ -349,7 +349,7 @@ async fn addresses_that_do_not_answer_syn_delay_no_new_component() {
     // One dial of a silent address alone takes a second.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 
-    // In the settings they have the same rank as the live node, which is dialled in parallel.
+    // If the settings name them, they have the same rank as the live node, which is dialled in parallel.
     let upstream: Vec<String> = named
         .iter()
         .map(|address| format!("'nats://{address}'"))

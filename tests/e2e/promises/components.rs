@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_component_that_connects_and_closes_closes_the_nodes_connection_and_is_not_an_error() {
+async fn a_component_that_connects_and_closes_leaves_no_connection_to_the_node_and_counts_as_no_error() {
     let mut scene = Scene::start().await;
     for _ in 0..10 {
         let (client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());

@@ -1,6 +1,6 @@
-//! SUB, PING, PONG on one node, then at once a publish on another: whether the message arrives. After it the publisher sends a second
-//! one to a subject with an old subscription. Messages of one publisher stay in order, so a message that has not arrived before the
-//! second one is lost.
+//! SUB, PING, PONG on one node, then at once a publish on another: whether the message arrives. Then the publisher sends a
+//! second one, to a subject with an old subscription. Messages of one publisher stay in order, so a message that has not arrived
+//! before the second one is lost.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::ends::Ends;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
 const AWAITED: &[u8] = b"awaited";
-const BEHIND: &[u8] = b"behind";
+const SECOND: &[u8] = b"second";
 
 /// Publishes on one node after a PONG on another.
 #[derive(Debug, Args)]
@@ -30,13 +30,13 @@ impl Flush {
         let known = format!("load.{}.known", std::process::id());
         let (mut publisher, mut subscriber) = self.ends.connect(&known)?;
 
-        let behind = publish(&known, None, BEHIND);
+        let second = publish(&known, None, SECOND);
         let mut taken = Quantiles::new()?;
         let mut missed = 0;
         for round in 0..self.rounds {
             let subject = format!("load.{}.{round}", std::process::id());
             let mut frames = publish(&subject, None, AWAITED);
-            frames.extend_from_slice(&behind);
+            frames.extend_from_slice(&second);
             let started = Instant::now();
             // The subscription to `known` has the sid 1.
             subscriber.subscribe_as(round + 2, &subject)?;
@@ -45,7 +45,7 @@ impl Flush {
             if round >= self.rounds / WARM_UP_PART {
                 taken.record(elapsed);
             }
-            missed += u64::from(!comes(&mut subscriber)?);
+            missed += u64::from(!arrives(&mut subscriber)?);
         }
         let mut result = taken.result("flush");
         result["rounds"] = self.rounds.into();
@@ -55,13 +55,13 @@ impl Flush {
 }
 
 /// Returns whether the expected message arrives before the second one.
-fn comes(subscriber: &mut Connection) -> Outcome<bool> {
-    let (mut came, mut over) = (false, false);
-    while !over {
+fn arrives(subscriber: &mut Connection) -> Outcome<bool> {
+    let (mut has_arrived, mut is_over) = (false, false);
+    while !is_over {
         subscriber.receive(|message| match message.reply_and_payload().1 {
-            AWAITED => came = true,
-            _ => over = true,
+            AWAITED => has_arrived = true,
+            _ => is_over = true,
         })?;
     }
-    Ok(came)
+    Ok(has_arrived)
 }
