@@ -283,7 +283,9 @@ impl Keeper {
                 } else {
                     warn!(
                         link = number,
-                        unsent_bytes, undelivered, "the route with {peer} is lost: {why}; it is dialled again"
+                        unsent_bytes,
+                        undelivered,
+                        "the route with {peer} is lost: {why}; it is dialled again"
                     );
                 }
             }

@@ -19,7 +19,7 @@ use tracing::{debug, error};
 
 use super::Route;
 use super::event::RouteEvent;
-use super::frame::{self, FRAME_BYTES_MAX, Frame};
+use super::frame::{Frame, FrameError};
 use crate::closing::Reason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
@@ -43,16 +43,9 @@ impl Incoming {
         }
     }
 
-    /// Returns the frame at the head of `bytes`, with its length, or `None` if it is incomplete.
-    ///
-    /// # Errors
-    /// [`Reason::Protocol`]. The bytes after an invalid frame cannot be parsed.
-    #[inline]
-    pub(crate) fn frame<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Reason> {
-        let frame = frame::decode(bytes, FRAME_BYTES_MAX);
-        frame.map_err(|error| {
-            self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
-        })
+    /// Logs the invalid frame, and returns the reason to close the route: the bytes after the frame cannot be parsed.
+    pub(crate) fn invalid_frame(&self, error: FrameError) -> Reason {
+        self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
     }
 
     /// Applies a frame that is neither a message nor a PING or PONG. Returns the event for the keeper, if there is one.
