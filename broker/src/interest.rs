@@ -206,6 +206,10 @@ impl Interest {
 }
 
 #[cfg(test)]
+#[path = "interest_tests.rs"]
+pub(crate) mod announcing;
+
+#[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use standin_registry::{Credentials, Endpoint, Upstream};
 
-use crate::session_info::SessionInfo;
 use crate::settings::Settings;
 
 /// Identity of the component towards nodes, and of the sidecar towards the component.
@@ -26,10 +25,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Creates the identity of `session`, whose component connected to the address `local`. `mark` is the sidecar's own.
+    /// Creates the identity for session number `session_id`, whose component connected from `component_ip` to the address `local`.
+    /// `mark` is the sidecar's own.
     pub(crate) fn new(
         settings: &Settings,
-        session: &SessionInfo,
+        session_id: u64,
+        component_ip: IpAddr,
         local: SocketAddr,
         mark: &Arc<str>,
     ) -> Self {
@@ -45,8 +46,8 @@ impl Identity {
             host,
             port,
             mark: Arc::clone(mark),
-            session_id: session.id,
-            component_ip: session.component.ip(),
+            session_id,
+            component_ip,
             credentials: credentials.map(Arc::new),
         }
     }

@@ -159,7 +159,13 @@ async fn serve(
     // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
     sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
     let (local, mark) = (stream.local_addr()?, shared.book.self_check.mark());
-    let identity = Identity::new(&shared.settings.load(), &session, local, mark);
+    let identity = Identity::new(
+        &shared.settings.load(),
+        session.id,
+        session.component.ip(),
+        local,
+        mark,
+    );
     Ok(task::run(shared, session, stream, Arc::new(identity)).await)
 }
 

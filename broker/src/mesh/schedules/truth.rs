@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use super::node::Node;
 use super::world::World;
 use crate::flush::is_waited_for;
-use crate::route::announcer::tests::Picture;
+use crate::interest::announcing::Picture;
 use crate::subscription::Subscription;
 
 impl World {
