@@ -3,6 +3,9 @@
 //! `words` parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in `unsupported`.
 //! [`signal`] is the command `--signal`.
 
+// clap shows the doc comments of the flags as help texts, in which brackets are not links.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 pub mod signal;
 mod unsupported;
 mod words;

@@ -181,6 +181,9 @@ impl Keeper {
         let at = match origin {
             Origin::Dialled(at) => at,
             Origin::Accepted(peer) => {
+                if let Some(refused) = refused {
+                    self.membership.accept_refused(refused, now);
+                }
                 // The rate limit is by IP address, because the peer could change its id each time.
                 let mut is_due = |fault: &str| self.log_limit.is_due(&format!("{} {fault}", peer.ip()), now);
                 if fault.is_some_and(|why| is_due(&format!("{why:?}"))) {

@@ -236,6 +236,22 @@ impl Membership {
         address.dial_later(now, &mut self.rng, max)
     }
 
+    /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id, this
+    /// node dials the other side: what is known about such nodes are answers to dials.
+    pub(crate) fn accept_refused(&mut self, refused: &RefusedRoute, now: Instant) {
+        let is_own = refused.id == self.rules.own.id;
+        if Namesake::from_refusal(refused.why, refused.by_peer, is_own).is_some() {
+            let node = Peer {
+                id: refused.id.clone(),
+                mesh: refused.mesh.clone(),
+            };
+            self.add_source(&node, now, |address| {
+                address.is_named_by_peer = true;
+                address.seen_at = now;
+            });
+        }
+    }
+
     /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
     /// credentials. They are checked before the id.
     fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<RefusalReason> {

@@ -75,6 +75,8 @@ pub(crate) struct RefusedRoute {
     pub(crate) by_peer: bool,
     pub(crate) id: String,
     pub(crate) run: String,
+    /// Mesh address of the peer.
+    pub(crate) mesh: String,
     pub(crate) why: RefusalReason,
     /// Text of the reason, for the operator.
     pub(crate) text: String,
@@ -287,6 +289,7 @@ impl Handshake {
             by_peer,
             id: peer.id.chars().take(ID_CHARS_SHOWN).collect(),
             run: peer.run.clone(),
+            mesh: peer.mesh.clone(),
             why,
             text: why.text(&self.own, peer),
         })

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use e2e::port::free_port;
 use e2e::raw::CONNECT_NEW;
 use e2e::zookeeper::NODES_PATH;
-use e2e::{Mesh, Process, RawClient, Record, ServerKind, TIMEOUT, ZooKeeper, eventually, found};
+use e2e::{Mesh, Node, Process, RawClient, Record, ServerKind, TIMEOUT, ZooKeeper, eventually, found};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -116,6 +117,43 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
         mesh.wait_until_linked(&[0, second]).await;
         stop(&mut mesh, &[0, second]).await;
     }
+}
+
+/// Nobody else can say which of them is linked with more nodes, so the one that started first stays.
+#[tokio::test]
+async fn without_any_other_node_the_first_of_two_nodes_with_one_name_stays_when_it_thaws() {
+    let mut mesh = start(1, None).await;
+    mesh.nodes[0].freeze().await;
+    let second = add(&mut mesh, "n1");
+    mesh.nodes[second].restart().await;
+    mesh.nodes[0].thaw();
+    is_refused(&mut mesh, second, "n1").await;
+    assert!(mesh.nodes[0].is_running());
+    stop(&mut mesh, &[0]).await;
+}
+
+/// They know of each other only because the third node, which has a route to one of them, refuses the other.
+#[tokio::test]
+async fn one_of_two_nodes_with_one_name_and_no_routes_ends_when_a_third_node_dials_both() {
+    let ports = [free_port(), free_port(), free_port()];
+    let urls = ports.map(|port| format!("nats://127.0.0.1:{port}"));
+    let node = async |name, own: usize, more: &[&str]| {
+        let flags = [&["-n", name, "--cluster", &urls[own]], more].concat();
+        Node::start(ServerKind::Standin, &flags).await
+    };
+    let mut alike = [node("n1", 0, &[]).await, node("n1", 1, &[]).await];
+    let routes = urls[..2].join(",");
+    let _third = node("n2", 2, &["--routes", &routes]).await;
+    let ended = found("one of them ends", LONG_TIMEOUT, async || {
+        [0, 1].into_iter().find(|index| !alike[*index].is_running())
+    })
+    .await;
+    assert!(
+        alike[ended]
+            .process()
+            .has_line("another node with the id n1 is alive")
+    );
+    assert!(alike[1 - ended].is_running());
 }
 
 /// A third node was frozen too. It thaws first, and has a route to the old node when it learns of the new one. With ZooKeeper the

@@ -138,11 +138,11 @@ impl Membership {
     pub(crate) fn is_outnumbered(&self) -> bool {
         // A node may be known at several addresses, and is counted once.
         let (mut with_it, mut it_precedes) = (BTreeSet::new(), false);
-        for (id, namesake) in self.namesakes() {
-            if namesake.is_reported && namesake.is_alive {
+        for (id, namesake) in self.namesakes().filter(|(_, namesake)| namesake.is_alive) {
+            if namesake.is_reported {
                 with_it.insert(id);
-                it_precedes |= namesake.precedes;
             }
+            it_precedes |= namesake.precedes;
         }
         let own = self.routes.len();
         !self.rules.has_registry && (with_it.len() > own || (with_it.len() == own && it_precedes))

@@ -91,6 +91,7 @@ impl Node {
             by_peer,
             id: id.to_owned(),
             run: run.to_owned(),
+            mesh: at.to_owned(),
             why,
             text: format!("{why:?}"),
         };
