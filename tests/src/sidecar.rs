@@ -154,7 +154,7 @@ impl Sidecar {
         self.builder.cache_file()
     }
 
-    /// Returns the process, to read its log, CPU time and memory, and to send signals. Fails the test if it is not running.
+    /// Returns the process, to read its log, CPU time and memory, and to send signals. Fails the test after [`kill`](Self::kill).
     pub fn process(&mut self) -> &mut Process {
         self.process
             .as_mut()
@@ -228,8 +228,8 @@ impl Sidecar {
     }
 
     /// Returns the address of each session's node, in the order of `/sessionz`. The address is `None` while the session has no
-    /// node. It is also `None` until the node has acked the replayed subscriptions, because the session may not receive
-    /// messages before.
+    /// node. It is also `None` until the node has acked the replayed subscriptions, because the session can miss messages
+    /// before that.
     pub async fn session_nodes(&self) -> Vec<Option<SocketAddr>> {
         let nodes = self.node_rows().await;
         let address = |row: &Value| {

@@ -6,7 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `schema.rs` | the rules for values that the compiled-in file does not contain |
+//! | `schema.rs` | rules that are not in the compiled-in file, such as the range of a number |
 //! | `error.rs` | [`SettingsError`] |
 //! | `layers.rs` | the four layers, from the compiled-in file to the flags, joined into one list of keys |
 //! | `document.rs` | one TOML text, parsed with line numbers |

@@ -20,7 +20,7 @@ const PORT_DEFAULT: u16 = 2181;
 const WANTED: &str = "a ZooKeeper host list (HOST[:PORT],…[/chroot])";
 /// Maximum number of hosts. No ensemble has more, even with observers.
 const HOSTS_MAX: usize = 64;
-/// Time limit for one lookup. A name that takes longer is looked up again for the next connection.
+/// Time limit for one lookup. A host that takes longer is left out until the next call of [`resolve`](HostList::resolve).
 const RESOLVE_TIMEOUT_MS: u64 = 2_000;
 
 /// A parsed host list.

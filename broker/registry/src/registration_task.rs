@@ -30,7 +30,7 @@ pub(crate) struct RegistrationTask {
     parent: String,
     wanted: channel::Receiver<Option<Wanted>>,
     registration: Registration,
-    /// Id of our znode, which exists or is to be created; `None` after it was deleted as requested.
+    /// Id of our znode, while it exists or is to be created.
     id: Option<Arc<str>>,
     /// The record written last.
     written: Option<Arc<Node>>,
@@ -51,7 +51,7 @@ impl RegistrationTask {
         }
     }
 
-    /// Starts a new connection in `session`.
+    /// Records that a new connection has begun in `session`.
     pub(crate) fn new_connection(&mut self, session: i64) {
         self.registration.new_connection(session);
     }

@@ -1,4 +1,4 @@
-//! Each client library directly on the broker, with all that components do.
+//! Each client library does all that components do, connected directly to the broker.
 
 use crate::scenario::all_that_components_do;
 use e2e::{Library, Node, ServerKind, TIMEOUT};
@@ -56,7 +56,7 @@ async fn rust_works_on_the_broker() {
     let mut taken = futures_util::stream::select_all(members).take(90);
     while let Some(name) = tokio::time::timeout(TIMEOUT, taken.next())
         .await
-        .expect("each message has a receiver")
+        .expect("each message reaches a member of the queue group")
     {
         shares[name] += 1;
     }

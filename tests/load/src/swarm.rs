@@ -1,4 +1,5 @@
-//! Many components on one thread, each with a connection and one subscription, and the commands of the measurements that use them.
+//! Many components on one thread, each with one connection and one subscription. Also reads a measurement's commands from
+//! standard input.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,7 +19,7 @@ use crate::incoming::{Arrival, Incoming};
 const BUFFER_BYTES: usize = 8 * 1024;
 /// Limit on the connections being opened at the same time.
 const OPENING_MAX: usize = 64;
-/// Limit on the components with one source address. A pair of addresses has about 28,000 ports.
+/// Limit on the components with one source address, which has about 28,000 ephemeral ports.
 const COMPONENTS_PER_SOURCE: usize = 5_000;
 /// Timeout for a component to connect and subscribe.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -116,7 +117,7 @@ impl Component {
         self.is_lost.set(true);
     }
 
-    /// Reads once, and gives every message to `take`.
+    /// Reads once, calls `take` for every message, and answers PINGs.
     pub(crate) async fn receive(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
         self.read(incoming).await?;
         while let Some(arrival) = incoming.next()? {
@@ -183,8 +184,8 @@ pub(crate) async fn open_listening(
     Ok(listening.collect())
 }
 
-/// Returns the source address of a component on the loopback, which has enough of them. `None` for other servers: the system
-/// chooses the address.
+/// Returns the source address of the component `number` if the server is on the loopback, where every 127.0.0.x can be used.
+/// Otherwise returns `None`, and the system chooses the address.
 fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
     let last = u8::try_from(2 + number / COMPONENTS_PER_SOURCE).unwrap_or(u8::MAX);
     server
@@ -193,7 +194,7 @@ fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
         .then_some(Ipv4Addr::new(127, 0, 0, last).into())
 }
 
-/// Returns a channel with the lines of standard input, which closes at its end.
+/// Returns a channel with the lines of standard input. The channel closes at the end of the input.
 pub(crate) fn commands() -> UnboundedReceiver<String> {
     let (sender, commands) = unbounded_channel();
     std::thread::spawn(move || {
