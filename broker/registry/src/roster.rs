@@ -3,8 +3,8 @@
 //!
 //! | list | nodes |
 //! |---|---|
-//! | live | the last answer of ZooKeeper and the last answer for each DNS name; only a later answer replaces an answer |
-//! | cached | for each list that is empty or not yet read: the nodes of its last answer that had any (in this process, or in the cache file), and nodes that had left it a short time before |
+//! | live | the last answer of ZooKeeper, and for each DNS name the last answer with nodes; errors change nothing |
+//! | cached | for each list that is empty, not yet read or of former settings: its last nodes (from this process or the cache file); if it has become empty, also nodes that had left it a short time before |
 //! | fixed | the addresses in the settings, and nodes named in INFO |
 //!
 //! So if ZooKeeper becomes empty, its nodes move from live to cached, and remain there. But a node that leaves while others
@@ -128,8 +128,8 @@ impl Roster {
         self.gossip.nodes().count()
     }
 
-    /// Forgets the lists of former settings that have been replaced. A list is replaced when its source has returned nodes with the
-    /// new settings. If its source is no longer used, it is replaced when any source has returned nodes.
+    /// Forgets the lists of former settings that have been replaced. A list is replaced when its source has nodes with the new
+    /// settings. If its source is no longer used, it is replaced when any source has nodes.
     fn forget_former_lists(&mut self) {
         let zookeeper_has_nodes = self.zookeeper_origin == self.zookeeper_list && !self.zookeeper.is_empty();
         let dns_has_nodes = self.dns.values().any(|nodes| !nodes.is_empty());
@@ -158,7 +158,7 @@ impl Roster {
             .iter()
             .filter_map(|node| Some((node.client.clone(), node.credentials.clone()?)))
             .collect();
-        // Credentials in the settings for an address are used for the node there, whatever source it comes from.
+        // A node of any source that has no credentials gets those in the settings for its address.
         let with_credentials = |node: &Arc<Node>| match configured.get(&node.client) {
             Some(credentials) if node.credentials.is_none() => Arc::new(Node {
                 credentials: Some(Arc::clone(credentials)),
@@ -415,7 +415,7 @@ mod tests {
         let mut elsewhere = config();
         elsewhere.zookeeper.as_mut().unwrap().path = "/new".to_owned();
         roster.reconfigure(&elsewhere);
-        assert_eq!(roster.lists(), "b | - | f", "until there is an answer");
+        assert_eq!(roster.lists(), "b | - | f", "the new path is not read yet");
         roster.zookeeper_answers("");
         assert_eq!(roster.lists(), "- | b | f");
         roster.zookeeper_answers("x");

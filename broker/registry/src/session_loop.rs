@@ -2,8 +2,8 @@
 //! connection fails, it connects to the next server.
 //!
 //! The loop runs in its own thread, with a runtime per connection, because dropping the runtime is the only way to
-//! end the client library's tasks. A connection is abandoned when it ends, when a call fails, or when a call is not
-//! answered within a third of the session timeout. Tasks make a call at least that often, so a frozen server is left
+//! end the client library's tasks. The loop moves on when the connection ends, when a call fails, or when a call is not
+//! answered within a third of the session timeout. The task makes a call at least that often, so a frozen server is left
 //! before the session expires. Servers are tried in random order, each once per round. The wait between rounds
 //! doubles up to a cap, so that a server that accepts and closes costs almost nothing.
 //!
@@ -32,9 +32,9 @@ use crate::session_task::SessionTask;
 /// Wait after the first round without a session. It doubles with each further round.
 const ROUND_WAIT_MS_MIN: u64 = 1_000;
 const ROUND_WAIT_MS_MAX: u64 = 5_000;
-/// Divisor of the session timeout, for the longest wait while the session may not have expired yet.
+/// Divisor of the session timeout. The result is the longest wait while the session can still be resumed.
 const CONTINUE_WAIT_PART: u32 = 6;
-/// A session that is lost at least this long after the start of its round resets the doubling: the loss is a new outage.
+/// If a session is lost at least this long after its round began, this is a new outage, and the doubling starts again.
 const SESSION_GOOD_MS: u64 = 5_000;
 /// Upper bound of the random wait after a good session, so that the nodes of a fleet do not reconnect at the same
 /// moment.
@@ -51,7 +51,7 @@ pub(crate) struct SessionLoop {
     stopped: watch::Receiver<()>,
     /// The session that the next connection resumes.
     key: Option<SessionKey>,
-    /// Time at which the last proven connection was lost.
+    /// Time of the last [`End::Lost`].
     lost_at: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ enum End {
     NoSession(String),
     /// The session that the connection should resume has expired.
     Expired,
-    /// The connection was proven and then lost.
+    /// The session was lost after the task had reported something.
     Lost,
 }
 
@@ -130,7 +130,8 @@ impl SessionLoop {
         Ok(done)
     }
 
-    /// Tries every server once until one provides a session. Stays with that session until it is lost.
+    /// Tries one server after the other until one provides a session. Returns when that session is lost, or when all
+    /// servers have failed.
     fn round(&mut self, disconnected_since: Instant) -> Result<End, Stopped> {
         let (servers, mut errors) = self.in_own_runtime(async |this| {
             let resolver = Resolver::new(None);
@@ -249,7 +250,7 @@ impl SessionLoop {
         Duration::from_millis(self.config.session_timeout_ms)
     }
 
-    /// Returns the upper bound of the next wait. It is short while the session may not have expired yet.
+    /// Returns the upper bound of the next wait. It is short while the session can still be resumed.
     fn wait_max(&self) -> Duration {
         let is_urgent = self.key.is_some()
             && self
@@ -262,7 +263,7 @@ impl SessionLoop {
         }
     }
 
-    /// Closes the session in order, if the server cooperates.
+    /// Deletes this node's znode and closes the session, if the server answers in time.
     async fn close_session(&mut self, client: &Client, relay: &mut Relay) {
         let limit = Duration::from_millis(CLOSE_MS_MAX);
         let _ = tokio::time::timeout(limit, self.task.registration_task.before_close(client)).await;
@@ -280,8 +281,8 @@ impl SessionLoop {
     }
 }
 
-/// Returns the reason for the end of the connection, if it has ended; it is more specific than the `reason` of the failed
-/// call.
+/// Returns the reason for the end of the connection, which is more specific than `reason`, that of the failed call.
+/// Returns `reason` if the connection has not ended.
 async fn reason_of_end(relay: &mut Relay, reason: String) -> String {
     match tokio::time::timeout(Duration::ZERO, relay.ended()).await {
         Ok(ended) => ended,

@@ -20,7 +20,7 @@ const RESTART_MS: u64 = 5_000;
 /// Maximum number of reports that wait for the owner. Above it the thread waits.
 const REPORTS_QUEUED_MAX: usize = 64;
 
-/// Handle of a running thread. Dropping it stops the thread, without waiting for its end.
+/// Handle of the thread. Dropping it stops the thread, without waiting for its end.
 pub(crate) struct SessionThread {
     config: ZooKeeperConfig,
     task: SessionTask,
@@ -89,7 +89,7 @@ fn start(config: ZooKeeperConfig, task: SessionTask) -> Result<Running, Registry
     thread::Builder::new()
         .name(THREAD_NAME.to_owned())
         .spawn(move || {
-            // The log of the client library is suppressed, because it logs every event, and expected losses as errors.
+            // The log of the client library is suppressed: it has every event, and expected losses of a connection as errors.
             let silence = tracing::Dispatch::none();
             tracing::dispatcher::with_default(&silence, || session_loop.run());
         })
