@@ -199,7 +199,7 @@ fn a_missing_mandatory_value_prevents_the_start() {
     assert_eq!(error.kind(), "missing");
     assert_eq!(error.to_string(), "no nodes: give NATS_URL");
     let embedded = of_text::<Sample>("settings", "");
-    assert!(embedded.is_ok(), "it is optional for an embedded program");
+    assert!(embedded.is_ok(), "an embedded program may start without nodes");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invali
     assert_eq!(lines.len(), 2, "{shown}");
     assert!(
         lines[0].starts_with("settings:2: session.ping_interval_secs (120) "),
-        "the line of the key in the file, not of the key with its default: {shown}"
+        "the error names the line of the key that the file sets: {shown}"
     );
     let shown = error_of("[session]\nping_max = 50\nping_interval_secs = true\n");
     assert_eq!(
