@@ -1,4 +1,4 @@
-//! The broker as a single server of core NATS: the same conversations as with real nats-server, real client libraries, and its
+//! Tests of the broker as a single server of core NATS: comparison with real nats-server, real client libraries, many clients,
 //! operation, settings, log and monitoring pages.
 
 mod configuration;

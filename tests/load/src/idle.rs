@@ -1,6 +1,6 @@
 //! Many idle components with one subscription each. The program prints a line when all are connected, and then reads commands:
-//! `hear HOST:PORT` publishes to every component through that node, with retries, until each has received a message since the
-//! command. The end of standard input ends the program.
+//! `hear HOST:PORT` publishes to each component through that node, repeats this for those that have received nothing, and prints
+//! how many were reached. The end of standard input ends the program.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::swarm::{self, Component};
 
 /// Pause before the components that have received nothing get another message.
 const ROUND: Duration = Duration::from_millis(100);
-/// Number of messages after which a component that has received none counts as deaf.
+/// Number of rounds after which a component that has received nothing counts as deaf.
 const ROUNDS_MAX: u32 = 600;
 
 /// Many idle components, with commands on standard input.

@@ -1,4 +1,4 @@
-//! Quantiles of many durations, and the result that is printed of them.
+//! Quantiles of many durations, and the result that is printed.
 
 use std::time::Duration;
 
