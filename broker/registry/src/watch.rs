@@ -94,8 +94,8 @@ impl Watch {
     }
 
     /// Waits until the snapshot includes the first list that ZooKeeper has returned since the start, even an empty one. From
-    /// then on, a node that is missing in the snapshot is not registered. Never returns if ZooKeeper is not a source.
-    /// Cancel-safe.
+    /// then on, until the sources change, a node that is missing in the snapshot is not registered. Never returns if ZooKeeper is
+    /// not a source. Cancel-safe.
     pub async fn answered(&self) {
         let mut answered = self.published.answered.subscribe();
         if answered.wait_for(|answered| *answered).await.is_err() {
