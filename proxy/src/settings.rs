@@ -5,8 +5,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`check`] | the allowed values of each key, and rules between keys |
-//! | [`sources`] | the settings of the node sources, as the registry needs them |
+//! | `check` | the allowed values of each key, and rules between keys |
+//! | `sources` | the settings of the node sources, as the registry needs them |
 
 #![expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
 
