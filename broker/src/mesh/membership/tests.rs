@@ -262,7 +262,12 @@ fn when_two_namesakes_meet_both_know_which_one_stays() {
         assert_eq!(why == PrecedingDuplicate, !other_stays);
         n1.refused_by("a:1", "n1", opposite);
         assert_eq!(n1.namesake_precedes(), expected, "by the other node's verdict");
-        assert!(n1.has_living_namesake() && !n1.is_outnumbered());
+        assert!(n1.has_living_namesake());
+        assert_eq!(
+            n1.is_outnumbered(),
+            other_stays,
+            "neither is linked with any node"
+        );
     }
 }
 
@@ -318,12 +323,15 @@ fn of_two_joining_namesakes_the_elder_gets_the_link() {
 }
 
 #[test]
-fn without_a_registry_only_a_third_node_linked_with_a_live_namesake_displaces_a_node() {
+fn without_a_registry_a_live_namesake_displaces_a_node_that_is_linked_with_fewer_nodes() {
     let mut n1 = node(&["a:1", "b:1"]);
     assert!(!n1.is_outnumbered(), "no linked namesake is known");
-    // Another n1 is started by mistake at the address of the dead peer.
+    // The two know only each other, so the one that precedes stays.
+    n1.refused_by("a:1", "n1", LivingDuplicate);
+    assert!(!n1.is_outnumbered());
     n1.refused_by("a:1", "n1", PrecedingDuplicate);
-    assert!(n1.namesake_precedes().is_some() && !n1.is_outnumbered());
+    assert!(n1.namesake_precedes().is_some() && n1.is_outnumbered());
+    n1.dial_failed("a:1");
     n1.refused_by("b:1", "n2", DuplicateId);
     assert!(!n1.is_outnumbered(), "the other n1 may be dead");
     n1.refused_by("b:1", "n2", LivingDuplicate);
