@@ -141,12 +141,16 @@ impl Membership {
         for node in nodes {
             // A peer may still name the previous run of this node.
             if node.id != self.rules.own.id {
-                self.add_source(node, now, |address| {
-                    address.is_named_by_peer = true;
-                    address.seen_at = now;
-                });
+                self.add_named_by_peer(node, now);
             }
         }
+    }
+
+    fn add_named_by_peer(&mut self, node: &Peer, now: Instant) {
+        self.add_source(node, now, |address| {
+            address.is_named_by_peer = true;
+            address.seen_at = now;
+        });
     }
 
     /// Records that `node` may be at its mesh address. A node with this node's own id is dialled as well: it is a duplicate, or the
@@ -241,14 +245,8 @@ impl Membership {
     pub(crate) fn accept_refused(&mut self, refused: &RefusedRoute, now: Instant) {
         let is_own = refused.id == self.rules.own.id;
         if Namesake::from_refusal(refused.why, refused.by_peer, is_own).is_some() {
-            let node = Peer {
-                id: refused.id.clone(),
-                mesh: refused.mesh.clone(),
-            };
-            self.add_source(&node, now, |address| {
-                address.is_named_by_peer = true;
-                address.seen_at = now;
-            });
+            let (id, mesh) = (refused.id.clone(), refused.mesh.clone());
+            self.add_named_by_peer(&Peer { id, mesh }, now);
         }
     }
 
