@@ -142,7 +142,9 @@ impl Mesh {
         );
         let lame_duck =
             settings.process.lame_duck_grace_secs.duration() + settings.process.lame_duck_secs.duration();
-        let duplicate_timeout = (cluster.ping_timeout_ms.duration() * 2).max(lame_duck);
+        let duplicate_timeout = lame_duck
+            .max(cluster.ping_timeout_ms.duration() * 2)
+            .max(cluster.sync_timeout_ms.duration());
         Ok(Self {
             started: Instant::now(),
             sync_timeout: cluster.sync_timeout_ms.duration(),
