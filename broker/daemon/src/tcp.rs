@@ -1,7 +1,7 @@
 //! Options of a TCP connection that carries messages.
 //!
 //! Within one host, congestion control only costs time: nothing is lost there, and no queue builds up on a link. BBR, the
-//! default of many hosts, paces each write with a timer; that takes half of the sidecar's CPU time per message
+//! default of many hosts, paces each write with a timer; that takes about a third of the sidecar's CPU time per message
 //! (`tests/bench sidecar`). So connections within the host use Reno, which every Linux kernel has and which does not pace.
 
 use std::io;
