@@ -22,7 +22,7 @@ use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
 
 use crate::cache::CachedRecipients;
 use crate::client_info::{ClientInfo, Labels};
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::flush::ClientFlush;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -107,8 +107,8 @@ impl Client {
     /// Replaces the settings.
     ///
     /// # Errors
-    /// [`Reason::AuthorizationRevoked`] if the new settings do not admit the client.
-    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), Reason> {
+    /// [`CloseReason::AuthorizationRevoked`] if the new settings do not admit the client.
+    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), CloseReason> {
         self.scanner.set_limits(limits(&policy));
         let changed = policy.access != self.policy.access;
         self.policy = policy;
@@ -117,7 +117,7 @@ impl Client {
         }
         match self.last_connect.as_deref() {
             Some(last) if self.policy.access.admits(last) => Ok(()),
-            _ => Err(Reason::AuthorizationRevoked),
+            _ => Err(CloseReason::AuthorizationRevoked),
         }
     }
 
@@ -149,7 +149,7 @@ impl Client {
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
-    pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+    pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         self.flush.send_pong(&self.outbox, &mut router.stage);
         let mut at = 0;
         loop {
@@ -159,7 +159,7 @@ impl Client {
             let span = match self.scanner.next(&bytes[at..]) {
                 Ok(Some(span)) => span,
                 Ok(None) => return Ok(at),
-                Err(error) => return Err(Reason::Protocol(error.server_text())),
+                Err(error) => return Err(CloseReason::Protocol(error.server_text())),
             };
             if router.trace {
                 trace(self.outbox.id, &bytes[at..at + span.len], span.verb);
@@ -195,7 +195,7 @@ impl Client {
     }
 
     #[inline]
-    fn frame(&mut self, bytes: &[u8], span: &Span<Verb>, router: &mut Router) -> Result<(), Reason> {
+    fn frame(&mut self, bytes: &[u8], span: &Span<Verb>, router: &mut Router) -> Result<(), CloseReason> {
         if span.verb == Verb::Pub
             && span.repeats
             && let Some(last) = &self.last
@@ -216,11 +216,11 @@ impl Client {
             router.publish(&self.outbox, &message, &last.found.recipients, interest);
             return Ok(());
         }
-        let wrong = |error: standin_wire::WireError| Reason::Protocol(error.server_text());
+        let wrong = |error: standin_wire::WireError| CloseReason::Protocol(error.server_text());
         match client::frame(bytes, span).map_err(wrong)? {
             Frame::Connect(json) => return self.connect(json, router),
             _ if !self.is_connected() && self.policy.access.is_required() => {
-                return Err(Reason::AuthorizationViolation);
+                return Err(CloseReason::AuthorizationViolation);
             }
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
@@ -235,8 +235,8 @@ impl Client {
         Ok(())
     }
 
-    fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), Reason> {
-        let wrong = |_| Reason::Protocol("Unknown Protocol Operation");
+    fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), CloseReason> {
+        let wrong = |_| CloseReason::Protocol("Unknown Protocol Operation");
         let mut connect = match &self.last_connect {
             None => Connect::parse(json),
             Some(last) => Connect::parse_over(last, json),
@@ -244,13 +244,13 @@ impl Client {
         .map_err(wrong)?;
         if !self.policy.access.admits(&connect) {
             self.label(&mut connect);
-            return Err(Reason::AuthorizationViolation);
+            return Err(CloseReason::AuthorizationViolation);
         }
         if !(0..=PROTOCOL_MAX).contains(&connect.protocol) {
-            return Err(Reason::InvalidProtocol);
+            return Err(CloseReason::InvalidProtocol);
         }
         if connect.no_responders && !connect.headers {
-            return Err(Reason::NoRespondersWithoutHeaders);
+            return Err(CloseReason::NoRespondersWithoutHeaders);
         }
         if self.is_connected() {
             self.end_subscriptions(router);
@@ -291,9 +291,14 @@ impl Client {
         }
     }
 
-    fn publish(&mut self, bytes: &[u8], message: &Publish<'_>, router: &mut Router) -> Result<(), Reason> {
+    fn publish(
+        &mut self,
+        bytes: &[u8],
+        message: &Publish<'_>,
+        router: &mut Router,
+    ) -> Result<(), CloseReason> {
         if message.headers.is_some() && !self.headers {
-            return Err(Reason::HeadersNotSupported);
+            return Err(CloseReason::HeadersNotSupported);
         }
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;

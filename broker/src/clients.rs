@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::client_info::ClientInfo;
-use crate::closing::{self, Reason};
+use crate::close_reason::{self, CloseReason};
 
 /// Maximum number of closed clients that are kept for the monitoring pages: the default of `nats-server`.
 const CLOSED_MAX: usize = 10_000;
@@ -19,7 +19,7 @@ pub(crate) struct Closed {
     pub(crate) uptime: Duration,
     pub(crate) idle: Duration,
     pub(crate) subscriptions: usize,
-    pub(crate) reason: Reason,
+    pub(crate) reason: CloseReason,
 }
 
 /// Sums over all clients since the start, closed ones included.
@@ -31,8 +31,8 @@ pub(crate) struct Totals {
     pub(crate) bytes_in: u64,
     pub(crate) messages_out: u64,
     pub(crate) bytes_out: u64,
-    /// Closed clients by reason, in the order of [`closing::KINDS`].
-    pub(crate) ended: [u64; closing::KINDS.len()],
+    /// Closed clients by reason, in the order of [`close_reason::KINDS`].
+    pub(crate) ended: [u64; close_reason::KINDS.len()],
 }
 
 impl Totals {
@@ -67,7 +67,7 @@ impl Clients {
     }
 
     /// Moves a client to the closed ones. `subscriptions` is the number that it had at the end.
-    pub(crate) fn remove(&self, id: u64, reason: Reason, subscriptions: usize) {
+    pub(crate) fn remove(&self, id: u64, reason: CloseReason, subscriptions: usize) {
         let mut tables = self.lock();
         let Some(client_info) = tables.open.remove(&id) else {
             return;
@@ -122,7 +122,7 @@ impl Clients {
             .for_each(|client_info| client_info.outbox.wake());
     }
 
-    pub(crate) fn close_all(&self, reason: Reason) {
+    pub(crate) fn close_all(&self, reason: CloseReason) {
         self.lock()
             .open
             .values()

@@ -3,14 +3,14 @@
 use tracing::warn;
 
 use crate::client_info::ClientInfo;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::policy::Policy;
 
 /// Maximum number of characters of a client's name in the log.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Logs that the client of `client_info` is about to be closed for `reason`.
-pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) {
+pub(crate) fn closed(reason: CloseReason, client_info: &ClientInfo, policy: &Policy) {
     if !is_logged(reason) {
         return;
     }
@@ -18,19 +18,19 @@ pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) 
     let labels = client_info.labels();
     let name = shown(labels.and_then(|labels| labels.name.as_deref()));
     match reason {
-        Reason::SlowConsumerPending | Reason::SlowConsumerDeadline => {
+        CloseReason::SlowConsumerPending | CloseReason::SlowConsumerDeadline => {
             let (key, limit) = match reason {
-                Reason::SlowConsumerPending => ("limits.max_pending", policy.pending_bytes_max as u128),
+                CloseReason::SlowConsumerPending => ("limits.max_pending", policy.pending_bytes_max as u128),
                 _ => ("limits.write_deadline_ms", policy.write_deadline.as_millis()),
             };
             let pending_bytes = client_info.outbox.unsent_bytes();
             warn!(client, %peer, name, pending_bytes, key, limit, "slow consumer closed");
         }
-        Reason::AuthorizationViolation => {
+        CloseReason::AuthorizationViolation => {
             let user = shown(labels.and_then(|labels| labels.user.as_deref()));
             warn!(client, %peer, name, user, "login failed");
         }
-        Reason::AuthenticationTimeout => {
+        CloseReason::AuthenticationTimeout => {
             let timeout_ms = policy.auth_timeout.as_millis();
             warn!(client, %peer, timeout_ms, "login timed out");
         }
@@ -42,17 +42,17 @@ pub(crate) fn closed(reason: Reason, client_info: &ClientInfo, policy: &Policy) 
 }
 
 /// Returns whether the close of a client for this reason is logged for the operator.
-const fn is_logged(reason: Reason) -> bool {
+const fn is_logged(reason: CloseReason) -> bool {
     matches!(
         reason,
-        Reason::SlowConsumerPending
-            | Reason::SlowConsumerDeadline
-            | Reason::AuthorizationViolation
-            | Reason::AuthenticationTimeout
-            | Reason::Protocol(_)
-            | Reason::InvalidProtocol
-            | Reason::NoRespondersWithoutHeaders
-            | Reason::HeadersNotSupported
+        CloseReason::SlowConsumerPending
+            | CloseReason::SlowConsumerDeadline
+            | CloseReason::AuthorizationViolation
+            | CloseReason::AuthenticationTimeout
+            | CloseReason::Protocol(_)
+            | CloseReason::InvalidProtocol
+            | CloseReason::NoRespondersWithoutHeaders
+            | CloseReason::HeadersNotSupported
     )
 }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 
 /// Received bytes of one connection that are not processed yet.
 #[derive(Debug, Default)]
@@ -25,8 +25,8 @@ impl Intake {
     /// Processes the held bytes. `take` processes bytes from the start of its argument, and returns their number.
     pub(crate) fn take_held(
         &mut self,
-        take: impl FnOnce(&[u8]) -> Result<usize, Reason>,
-    ) -> Result<(), Reason> {
+        take: impl FnOnce(&[u8]) -> Result<usize, CloseReason>,
+    ) -> Result<(), CloseReason> {
         let taken = take(&self.held)?;
         self.held.advance(taken);
         self.free_if_empty();
@@ -41,8 +41,8 @@ impl Intake {
         &mut self,
         socket: &TcpStream,
         buffer: &mut [u8],
-        take: impl FnOnce(&[u8]) -> Result<usize, Reason>,
-    ) -> Result<usize, Reason> {
+        take: impl FnOnce(&[u8]) -> Result<usize, CloseReason>,
+    ) -> Result<usize, CloseReason> {
         // The held bytes are copied in front of the new ones, so that the new ones need not be copied.
         let held_len = self.held.len();
         let fits = held_len <= buffer.len() / 2;
@@ -51,10 +51,10 @@ impl Intake {
             buffer[..held_len].copy_from_slice(&self.held);
         }
         let count = match socket.try_read(&mut buffer[start..]) {
-            Ok(0) => return Err(Reason::ClientClosed),
+            Ok(0) => return Err(CloseReason::ClientClosed),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
-            Err(_) => return Err(Reason::ReadError),
+            Err(_) => return Err(CloseReason::ReadError),
         };
         if count < buffer.len() - start {
             clear_readiness(socket);

@@ -24,7 +24,7 @@
 //! | `mesh` | membership: starting, keeping routes, leaving |
 //!
 //! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
-//! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `closing` (reasons for the end of a connection) and `end_log`
+//! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
 //! clients and routes); `monitor` (these pages); [`process_files`] (pid file and ports file); `identity`.
 //!
@@ -38,7 +38,7 @@ pub mod cli;
 mod client;
 mod client_info;
 mod clients;
-mod closing;
+mod close_reason;
 mod connection_stats;
 mod end_log;
 mod flush;

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 pub(crate) use self::queue::Wire;
 use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
@@ -122,7 +122,7 @@ impl Outbox {
     pub(crate) fn send(&self, staged: &Staged, pending_bytes_max: usize) -> bool {
         let pending_bytes_max = self.pending_bytes_max.unwrap_or(pending_bytes_max);
         let mut queue = self.queue();
-        let ends = queue.reason.is_some_and(Reason::is_broken);
+        let ends = queue.reason.is_some_and(CloseReason::is_broken);
         #[cfg(test)]
         if !ends && queue.wire.is_some() {
             queue.keep(staged);
@@ -155,7 +155,7 @@ impl Outbox {
             }
         }
         if queue.bytes > pending_bytes_max {
-            queue.end(Reason::SlowConsumerPending);
+            queue.end(CloseReason::SlowConsumerPending);
         }
         let falls_behind = queue.bytes > pending_bytes_max / 2;
         // If another worker is writing, it also handles the bytes added meanwhile, so the task is not woken.
@@ -256,7 +256,7 @@ impl Outbox {
     }
 
     /// Returns the reason to close the connection, if another task or a socket error has set one.
-    pub(crate) fn reason(&self) -> Option<Reason> {
+    pub(crate) fn reason(&self) -> Option<CloseReason> {
         self.needs_attention().then(|| self.queue().reason).flatten()
     }
 
@@ -267,7 +267,7 @@ impl Outbox {
     }
 
     /// Sets the reason to close the connection, unless there is one, and wakes the task.
-    pub(crate) fn close(&self, reason: Reason) {
+    pub(crate) fn close(&self, reason: CloseReason) {
         let mut queue = self.queue();
         if queue.reason.is_none() {
             queue.reason = Some(reason);
@@ -278,10 +278,10 @@ impl Outbox {
     }
 
     /// Sets a reason to close the connection if the socket was reset. Returns the reason, if there is one.
-    pub(crate) fn end_if_reset(&self) -> Option<Reason> {
+    pub(crate) fn end_if_reset(&self) -> Option<CloseReason> {
         let socket = self.queue().socket.clone();
         if socket.is_some_and(|socket| was_reset(&socket)) {
-            self.close(Reason::ReadError);
+            self.close(CloseReason::ReadError);
         }
         self.queue().reason
     }
@@ -289,7 +289,7 @@ impl Outbox {
     /// Drops the pending bytes and the socket after the end of the client, although other threads may still hold the outbox.
     pub(crate) fn release(&self) {
         let mut queue = self.queue();
-        queue.end(Reason::ClientClosed);
+        queue.end(CloseReason::ClientClosed);
         queue.socket = None;
         #[cfg(test)]
         queue.wire.take();

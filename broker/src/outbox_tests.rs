@@ -92,6 +92,6 @@ async fn a_client_above_the_pending_limit_is_closed_and_its_pending_bytes_are_dr
         assert_eq!(is_behind, outbox.pending_bytes() > 512 * 1024);
         assert!(is_behind || !was_behind, "the client has read nothing");
     }
-    assert_eq!(outbox.reason(), Some(Reason::SlowConsumerPending));
+    assert_eq!(outbox.reason(), Some(CloseReason::SlowConsumerPending));
     assert_eq!((is_behind, outbox.pending_bytes()), (false, 0));
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
 
@@ -60,7 +60,7 @@ impl PauseWatch {
     /// # Errors
     /// The reason for closing: the connection was reset during a pause, so the bytes just read must be dropped.
     #[inline]
-    pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), Reason> {
+    pub(crate) fn admit(&mut self, shared: &Shared, outbox: &Outbox) -> Result<(), CloseReason> {
         self.check(shared);
         if self.check_until.is_none() {
             return Ok(());

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use socket2::Socket;
-use standin_daemon::listen::{bind_dual_stack, bound_address};
+use standin_daemon::listen::{bind_dual_stack, bound_address, start};
 use standin_daemon::settings::{changes, reloaded};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::accept;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::mesh::{Mesh, MeshError};
 use crate::monitor;
 use crate::settings::{ListenAddress, Settings};
@@ -26,6 +26,9 @@ use crate::worker::Worker;
 
 /// The version of `nats-server` whose protocol and behaviour this server follows. Client libraries derive the server's features from it.
 pub const VERSION: &str = "2.15.1";
+
+/// Connections that may wait to be accepted on the mesh and HTTP sockets.
+const BACKLOG: u32 = 128;
 
 /// Errors of [`Server::start`].
 #[derive(Debug, Error)]
@@ -151,11 +154,11 @@ impl Server {
         }
         let joining = async {
             let Some(mesh) = &server.mesh else {
-                return listen(&socket, backlog).map_err(clients_error);
+                return start(socket, backlog).map_err(clients_error);
             };
             let unreached = mesh.join(&[]).await?;
             mesh.reserve().await?;
-            let listener = listen(&socket, backlog).map_err(clients_error)?;
+            let listener = start(socket, backlog).map_err(clients_error)?;
             mesh.announce(&unreached).await?;
             Ok(listener)
         };
@@ -273,7 +276,7 @@ impl Server {
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX).max(1);
         for (number, client) in (0..count).zip(&clients) {
             sleep_until(start + policy.lame_duck * number / count).await;
-            client.outbox.close(Reason::Shutdown);
+            client.outbox.close(CloseReason::Shutdown);
             if self.shared.clients.len() == 0 {
                 break;
             }
@@ -311,7 +314,7 @@ impl Server {
         if let Some(serving) = &self.serving_http {
             serving.abort();
         }
-        self.shared.clients.close_all(Reason::Shutdown);
+        self.shared.clients.close_all(CloseReason::Shutdown);
     }
 }
 
@@ -341,7 +344,10 @@ fn mesh_socket(
 ) -> Result<Option<(TcpListener, SocketAddr)>, RunError> {
     if let Some(listener) = given {
         let address = listener.local_addr().map_err(MeshError::Socket)?;
-        return Ok(Some((nonblocking(listener).map_err(MeshError::Socket)?, address)));
+        return Ok(Some((
+            start(listener.into(), BACKLOG).map_err(MeshError::Socket)?,
+            address,
+        )));
     }
     let wanted = settings.mesh_listen();
     let is_clustered = settings.is_clustered();
@@ -357,17 +363,7 @@ fn bind(wanted: &ListenAddress) -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, address))
 }
 
-fn listen(socket: &Socket, backlog: u32) -> io::Result<TcpListener> {
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    nonblocking(socket.try_clone()?.into())
-}
-
 fn bind_and_listen(wanted: &ListenAddress) -> io::Result<(TcpListener, SocketAddr)> {
     let (socket, address) = bind(wanted)?;
-    Ok((listen(&socket, 128)?, address))
-}
-
-fn nonblocking(listener: StdListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    Ok((start(socket, BACKLOG)?, address))
 }

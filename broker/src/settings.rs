@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::files::ConnectionLimit;
+use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
     self, MASK, Places, Schema, Secret, ZooKeeperAuth, mask_given, masked_pair, masked_url, masked_whole,

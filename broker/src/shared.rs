@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use standin_daemon::files::NearLimit;
+use standin_daemon::connection_limit::NearLimit;
 use standin_wire::Info;
 use standin_wire::limits::INFO_LINE_BYTES_MAX;
 use tokio::sync::Notify;

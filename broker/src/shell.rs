@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::intake::Intake;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -27,7 +27,7 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 /// State machine of one connection.
 pub(crate) trait Session {
     /// Applies changed settings. Also called when the server is shutting down.
-    fn renew(&mut self, _policy: &Arc<Policy>) -> Result<(), Reason> {
+    fn renew(&mut self, _policy: &Arc<Policy>) -> Result<(), CloseReason> {
         Ok(())
     }
 
@@ -46,7 +46,7 @@ pub(crate) trait Session {
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
-    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason>;
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason>;
 
     /// Returns whether the session needs another turn even if no bytes arrive.
     fn wants_turn(&self) -> bool;
@@ -55,7 +55,7 @@ pub(crate) trait Session {
     fn end_turn(&mut self, received: usize, now: Instant);
 
     /// Handles expired timers. Returns the reason if the connection must end.
-    fn tick(&mut self, now: Instant) -> Option<Reason>;
+    fn tick(&mut self, now: Instant) -> Option<CloseReason>;
 
     /// Returns the time at which [`tick`](Self::tick) is to be called.
     fn due(&self, now: Instant) -> Instant;
@@ -104,11 +104,11 @@ impl<S: Session> Shell<S> {
     }
 
     /// Serves the connection until it must end. Returns the reason.
-    pub(crate) async fn run(&mut self) -> Reason {
+    pub(crate) async fn run(&mut self) -> CloseReason {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         self.session.fill();
         // A blocked socket does not stop reading. The limit on pending bytes does.
         let _ = self.outbox.poll_drain(cx);
@@ -140,7 +140,7 @@ impl<S: Session> Shell<S> {
         yielding(cx)
     }
 
-    fn renew(&mut self) -> Result<(), Reason> {
+    fn renew(&mut self) -> Result<(), CloseReason> {
         self.revision = self.shared.revision();
         self.policy = self.shared.policy.load_full();
         self.session.renew(&self.policy)
@@ -156,7 +156,7 @@ impl<S: Session> Shell<S> {
     }
 
     /// Processes input that was left from the last turn, or reads once.
-    fn take_turn(&mut self) -> Result<(), Reason> {
+    fn take_turn(&mut self) -> Result<(), CloseReason> {
         let received = turn::take(self.policy.pending_bytes_max, |router, buffer, pauses| {
             let session = &mut self.session;
             let take = |bytes: &[u8]| {
@@ -176,7 +176,7 @@ impl<S: Session> Shell<S> {
         Ok(())
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             let now = Instant::now();
             if let Some(reason) = self.tick(now) {
@@ -198,10 +198,10 @@ impl<S: Session> Shell<S> {
         }
     }
 
-    fn tick(&mut self, now: Instant) -> Option<Reason> {
+    fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         let blocked = self.outbox.blocked_since();
         if blocked.is_some_and(|since| now >= since + self.policy.write_deadline) {
-            return Some(Reason::SlowConsumerDeadline);
+            return Some(CloseReason::SlowConsumerDeadline);
         }
         self.session.tick(now)
     }
@@ -221,7 +221,7 @@ pub(crate) async fn write_rest(outbox: &Outbox, limit: Duration) {
 }
 
 /// Yields, so that the sockets of all other connections are polled before this one continues.
-fn yielding(cx: &mut Context<'_>) -> Poll<Reason> {
+fn yielding(cx: &mut Context<'_>) -> Poll<CloseReason> {
     if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
         cx.waker().wake_by_ref();
     }

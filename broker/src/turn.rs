@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::outbox::Outbox;
 use crate::pause::{CHECK_INTERVAL, PauseWatch};
 use crate::router::Router;
@@ -49,8 +49,8 @@ fn with_turns<R>(act: impl FnOnce(&mut Turns) -> R) -> Option<R> {
 /// Gives one connection its turn. The output that `take` stages is sent when all ready connections have had their turns.
 pub(crate) fn take<R>(
     pending_bytes_max: usize,
-    take: impl FnOnce(&mut Router, &mut [u8], &mut PauseWatch) -> Result<R, Reason>,
-) -> Result<R, Reason> {
+    take: impl FnOnce(&mut Router, &mut [u8], &mut PauseWatch) -> Result<R, CloseReason>,
+) -> Result<R, CloseReason> {
     let taken = with_turns(|turns| {
         let router = &mut turns.router;
         router.trace = tracing::enabled!(tracing::Level::TRACE);
@@ -60,7 +60,7 @@ pub(crate) fn take<R>(
         turns.flusher.call(&router.stage);
         taken
     });
-    taken.unwrap_or(Err(Reason::Shutdown))
+    taken.unwrap_or(Err(CloseReason::Shutdown))
 }
 
 /// Sends all staged output at once.

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error};
 
 use crate::client::session;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::shared::Shared;
 use crate::turn;
 
@@ -94,7 +94,7 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
         let stream = TcpStream::from_std(stream)?;
         tcp::send_at_once(&SockRef::from(&stream))?;
         if shared.stopping.load(Relaxed) {
-            return Ok(Reason::Shutdown);
+            return Ok(CloseReason::Shutdown);
         }
         debug!(client = id, %peer, "client connection created");
         io::Result::Ok(session::run(Arc::clone(&shared), stream, peer, id).await)
@@ -103,7 +103,7 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
         Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),
         Ok(Err(error)) => debug!(client = id, %peer, "client connection broke at once: {error}"),
         Err(_) => {
-            shared.clients.remove(id, Reason::Panicked, 0);
+            shared.clients.remove(id, CloseReason::Panicked, 0);
             error!(client = id, %peer, "client connection panicked; other connections are not affected");
         }
     }

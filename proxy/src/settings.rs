@@ -16,7 +16,7 @@ mod sources;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::files::ConnectionLimit;
+use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Secret, of_text};

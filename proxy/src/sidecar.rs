@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
-use standin_daemon::listen::is_missing;
+use standin_daemon::listen::{self, is_missing};
 use standin_daemon::settings::{changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
@@ -244,7 +244,10 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
     }
     found
         .into_iter()
-        .map(|address| listener::bind(address, backlog).map_err(refused))
+        .map(|address| {
+            let socket = listen::bind(address).map_err(refused)?;
+            listen::start(socket, backlog).map_err(refused)
+        })
         .collect()
 }
 

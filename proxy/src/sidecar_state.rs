@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_daemon::files::NearLimit;
+use standin_daemon::connection_limit::NearLimit;
 use standin_registry::{Endpoint, Watch};
 use standin_wire::Info;
 

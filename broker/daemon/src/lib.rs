@@ -7,14 +7,14 @@
 //! | [`logging`], `line_limit` | the log, and the limit on lines per second |
 //! | [`metrics`] | names, help texts and labels of metrics |
 //! | [`http`] | the HTTP listener for operators and monitoring |
-//! | [`files`] | the limit on open files |
+//! | [`connection_limit`] | the limit on open files |
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
 //! | [`tcp`] | the options of a connection that carries messages |
 //! | [`linger`] | the orderly close of a connection |
 
 pub mod cli;
-pub mod files;
+pub mod connection_limit;
 pub mod http;
 mod line_limit;
 pub mod linger;

@@ -1,10 +1,16 @@
-//! The addresses on which a program listens, and the addresses of its peers.
+//! The sockets on which a program listens, and the addresses of its peers.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+/// Pause after an error of `accept` that would occur again at once, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds a TCP socket to exactly this address. Does not start to listen.
 ///
@@ -41,6 +47,41 @@ fn dual_stack(port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Makes a bound socket listen. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// The error of the system.
+pub fn start(socket: Socket, backlog: u32) -> io::Result<TcpListener> {
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts the next connection and converts its stream. After an error, calls `failed`, logs the error with the `kind` of
+/// connection, and tries again. Dropping the future loses no connection.
+pub async fn accept<S>(
+    listener: &TcpListener,
+    kind: &str,
+    convert: impl Fn(TcpStream) -> io::Result<S>,
+    failed: impl Fn(),
+) -> (S, SocketAddr) {
+    loop {
+        let accepted = listener.accept().await;
+        match accepted.and_then(|(stream, peer)| Ok((convert(stream)?, plain(peer)))) {
+            Ok(accepted) => return accepted,
+            // The peer closed the connection before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                failed();
+                warn!(
+                    "cannot accept a {kind}: {error}; when out of file descriptors, raise the limit (ulimit -n)"
+                );
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
 /// Returns the bound address of `socket` in the form of `wanted`: with the real port, but 0.0.0.0 stays 0.0.0.0.
 ///
 /// # Errors
@@ -72,7 +113,7 @@ pub fn is_missing(error: &io::Error) -> bool {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
-    use super::*;
+    use super::{IpAddr, Ipv6Addr, SocketAddr, bind_dual_stack, bound_address, io, plain};
 
     fn listener(address: &str) -> (TcpListener, SocketAddr) {
         let wanted = address.parse().unwrap();

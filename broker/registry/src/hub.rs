@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::announcer::Announcer;
 use crate::cache::CacheContents;
 use crate::cache_writer::CacheWriter;
 use crate::children::Listing;
@@ -23,6 +22,7 @@ use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
 use crate::list::{ListName, RememberedLists};
+use crate::registration_reporter::RegistrationReporter;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
 use crate::roster::Roster;
@@ -76,7 +76,7 @@ pub(crate) struct Hub {
     /// A weak sender, so that the queue closes when the last reader is gone.
     events: mpsc::WeakSender<HubEvent>,
     zookeeper: Option<SessionThread>,
-    announcer: Announcer,
+    reporter: RegistrationReporter,
     dns: JoinSet<()>,
 }
 
@@ -94,7 +94,8 @@ impl Hub {
         events: &mpsc::Sender<HubEvent>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, RegistryError> {
-        let announcer = Announcer::new(published.wanted.subscribe(), published.registration.clone());
+        let reporter =
+            RegistrationReporter::new(published.wanted.subscribe(), published.registration.clone());
         let mut hub = Self {
             roster: Roster::new(&config, remembered, SystemTime::now()),
             cache: CacheWriter::new(config.cache_file.clone()),
@@ -107,7 +108,7 @@ impl Hub {
             unreadable_logged: HashMap::new(),
             events: events.downgrade(),
             zookeeper: None,
-            announcer,
+            reporter,
             dns: JoinSet::new(),
         };
         hub.publish();
@@ -195,7 +196,7 @@ impl Hub {
                 info!(%server, without_ms = millis(after), "zookeeper: session {what}");
             }
             SessionReport::Listing(listing) => self.take_listing(listing),
-            SessionReport::Registration(event) => self.announcer.take(event),
+            SessionReport::Registration(event) => self.reporter.take(event),
             SessionReport::Audited { differences } => {
                 warn!(
                     differences,
@@ -211,7 +212,7 @@ impl Hub {
                 health.last_good = Some(std::time::Instant::now());
                 health.server = None;
                 let reason = format!("{server}: {reason}");
-                self.announcer.without_session(&reason);
+                self.reporter.without_session(&reason);
                 health.failed(reason);
             }
             SessionReport::Unreachable { reason } => {
@@ -221,13 +222,13 @@ impl Hub {
                 } else {
                     warn!("zookeeper: no session, retrying: {reason}");
                 }
-                self.announcer.without_session(&reason);
+                self.reporter.without_session(&reason);
                 health.failed(reason);
             }
             SessionReport::ThreadEnded { reason } => {
                 error!("zookeeper: {reason}");
                 health.server = None;
-                self.announcer.without_session(&reason);
+                self.reporter.without_session(&reason);
                 health.failed(reason);
             }
         }
@@ -318,7 +319,7 @@ impl Hub {
             return Ok(());
         };
         self.health.zookeeper = SourceHealth::new(ListName::from(&config).name);
-        self.announcer.set_parent(config.full_path()?);
+        self.reporter.set_parent(config.full_path()?);
         let task = SessionTask::new(&config, self.config.nodes_max, self.published.wanted.subscribe())?;
         self.zookeeper = Some(SessionThread::start(config, task)?);
         Ok(())

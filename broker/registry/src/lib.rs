@@ -13,7 +13,7 @@
 //! | `config.rs` | the configuration: sources of nodes and limits |
 //! | `announcement.rs` | [`Announcement`], the interface for a node that registers |
 //! | `registration_state.rs` | the types of this node's registration: what is wanted, and the present state |
-//! | `announcer.rs` | logs and publishes that state |
+//! | `registration_reporter.rs` | logs and publishes that state |
 //! | `registration_task.rs` | creates our znode and repairs it, within each session |
 //! | `registration.rs` | the rules for the path of our znode: who owns it, and the next step |
 //! | `hosts.rs` | the ZooKeeper host list: parsed, resolved, shuffled |
@@ -42,7 +42,6 @@
 //! Types that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
 
 mod announcement;
-mod announcer;
 mod cache;
 mod cache_writer;
 mod children;
@@ -61,6 +60,7 @@ mod node;
 mod record;
 mod registrars;
 mod registration;
+mod registration_reporter;
 mod registration_state;
 mod registration_task;
 mod relay;

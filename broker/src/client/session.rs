@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Client;
 use crate::client_info::ClientInfo;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::end_log;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
@@ -51,7 +51,7 @@ struct ClientSession {
 }
 
 /// Serves one client from INFO to the end of its connection.
-pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> Reason {
+pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> CloseReason {
     let now = Instant::now();
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
@@ -86,7 +86,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
 }
 
 impl Session for ClientSession {
-    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), Reason> {
+    fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), CloseReason> {
         self.policy = Arc::clone(policy);
         self.client.set_policy(Arc::clone(policy))?;
         let advertised = self.shared.advertised();
@@ -117,7 +117,7 @@ impl Session for ClientSession {
             .flatten()
     }
 
-    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         let taken = self.client.take(bytes, router);
         self.client.count();
         taken
@@ -142,16 +142,16 @@ impl Session for ClientSession {
         }
     }
 
-    fn tick(&mut self, now: Instant) -> Option<Reason> {
+    fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         let policy = &self.policy;
         if self.is_unknown() && now >= self.started + policy.auth_timeout {
-            return Some(Reason::AuthenticationTimeout);
+            return Some(CloseReason::AuthenticationTimeout);
         }
         if self.ping_due().is_some_and(|due| now >= due) {
             self.pinged = Some(now);
             self.first_ping = None;
             if self.pings >= policy.ping_max {
-                return Some(Reason::Stale);
+                return Some(CloseReason::Stale);
             }
             self.pings += 1;
             turn::send(&self.outbox, encode::PING);
@@ -208,7 +208,7 @@ impl ClientSession {
     }
 
     /// Ends the client's subscriptions and sends the `-ERR` for `reason`, if it has one.
-    fn end(&mut self, reason: Reason) {
+    fn end(&mut self, reason: CloseReason) {
         self.outbox.close(reason);
         end_log::closed(reason, &self.client_info, &self.policy);
         let subscriptions = self.client.end();
@@ -224,7 +224,7 @@ impl ClientSession {
 }
 
 /// Writes the pending bytes, shuts down the sending side, and discards further input, all within a time limit.
-async fn close(shell: Shell<ClientSession>, reason: Reason) {
+async fn close(shell: Shell<ClientSession>, reason: CloseReason) {
     let Shell { session, socket, .. } = shell;
     let (outbox, policy) = (Arc::clone(&session.outbox), Arc::clone(&session.policy));
     drop(session);
@@ -232,7 +232,7 @@ async fn close(shell: Shell<ClientSession>, reason: Reason) {
     if !is_broken {
         // A client that has closed only its sending side may still have to read much.
         let timeout = match reason {
-            Reason::ClientClosed => policy.write_deadline,
+            CloseReason::ClientClosed => policy.write_deadline,
             _ => linger::LINGER,
         };
         shell::write_rest(&outbox, timeout).await;

@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::membership::{Membership, RouteState};
 use super::rate_limited_log::RateLimitedLog;
 use super::session::{Events, RouteParameters};
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{HandshakeError, Origin, Verdict};
 use crate::route::hello::{Hello, Peer, RefusalReason, json_frame};
@@ -151,7 +151,7 @@ impl Keeper {
                 self.last_number = number;
                 self.take_cluster_name();
                 if let Some(replaced) = replaces {
-                    self.with_route(replaced, |route| route.outbox.close(Reason::Stale));
+                    self.with_route(replaced, |route| route.outbox.close(CloseReason::Stale));
                 }
             }
             _ => {}
@@ -166,7 +166,7 @@ impl Keeper {
         if self.shared.set_cluster_name(name) {
             info!(cluster = name, "cluster name taken over from the cluster joined");
             for number in self.membership.with_other_names() {
-                self.with_route(number, |route| route.outbox.close(Reason::Refused));
+                self.with_route(number, |route| route.outbox.close(CloseReason::Refused));
             }
         }
     }
@@ -313,6 +313,6 @@ impl Keeper {
 fn close_with_goodbye(route: &Route) {
     if route.outbox.reason().is_none() {
         route.outbox.append(&frame::bare(frame::GOODBYE));
-        route.outbox.close(Reason::Shutdown);
+        route.outbox.close(CloseReason::Shutdown);
     }
 }

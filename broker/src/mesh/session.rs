@@ -22,7 +22,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tracing::error;
 
 use crate::cache::CachedRecipients;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::flush::PeerFlush;
 use crate::outbox::Outbox;
 use crate::route::Route;
@@ -80,7 +80,7 @@ pub(crate) struct RouteSession {
     unsent: Vec<RouteEvent>,
     sent_goodbye: bool,
     /// Reason for the end of the route, and the number of unsent bytes.
-    lost: Option<(Reason, usize)>,
+    lost: Option<(CloseReason, usize)>,
     last_received: Instant,
     pinged: Option<Instant>,
     took_pong: bool,
@@ -96,7 +96,7 @@ pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: 
             error!(route = parameters.number, "the route broke at once: {error}");
             let lost = RouteEvent::Lost {
                 peer: parameters.peer.id,
-                reason: Reason::ReadError,
+                reason: CloseReason::ReadError,
                 sent_goodbye: false,
                 unsent_bytes: 0,
                 undelivered: 0,
@@ -189,7 +189,7 @@ impl RouteSession {
         self.flush.ack(&self.route, &self.shared.flush, &mut router.stage)
     }
 
-    fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), Reason> {
+    fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), CloseReason> {
         if let Frame::Message(message) = frame {
             return self.message(message, router);
         }
@@ -214,7 +214,7 @@ impl RouteSession {
         Ok(())
     }
 
-    fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), Reason> {
+    fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), CloseReason> {
         let (interest, published) = (&self.shared.interest, &message.published);
         let acked = self.flush.before_message(&mut router.stage);
         self.messages_in += 1;
@@ -308,7 +308,7 @@ impl Session for RouteSession {
         (!self.unsent.is_empty()).then(|| Instant::now() + KEEPER_RETRY)
     }
 
-    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, Reason> {
+    fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         let mut at = 0;
         // An ack that is still owed from the last turn comes first. Otherwise, it could be delayed forever.
         while !router.turn_exhausted() && (at > 0 || self.ack(router)) {
@@ -352,9 +352,9 @@ impl Session for RouteSession {
         }
     }
 
-    fn tick(&mut self, now: Instant) -> Option<Reason> {
+    fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         if self.pinged.is_some() && now >= self.due(now) {
-            return Some(Reason::Stale);
+            return Some(CloseReason::Stale);
         }
         // A requested probe waits for the PONG of the PING in flight: that PONG may have been sent before the probe was requested.
         if self.pinged.is_none()
@@ -376,7 +376,7 @@ impl Session for RouteSession {
 }
 
 /// Ends a route: sends the pending bytes and closes the connection, or resets it if the route is broken or stale.
-async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
+async fn end(mut shell: Shell<RouteSession>, reason: CloseReason) {
     let outbox = Arc::clone(&shell.session.route.outbox);
     let shared = Arc::clone(&shell.session.shared);
     outbox.close(reason);
@@ -385,7 +385,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: Reason) {
         tokio::task::yield_now().await;
     }
     shell.session.detach();
-    let is_given_up = reason.is_broken() || reason == Reason::Stale;
+    let is_given_up = reason.is_broken() || reason == CloseReason::Stale;
     if !is_given_up {
         // The pending bytes may contain the last messages of clients that have disconnected.
         shell::write_rest(&outbox, linger::LINGER).await;
@@ -407,7 +407,7 @@ impl Drop for RouteSession {
     fn drop(&mut self) {
         let (reason, unsent_bytes) = self.lost.unwrap_or_else(|| {
             self.detach();
-            (Reason::Panicked, self.route.outbox.unsent_bytes())
+            (CloseReason::Panicked, self.route.outbox.unsent_bytes())
         });
         self.route.outbox.release();
         self.shared.interest.routes.ended(reason, unsent_bytes);

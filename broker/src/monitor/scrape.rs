@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use standin_daemon::metrics::Names;
 
 use super::{Pages, usage};
-use crate::closing::KINDS;
+use crate::close_reason::KINDS;
 use crate::shared::Shared;
 
 pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::query::{BadRequest, Query};
 use super::{Pages, json as page_of, time};
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 
 /// The account of all clients: the global account of `nats-server`.
 const GLOBAL: &str = "$G";
@@ -80,7 +80,10 @@ pub(super) async fn account_stats(State(pages): State<Pages>) -> Response {
             "leafs": none,
         })
     };
-    let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
+    let slow = [
+        CloseReason::SlowConsumerPending,
+        CloseReason::SlowConsumerDeadline,
+    ];
     let slow: u64 = slow.iter().map(|reason| clients.ended[reason.kind()]).sum();
     let account = json!({
         "acc": GLOBAL,

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Pages, duration, json, time, usage};
 use crate::VERSION;
 use crate::clients::Totals;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::route::routes::RouteTotals;
 use crate::shared::{BUILT_WITH, GIT_COMMIT};
 
@@ -49,7 +49,7 @@ struct ByKind {
 
 impl ByKind {
     /// Counts the connections that were closed for one of these reasons.
-    fn of(reasons: &[Reason], clients: &Totals, routes: &RouteTotals) -> Self {
+    fn of(reasons: &[CloseReason], clients: &Totals, routes: &RouteTotals) -> Self {
         let count = |ended: &[u64]| reasons.iter().map(|reason| ended[reason.kind()]).sum();
         let (clients, routes) = (count(&clients.ended), count(&routes.ended));
         Self {
@@ -158,9 +158,12 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
             tls_timeout: handshake_secs,
         },
     };
-    let slow = [Reason::SlowConsumerPending, Reason::SlowConsumerDeadline];
+    let slow = [
+        CloseReason::SlowConsumerPending,
+        CloseReason::SlowConsumerDeadline,
+    ];
     let slow = ByKind::of(&slow, &totals, &route_totals);
-    let stale = ByKind::of(&[Reason::Stale], &totals, &route_totals);
+    let stale = ByKind::of(&[CloseReason::Stale], &totals, &route_totals);
     let requests = pages.requests.lock();
     let requests = requests.unwrap_or_else(PoisonError::into_inner).clone();
     json(&Varz {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::staged::Staged;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 
 /// Maximum number of parts in one system call.
 const PARTS_MAX: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Queue {
     /// Time since which the socket has taken no bytes.
     pub(super) blocked_since: Instant,
     /// Reason to close the connection.
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Option<CloseReason>,
     /// Pending bytes that were dropped when the connection broke.
     pub(super) dropped_bytes: usize,
 }
@@ -100,7 +100,7 @@ impl Queue {
 
     /// Adds bytes after the pending ones.
     pub(super) fn append(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() || self.is_gone() || self.reason.is_some_and(Reason::is_broken) {
+        if bytes.is_empty() || self.is_gone() || self.reason.is_some_and(CloseReason::is_broken) {
             return;
         }
         if self.bytes == 0 {
@@ -162,7 +162,7 @@ impl Queue {
     fn wrote(&mut self, result: io::Result<usize>) -> Option<usize> {
         self.writing = false;
         match result {
-            _ if self.socket.is_none() || self.reason.is_some_and(Reason::is_broken) => None,
+            _ if self.socket.is_none() || self.reason.is_some_and(CloseReason::is_broken) => None,
             Ok(written) => {
                 if written > 0 || self.bytes == 0 {
                     self.blocked_since = Instant::now();
@@ -170,7 +170,7 @@ impl Queue {
                 Some(written)
             }
             Err(_) => {
-                self.end(Reason::WriteError);
+                self.end(CloseReason::WriteError);
                 None
             }
         }
@@ -181,7 +181,7 @@ impl Queue {
         self.parts = parts;
     }
 
-    pub(super) fn end(&mut self, reason: Reason) {
+    pub(super) fn end(&mut self, reason: CloseReason) {
         // A reason that breaks the connection replaces one that closes it in order.
         if self.reason.is_none_or(|known| !known.is_broken()) {
             self.reason = Some(reason);

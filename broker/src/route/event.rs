@@ -1,7 +1,7 @@
 //! The events that a route reports to the keeper of all routes.
 
 use super::hello::Peer;
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RouteEvent {
@@ -21,7 +21,7 @@ pub(crate) enum RouteEvent {
     ClaimAnswered,
     Lost {
         peer: String,
-        reason: Reason,
+        reason: CloseReason,
         /// The peer had sent GOODBYE.
         sent_goodbye: bool,
         unsent_bytes: usize,

@@ -20,7 +20,7 @@ use tracing::{debug, error};
 use super::Route;
 use super::event::RouteEvent;
 use super::frame::{Frame, FrameError};
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
 
@@ -44,7 +44,7 @@ impl Incoming {
     }
 
     /// Logs the invalid frame, and returns the reason to close the route: the bytes after the frame cannot be parsed.
-    pub(crate) fn invalid_frame(&self, error: FrameError) -> Reason {
+    pub(crate) fn invalid_frame(&self, error: FrameError) -> CloseReason {
         self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
     }
 
@@ -53,7 +53,7 @@ impl Incoming {
         &mut self,
         frame: &Frame<'_>,
         remote: &Subscriptions,
-    ) -> Result<Option<RouteEvent>, Reason> {
+    ) -> Result<Option<RouteEvent>, CloseReason> {
         match *frame {
             Frame::Interest {
                 subject,
@@ -76,7 +76,7 @@ impl Incoming {
                 Err(error) => debug!(peer = self.route.peer.id, "invalid PEERS frame: {error}"),
             },
             // A peer refuses after its own WELCOME if its state has changed since.
-            Frame::Refuse(_) => return Err(Reason::Refused),
+            Frame::Refuse(_) => return Err(CloseReason::Refused),
             Frame::Hello(_) | Frame::Welcome => {
                 let error = format_args!("second HELLO or WELCOME from the peer");
                 return Err(self.violation("mesh frame", error));
@@ -91,7 +91,7 @@ impl Incoming {
     }
 
     /// Rejects a subject that would break the protocol line of a client.
-    pub(crate) fn check_subject(&self, subject: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn check_subject(&self, subject: &[u8]) -> Result<(), CloseReason> {
         let ends_token = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n');
         if subject.is_empty() || subject.iter().any(ends_token) {
             let error = format_args!("message with an invalid subject from the peer");
@@ -102,9 +102,9 @@ impl Incoming {
 
     /// Logs a violation of the protocol by the peer, and returns the reason to end the route.
     #[cold]
-    fn violation(&self, what: &'static str, error: fmt::Arguments<'_>) -> Reason {
+    fn violation(&self, what: &'static str, error: fmt::Arguments<'_>) -> CloseReason {
         error!(peer = self.route.peer.id, "{error}");
-        Reason::Protocol(what)
+        CloseReason::Protocol(what)
     }
 
     fn add_interest(
@@ -113,7 +113,7 @@ impl Incoming {
         queue: Option<&[u8]>,
         members: u32,
         remote: &Subscriptions,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), CloseReason> {
         if !valid_subscription(subject) {
             let error = format_args!("interest in an invalid subject from the peer");
             return Err(self.violation("mesh subject", error));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, Guard};
 
 use super::Route;
-use crate::closing::{KINDS, Reason};
+use crate::close_reason::{CloseReason, KINDS};
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RouteTotals {
@@ -76,7 +76,7 @@ impl Routes {
     }
 
     /// Counts a route that has ended, and its unsent bytes.
-    pub(crate) fn ended(&self, reason: Reason, unsent_bytes: usize) {
+    pub(crate) fn ended(&self, reason: CloseReason, unsent_bytes: usize) {
         let mut past = self.past();
         past.ended[reason.kind()] += 1;
         past.unsent_bytes += unsent_bytes as u64;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use standin_wire::{Info, encode};
 
-use super::connection::{Connection, Leaving, Stage};
+use super::connection::{Connection, ConnectionStage, Leaving};
 use super::plan::Effects;
 use super::{EndReason, Session, Wires};
 use crate::cause::Cause;
@@ -68,7 +68,7 @@ impl Session {
                 if let Leaving::Draining { until } = node.leaving {
                     sooner(until);
                 }
-                if let Stage::Joining { until } = node.stage {
+                if let ConnectionStage::Joining { until } = node.stage {
                     sooner(until);
                 } else {
                     if self.is_silence_meaningful(node) {
@@ -94,7 +94,7 @@ impl Session {
     /// Sends the node a PING at once, because something other than its silence suggests that it is lost.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
         if let Some(node) = &mut self.connection
-            && node.stage == Stage::Flowing
+            && node.stage == ConnectionStage::Flowing
         {
             node.probing = true;
             if node.ping_unless_awaited() {
@@ -123,11 +123,11 @@ impl Session {
     /// Leaves a node that is silent, or draining, for too long. Sends a PING when one is due.
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(node) = &self.connection else { return };
-        let is_joining = matches!(node.stage, Stage::Joining { .. });
+        let is_joining = matches!(node.stage, ConnectionStage::Joining { .. });
         let is_silence_meaningful = !is_joining && self.is_silence_meaningful(node);
         let is_probe_due = now >= self.probe_due(node);
         let cause = match (node.stage, node.leaving) {
-            (Stage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
+            (ConnectionStage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
             _ if is_silence_meaningful && is_probe_due && node.awaits_pong() => Some(Cause::ProbeTimeout),
             (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
             _ => None,
@@ -183,7 +183,8 @@ impl Session {
     /// Returns when the first PING is due. Returns `None` until everything from the component is passed on and
     /// answered: client libraries take the first frame after their own first PING as its answer.
     fn first_ping_due(&self) -> Option<Instant> {
-        let answers = |node: &Connection| node.stage == Stage::Flowing && !node.ledger.owes_component();
+        let answers =
+            |node: &Connection| node.stage == ConnectionStage::Flowing && !node.ledger.owes_component();
         let answered = self.connection.as_ref().is_some_and(answers) && self.owed.is_empty();
         self.first_ping().filter(|_| answered && self.has_passed_on())
     }
@@ -224,7 +225,7 @@ impl Session {
     pub(crate) fn tick_ending(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(until) = self.answers_until() else { return };
         let settled = |node: &Connection| {
-            node.stage == Stage::Flowing && node.own.is_empty() && node.ledger.is_settled()
+            node.stage == ConnectionStage::Flowing && node.own.is_empty() && node.ledger.is_settled()
         };
         let hopeless = self.connection.is_none() && self.has_passed_on();
         if now >= until || hopeless {

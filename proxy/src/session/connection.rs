@@ -21,7 +21,7 @@ const SERVES_AFTER: Duration = Duration::from_millis(250);
 
 /// Progress of the session on its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ConnectionStage {
     /// The journal is being replayed. No bytes of the component pass before the node's PONG.
     Joining { until: Instant },
     /// Publishes in doubt and unanswered PINGs are being sent again.
@@ -76,7 +76,7 @@ impl Replacement {
 /// The connection to one node.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stage: Stage,
+    pub(super) stage: ConnectionStage,
     pub(super) leaving: Leaving,
     pub(super) hold: Hold,
     /// Answers that the node owes.
@@ -128,7 +128,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Creates the state of a new connection whose node has sent `info`.
-    pub(super) fn new(info: &Info, stage: Stage, hold: Hold, now: Instant) -> Self {
+    pub(super) fn new(info: &Info, stage: ConnectionStage, hold: Hold, now: Instant) -> Self {
         Self {
             stage,
             leaving: Leaving::No,
@@ -201,6 +201,6 @@ impl Connection {
             && self.head_written == 0
             && self.own.is_empty()
             && self.ledger.is_settled()
-            && self.stage == Stage::Flowing
+            && self.stage == ConnectionStage::Flowing
     }
 }

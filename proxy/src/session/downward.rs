@@ -15,7 +15,7 @@ use standin_wire::refusal::{names_too_many_subscriptions, refused_subscription, 
 use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
-use super::connection::{Hold, Stage};
+use super::connection::{ConnectionStage, Hold};
 use super::{EndReason, INFO_WORK, Session, SessionEvent, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
@@ -60,7 +60,7 @@ impl Session {
             return;
         };
         // A PONG may have released held bytes, and answers to the node are sent at once.
-        if node.stage == Stage::Resending
+        if node.stage == ConnectionStage::Resending
             || !node.own.is_empty()
             || node.hold != Hold::No
             || (!node.blocked && !node.incomplete && !self.component.held.is_empty())

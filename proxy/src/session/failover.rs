@@ -15,8 +15,8 @@ use standin_registry::Node;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
-use super::connection::{Connection, Hold, Leaving, Stage};
-use super::info::Advertised;
+use super::connection::{Connection, ConnectionStage, Hold, Leaving};
+use super::info::AdvertisedInfo;
 use super::{EndReason, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
@@ -73,8 +73,8 @@ impl Session {
     ) {
         debug_assert!(self.connection.is_none(), "the session must have no node");
         let until = now + self.join_timeout();
-        let joining = self.client.as_ref().map(|_| Stage::Joining { until });
-        let stage = joining.unwrap_or(Stage::Flowing);
+        let joining = self.client.as_ref().map(|_| ConnectionStage::Joining { until });
+        let stage = joining.unwrap_or(ConnectionStage::Flowing);
         let hold = if hold { Hold::Away } else { Hold::No };
         self.connection = Some(Connection::new(info, stage, hold, now));
         self.only_awaits_answers = false;
@@ -296,7 +296,7 @@ impl Session {
     /// Sends the component its first INFO, or a later one if a field that the component uses has changed.
     pub(super) fn send_info(&mut self, info: &Info, now: Instant, wires: &mut impl Wires) {
         let line = if self.advertised.is_none() {
-            self.advertised = Some(Advertised::of(info));
+            self.advertised = Some(AdvertisedInfo::of(info));
             self.own_info(info).into_bytes()
         } else {
             self.info_for_component(info)
@@ -322,8 +322,8 @@ impl Session {
     pub(super) fn joined(&mut self, now: Instant) {
         if let Some(node) = &mut self.connection {
             node.verified = true;
-            if matches!(node.stage, Stage::Joining { .. }) {
-                node.stage = Stage::Resending;
+            if matches!(node.stage, ConnectionStage::Joining { .. }) {
+                node.stage = ConnectionStage::Resending;
             }
         }
         self.closed_unaccepted = 0;
@@ -366,7 +366,7 @@ impl Session {
             return passes;
         }
         if self.owed.is_empty() {
-            node.stage = Stage::Flowing;
+            node.stage = ConnectionStage::Flowing;
             return true;
         }
         // All PINGs at this offset of the log are sent at once. One by one, a hundred thousand of them would cost as

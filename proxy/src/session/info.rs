@@ -18,7 +18,7 @@ const MARK_BYTES: usize = 8;
 
 /// Fields of INFO on which a component acts. A later INFO is sent only if one of them has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Advertised {
+pub(super) struct AdvertisedInfo {
     max_payload: i64,
     headers: bool,
     /// Hash of the marks of the sidecars between this one and the node. A component that is itself a sidecar searches them
@@ -26,7 +26,7 @@ pub(super) struct Advertised {
     sidecars_hash: u32,
 }
 
-impl Advertised {
+impl AdvertisedInfo {
     pub(super) fn of(node: &Info) -> Self {
         let sidecars = node.sidecars.bytes();
         Self {
@@ -86,10 +86,10 @@ impl Session {
     }
 
     /// Returns a later INFO line for the component. It is empty if the component does not accept one, or if no
-    /// [`Advertised`] field has changed. Before CONNECT, the INFO is kept for
+    /// [`AdvertisedInfo`] field has changed. Before CONNECT, the INFO is kept for
     /// [`send_pending_info`](Self::send_pending_info).
     pub(super) fn info_for_component(&mut self, node: &Info) -> Vec<u8> {
-        let now = Some(Advertised::of(node));
+        let now = Some(AdvertisedInfo::of(node));
         let changed = self.advertised != now;
         self.pending_info = (changed && self.client.is_none()).then(|| Box::new(node.clone()));
         let accepts_it = self.client.as_ref().is_some_and(|client| client.accepts_info);

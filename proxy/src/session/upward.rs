@@ -11,7 +11,7 @@ use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::{ClientFault, Span, encode};
 
-use super::connection::{Connection, Hold, Stage};
+use super::connection::{Connection, ConnectionStage, Hold};
 use super::plan::{Effect, Plan};
 use super::{CONNECT_WORK, EndReason, SINGLE_FRAME_WORK, Session, SessionEvent, Wires};
 use crate::ledger::Expected;
@@ -26,8 +26,9 @@ impl Session {
     /// complete again without a copy of the bytes after it. Returns the number of moved bytes. Moves none if too many
     /// are held, or if they cannot be sent now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> usize {
-        let can_send =
-            |node: &Connection| node.stage == Stage::Flowing && !node.blocked && node.hold == Hold::No;
+        let can_send = |node: &Connection| {
+            node.stage == ConnectionStage::Flowing && !node.blocked && node.hold == Hold::No
+        };
         let len = self.component.held.len();
         if len > buf.len() / 2 || !self.connection.as_ref().is_some_and(can_send) {
             return 0;
@@ -85,7 +86,7 @@ impl Session {
             && let Some(node) = &mut self.connection
         {
             node.heard = now;
-            if let Stage::Joining { until } = &mut node.stage {
+            if let ConnectionStage::Joining { until } = &mut node.stage {
                 *until = now + join_timeout;
             }
         }
@@ -146,11 +147,11 @@ impl Session {
                 return None;
             }
             let node = self.connection.as_ref()?;
-            if node.stage == Stage::Resending {
+            if node.stage == ConnectionStage::Resending {
                 let goes_on = self.resend(now, wires) || self.may_write() && self.check_back();
                 return goes_on.then_some(0);
             }
-            if node.stage != Stage::Flowing || node.is_draining() {
+            if node.stage != ConnectionStage::Flowing || node.is_draining() {
                 return None;
             }
         }

@@ -21,14 +21,14 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use crate::listen::accept;
+
 /// Maximum number of connections at the same time.
 const CONNECTIONS_MAX: usize = 64;
 /// Maximum duration of a connection, in seconds.
 const CONNECTION_SECS_MAX: u64 = 10;
 /// Maximum size of a request, in bytes. No page reads a body.
 const REQUEST_BYTES_MAX: usize = 16 * 1024;
-/// Pause after a failed accept, in milliseconds. The usual cause is that the process is out of file descriptors.
-const ACCEPT_PAUSE_MS: u64 = 100;
 
 /// The listener and its open connections.
 pub(super) struct LimitedListener {
@@ -67,15 +67,8 @@ impl Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, from)) => return (self.limited(stream), from),
-                Err(error) => {
-                    tracing::debug!(%error, "HTTP accept failed, retrying");
-                    sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
-                }
-            }
-        }
+        let (stream, peer) = accept(&self.listener, "HTTP connection", Ok, || ()).await;
+        (self.limited(stream), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

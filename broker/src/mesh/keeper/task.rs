@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use standin_daemon::listen::accept;
 use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +16,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::{ClusterStatus, Keeper, Order, TICK};
-use crate::accept::accept;
 use crate::mesh::membership::Membership;
 use crate::mesh::pending_handshakes::PendingHandshakes;
 use crate::mesh::session;
@@ -77,7 +77,7 @@ pub(crate) async fn run(
         task.publish();
         let next_dial = task.keeper.membership.next_dial();
         tokio::select! {
-            (stream, peer) = accept(&task.listener, "route") => task.answer(stream, peer),
+            (stream, peer) = accept(&task.listener, "route", Ok, || ()) => task.answer(stream, peer),
             Some(request) = requests.recv() => task.judge(request),
             Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
             Some(ended) = task.handshakes.join_next() => match ended {

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use standin_wire::client::Publish;
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::closing::Reason;
+use crate::close_reason::CloseReason;
 use crate::flush::ClientFlush;
 use crate::interest::Scope;
 use crate::interest::announcing::{Picture, picture_of};
@@ -162,7 +162,7 @@ impl Node {
     }
 
     /// Gives the session of a route its turn, with the received bytes, if any.
-    pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+    pub(super) fn take(&mut self, number: u64, bytes: &[u8], now: Instant) -> Result<(), CloseReason> {
         let Some(end) = self.ends.get_mut(&number) else {
             return Ok(());
         };

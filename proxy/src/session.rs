@@ -61,7 +61,7 @@ use crate::ledger::Expected;
 use crate::policy::Policy;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
-use connection::{Connection, Hold, Leaving, Stage};
+use connection::{Connection, ConnectionStage, Hold, Leaving};
 use end::Ending;
 use plan::Effects;
 
@@ -114,7 +114,7 @@ pub(crate) struct Session {
     /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
     refused_by: Vec<(Endpoint, Instant, String)>,
     /// The relevant fields of the last INFO sent to the component.
-    advertised: Option<info::Advertised>,
+    advertised: Option<info::AdvertisedInfo>,
     /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
     pending_info: Option<Box<Info>>,
     started: Instant,
@@ -166,8 +166,9 @@ impl Session {
         let is_ending = self.ending.is_some();
         let room =
             self.component.held.len() < self.policy.buffer_bytes || node.is_some_and(|node| node.incomplete);
-        let reads_node =
-            |node: &Connection| matches!(node.stage, Stage::Joining { .. }) || node.own.len() < OWN_BYTES_MAX;
+        let reads_node = |node: &Connection| {
+            matches!(node.stage, ConnectionStage::Joining { .. }) || node.own.len() < OWN_BYTES_MAX
+        };
         SessionRequests {
             read_component: !self.component.eof && !is_ending && room && !self.interrupted,
             read_node: !self.interrupted && self.has_room_for_component() && node.is_some_and(reads_node),
@@ -324,12 +325,12 @@ impl Session {
             return "searching";
         };
         match node.stage {
-            Stage::Joining { .. } => "joining",
-            Stage::Resending | Stage::Flowing if node.hold != Hold::No => "settling",
-            Stage::Resending => "resending",
-            Stage::Flowing if node.leaving != Leaving::No => "leaving",
-            Stage::Flowing if self.client.is_none() => "new",
-            Stage::Flowing => "flowing",
+            ConnectionStage::Joining { .. } => "joining",
+            ConnectionStage::Resending | ConnectionStage::Flowing if node.hold != Hold::No => "settling",
+            ConnectionStage::Resending => "resending",
+            ConnectionStage::Flowing if node.leaving != Leaving::No => "leaving",
+            ConnectionStage::Flowing if self.client.is_none() => "new",
+            ConnectionStage::Flowing => "flowing",
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Announcer`] handles the hub's reports about this node's own znode: it logs them for the operator, and publishes the
+//! [`RegistrationReporter`] handles the hub's reports about this node's own znode: it logs them for the operator, and publishes the
 //! [`RegistrationState`].
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::registration_state::{RegistrationEvent, RegistrationState, Wanted, Zn
 use crate::znode_path;
 
 /// Logs and publishes the state of this node's registration.
-pub(crate) struct Announcer {
+pub(crate) struct RegistrationReporter {
     wanted: channel::Receiver<Option<Wanted>>,
     state: channel::Sender<RegistrationState>,
     parent: String,
@@ -18,7 +18,7 @@ pub(crate) struct Announcer {
     id: Arc<str>,
 }
 
-impl Announcer {
+impl RegistrationReporter {
     pub(crate) fn new(
         wanted: channel::Receiver<Option<Wanted>>,
         state: channel::Sender<RegistrationState>,
@@ -132,16 +132,17 @@ mod tests {
     use crate::node::Node;
     use crate::registration::{Ghost, Holder, Waiting};
 
-    fn announcer() -> (Announcer, channel::Receiver<RegistrationState>) {
+    fn registration_reporter() -> (RegistrationReporter, channel::Receiver<RegistrationState>) {
         let wanted = Wanted {
             node: Arc::new(Node::new("n1", Endpoint::new("10.0.0.1", 4222))),
             awaits_release: false,
             dead_run: None,
         };
         let (publish, state) = channel::channel(RegistrationState::Withdrawn);
-        let mut announcer = Announcer::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
-        announcer.set_parent("/nodes".to_owned());
-        (announcer, state)
+        let mut registration_reporter =
+            RegistrationReporter::new(channel::Sender::new(Some(wanted)).subscribe(), publish);
+        registration_reporter.set_parent("/nodes".to_owned());
+        (registration_reporter, state)
     }
 
     fn waiting(is_taken: bool) -> RegistrationEvent {
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_taken_id_is_logged_as_an_error_with_the_znode_and_its_holder() {
-        let (mut announcer, mut state) = announcer();
+        let (mut registration_reporter, mut state) = registration_reporter();
         for (is_taken, level, name) in [(false, Level::INFO, "seeking"), (true, Level::ERROR, "taken")] {
             let (logged, line) = log_line("/nodes/n1", &waiting(is_taken)).unwrap();
             assert_eq!(logged, level, "{line}");
@@ -159,15 +160,15 @@ mod tests {
                 line.contains("/nodes/n1") && line.contains("10.0.0.2:4222"),
                 "{line}"
             );
-            announcer.take(waiting(is_taken));
+            registration_reporter.take(waiting(is_taken));
             assert_eq!(state.borrow_and_update().as_str(), name);
         }
     }
 
     #[test]
     fn events_without_a_new_state_are_logged_and_publish_nothing() {
-        let (mut announcer, mut state) = announcer();
-        announcer.take(RegistrationEvent::State(ZnodeState::Own(1)));
+        let (mut registration_reporter, mut state) = registration_reporter();
+        registration_reporter.take(RegistrationEvent::State(ZnodeState::Own(1)));
         assert_eq!(state.borrow_and_update().as_str(), "announced");
         for (event, level) in [
             (RegistrationEvent::Deleted, Level::WARN),
@@ -176,10 +177,10 @@ mod tests {
             (RegistrationEvent::Removed(Ghost::EarlierProcess), Level::INFO),
         ] {
             assert_eq!(log_line("/nodes/n1", &event).unwrap().0, level, "{event:?}");
-            announcer.take(event);
+            registration_reporter.take(event);
         }
         assert!(!state.has_changed().unwrap());
-        announcer.without_session("no memory");
+        registration_reporter.without_session("no memory");
         assert_eq!(state.borrow_and_update().as_str(), "seeking");
     }
 }

@@ -2,7 +2,7 @@
 
 /// Reason for closing the connection of a client or a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum CloseReason {
     ClientClosed,
     ReadError,
     WriteError,
@@ -30,7 +30,7 @@ pub(crate) enum Reason {
     Panicked,
 }
 
-/// The values of the metric label `reason`. Their indexes are those of [`Reason::kind`].
+/// The values of the metric label `reason`. Their indexes are those of [`CloseReason::kind`].
 pub(crate) const KINDS: [&str; 12] = [
     "client_closed",
     "read_error",
@@ -46,7 +46,7 @@ pub(crate) const KINDS: [&str; 12] = [
     "bug",
 ];
 
-impl Reason {
+impl CloseReason {
     /// Returns the text of the `-ERR` that is sent before closing, without quotes, as in `nats-server`. `None`: no `-ERR` is sent.
     pub(crate) const fn text(self) -> Option<&'static str> {
         match self {
