@@ -1,4 +1,4 @@
-//! The log lines for clients that are closed because of their behaviour. The log limits their number, as it does for all lines.
+//! The log lines for clients that are closed because of their behaviour. The log limits the number of lines per second.
 
 use tracing::warn;
 
@@ -6,7 +6,7 @@ use crate::client_info::ClientInfo;
 use crate::close_reason::CloseReason;
 use crate::policy::Policy;
 
-/// Maximum number of characters of a client's name in the log.
+/// Maximum number of characters of a client's name or user in the log.
 const NAME_CHARS_MAX: usize = 64;
 
 /// Logs that the client of `client_info` is about to be closed for `reason`.
@@ -56,7 +56,7 @@ const fn is_logged(reason: CloseReason) -> bool {
     )
 }
 
-/// Returns the name that a client gave itself, shortened and without control characters, for the log.
+/// Returns a name or user that a client sent, shortened and without control characters, for the log.
 fn shown(name: Option<&str>) -> Option<String> {
     let plain = |character: char| if character.is_control() { '?' } else { character };
     name.map(|name| name.chars().take(NAME_CHARS_MAX).map(plain).collect())

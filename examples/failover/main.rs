@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "listen = [\"127.0.0.1:0\"]\nnodes.upstream = {:?}\nhttp.listen = \"127.0.0.1:0\"\n",
         nodes.urls()
     ))?;
-    // The sidecar runs on the threads of the runtime, and the tour on this one.
+    // The sidecar runs on the threads of the runtime, so this thread may block.
     let runtime = tokio::runtime::Runtime::new()?;
     let sidecar = runtime.block_on(Sidecar::start(settings))?;
     let address = sidecar.addresses()[0];

@@ -202,7 +202,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         file.reopen.store(true, Relaxed);
-        // If the file cannot be reopened, the line goes to the old file.
+        // If the file cannot be reopened, the line goes to the file that is still open.
         file.write_all(b"four\n").unwrap();
     }
 

@@ -1,5 +1,4 @@
-//! `host:port`, the form in which all sources give addresses. The host is kept as it was written, and resolved only for a
-//! connection.
+//! An address of a host and a port, as text `host:port`. A host name is not resolved here.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -83,7 +82,7 @@ impl Endpoint {
         })
     }
 
-    /// Returns the IP address, if the host is one.
+    /// Returns the IP address, if the host is one without a zone.
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }

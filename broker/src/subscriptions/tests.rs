@@ -16,7 +16,7 @@ fn table() -> Subscriptions {
     Subscriptions::new(Arc::new(Generations::new()))
 }
 
-/// Returns the matching sids without a queue group and those of each group, sorted.
+/// Returns the sids of the matching subscriptions: first those without a queue group, then those of each group. All are sorted.
 fn found(all: &Subscriptions, subject: &str) -> (Vec<String>, Vec<Vec<String>>) {
     let mut matched = Matched::default();
     all.collect(subject.as_bytes(), &mut matched);
@@ -86,17 +86,25 @@ fn a_change_raises_the_generation_of_each_subject_that_it_can_affect() {
         let (one, other) = (generation(touched), generation(untouched));
         let added = subscription(pattern, None, "1");
         all.add(&added);
-        assert_ne!(generation(touched), one, "{pattern} affects {touched}");
+        assert_ne!(
+            generation(touched),
+            one,
+            "adding {pattern} raises the generation of {touched}"
+        );
         if !untouched.is_empty() {
             assert_eq!(
                 generation(untouched),
                 other,
-                "{pattern} does not affect {untouched}"
+                "adding {pattern} does not change the generation of {untouched}"
             );
         }
         let one = generation(touched);
         all.remove(&added);
-        assert_ne!(generation(touched), one, "{pattern} is removed");
+        assert_ne!(
+            generation(touched),
+            one,
+            "removing {pattern} raises the generation of {touched}"
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use e2e::TIMEOUT;
 use e2e::conversation::Conversation;
 use std::time::{Duration, Instant};
 
-/// Many turns of a worker on a busy machine, but much less than the 2 to 8 s measured when a turn had no budget.
+/// Enough for many turns of a worker on a busy machine. Without a budget for each turn, 2 to 8 s were measured.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(1000);
 const ROUND_TRIPS: usize = 40;
 

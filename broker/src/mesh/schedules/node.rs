@@ -29,7 +29,7 @@ use crate::subscription::Subscription;
 
 const WORKERS: usize = 2;
 const EVENTS_MAX: usize = 10_000;
-/// Longer than a message and its ack take, with a stopped worker on the way of each.
+/// Longer than a message and its ack take, even if a stopped worker delays each of them.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let text = format!("[process]\nworkers = {WORKERS}\n[cluster]\nsync_timeout_ms = 2000\n");
@@ -176,7 +176,7 @@ impl Node {
         Ok(())
     }
 
-    /// Handles expired timers. Returns the routes that have ended.
+    /// Gives the sessions the turns that they want, and handles expired timers. Returns the routes that have ended.
     pub(super) fn work(&mut self, now: Instant) -> Vec<u64> {
         if now >= self.next_tick {
             self.next_tick = now + TICK;
@@ -298,7 +298,7 @@ impl Node {
         self.unsubscribe(number.expect("a subscription"));
     }
 
-    /// Returns the subscriptions whose flushes have ended. The first value is whether all routes have acked the subscription.
+    /// Sends the PONGs of the ended flushes. Returns their subscriptions, each with whether its flush ended without a timeout.
     pub(super) fn flushed(&mut self, now: Instant) -> Vec<(bool, Arc<Subscription>)> {
         let (all, routes) = (&self.shared.flush, &self.shared.interest.routes);
         let mut done = Vec::new();
