@@ -1,7 +1,7 @@
 //! A private network: any number of hosts (network namespaces) on one switch, with partitions, delay and loss.
 //!
 //! The switch is a bridge in its own namespace, so the network of the machine that runs the tests is not touched. The hosts have
-//! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root and iproute2.
+//! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root, iproute2 and util-linux.
 //!
 //! A fault is silence, loss or delay, as on a bad cable, and never a reset. [`Lan::heal`] ends all faults.
 //! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the host,

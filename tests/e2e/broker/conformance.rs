@@ -16,7 +16,7 @@ async fn check_rows(kind: ServerKind, flags: &[&str], rows: &[Row]) {
     check_rows_at(kind, server.address(), server.http(), rows).await;
 }
 
-/// Holds each conversation of `rows` with the node at `address`, whose monitoring pages are at `http`.
+/// Holds each conversation of `rows` with the node or sidecar at `address`. The node's monitoring pages are at `http`.
 pub(crate) async fn check_rows_at(kind: ServerKind, address: SocketAddr, http: &Endpoint, rows: &[Row]) {
     let subscriptions = async || {
         let page = http.get_json("/subsz").await;
@@ -92,7 +92,7 @@ async fn info(kind: ServerKind, flags: &[&str]) -> serde_json::Value {
     ] {
         fields.remove(field);
     }
-    // `standin-broker` sends a flag that is off, as old servers did. New ones leave it out.
+    // `standin-broker` sends `auth_required` and `tls_required` even if they are false, as old servers did.
     fields.retain(|_, value| *value != false);
     info
 }
@@ -131,7 +131,7 @@ async fn the_first_ping_comes_two_seconds_after_connect_on_all_servers() {
     .await;
 }
 
-/// Behind the sidecar, nodes of all versions do so, as the newest `nats-server` does by itself.
+/// Without the sidecar, old versions of `nats-server` keep the subscriptions.
 #[tokio::test]
 async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
     for kind in ALL {
