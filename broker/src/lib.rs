@@ -13,7 +13,7 @@
 //! | `worker`, `shared` | the worker threads, and the state that they share |
 //! | `turn` | the turns of a worker's connections; output collected in a turn is sent once |
 //! | `shell`, `intake` | the task around one connection: socket, read buffer, timer |
-//! | `pause` | detection of a stopped process; input of connections reset meanwhile is dropped |
+//! | `pause` | detection of a stopped process; afterwards, reset connections are closed and their unread input is dropped |
 //! | `client` | the frames of a client and their effects |
 //! | `router`, `cache`, `lookups` | from a published message to its subscribers, with a cache of the matches |
 //! | `flush` | the cluster-wide flush before a PONG; no duplicates for a client that moves to another node |
@@ -26,10 +26,10 @@
 //! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
-//! clients and routes); `monitor` (these pages); [`process_files`] (pid file and ports file); `identity`.
+//! clients and routes); `monitor` (the monitoring pages); [`process_files`] (pid file and ports file); `identity`.
 //!
-//! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then each client or route with staged output is written
-//! once, by the thread that read the batch.
+//! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then the thread that read the
+//! batch sends the staged output, normally with one write for each client or route.
 
 mod accept;
 pub mod auth;

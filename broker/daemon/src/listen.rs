@@ -12,7 +12,7 @@ use tracing::warn;
 /// Pause after an error of `accept` that would occur again at once, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds a TCP socket to exactly this address. Does not start to listen.
+/// Binds a TCP socket to this address. Does not start to listen.
 ///
 /// # Errors
 /// The error of the system.

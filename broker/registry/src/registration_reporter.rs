@@ -1,5 +1,5 @@
-//! [`RegistrationReporter`] handles the hub's reports about this node's own znode: it logs them for the operator, and publishes the
-//! [`RegistrationState`].
+//! [`RegistrationReporter`] handles the session's reports about this node's own znode: it logs them for the operator, and publishes
+//! the [`RegistrationState`].
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct RegistrationReporter {
     wanted: channel::Receiver<Option<Wanted>>,
     state: channel::Sender<RegistrationState>,
     parent: String,
-    /// Id of the node that was registered last.
+    /// Last id for which a znode was wanted.
     id: Arc<str>,
 }
 
@@ -50,7 +50,7 @@ impl RegistrationReporter {
         }
     }
 
-    /// Publishes that the node is not registered because there is no session, with the `reason` for that.
+    /// Publishes [`RegistrationState::Seeking`] with this reason if a node is to be registered.
     pub(crate) fn without_session(&self, reason: &str) {
         if self.wanted.borrow().is_some() {
             let reason = reason.to_owned();

@@ -25,7 +25,7 @@ pub(crate) enum LookupError {
     /// The name does not exist, or has no records of this type.
     #[error("{0}")]
     NoRecords(String),
-    /// No server could be asked, or none answered.
+    /// No server could be asked, none answered, or the answer was an error.
     #[error("{0}")]
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! Errors of settings. Each contains the place of the value and what to write instead.
+//! Errors of settings. Most contain the place of the value and what to write instead.
 
 use std::io;
 use std::path::PathBuf;
