@@ -70,7 +70,7 @@ impl OldClient {
         })
     }
 
-    /// Returns the next message, or `None` if none begins to arrive within `timeout`. Answers PINGs.
+    /// Returns the next message, or `None` once nothing arrives for `timeout`. Answers PINGs.
     ///
     /// # Errors
     /// The socket's error, `UnexpectedEof` if the server closed the connection, or an `-ERR` of the server.

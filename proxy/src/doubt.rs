@@ -1,7 +1,7 @@
 //! The publishes in doubt: written completely to a node and not yet acked by one of its PONGs.
 //!
-//! Promise S3: when a node dies, its unacked publishes are counted, and each is dropped or sent again as `in_doubt` says for
-//! its subject.
+//! Promise S3: when a node dies, its unacked publishes are counted, and each is dropped or sent again as the setting
+//! `publish.in_doubt` (`drop` or `resend`) says for its subject.
 //!
 //! For publishes under `drop` only counts are kept, by the first token of the subject. Publishes under `resend` are
 //! kept completely in a log. Offsets in the log count from the beginning of the session, so they stay valid over any
@@ -15,7 +15,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
-/// Limit on the tallies that wait for a PONG. The counts of further PINGs are added to the last tally.
+/// Limit on the tallies that wait for a PONG. At the limit, further publishes are added to the last tally.
 const MARKED_MAX: usize = 64;
 
 /// State of the stream when a PING went out. The PONG acks everything before it.
@@ -55,20 +55,21 @@ pub(crate) struct Doubt {
     log: BytesMut,
     /// Offset of the log's first byte.
     log_start: u64,
-    /// Offset up to which the present node has been sent the log.
+    /// End offset of the part of the log that was sent to the present node.
     sent: u64,
     /// Bytes of publishes since the last PING.
     bytes_since_mark: u64,
     /// Time at which the oldest publish after the last PING was written.
     unmarked_since: Option<Instant>,
-    /// Unacked publishes under `drop` by subject: `unmarked` those after the last PING, `marked` those before each
-    /// unanswered PING, with the number of all publishes under `drop` up to that PING.
+    /// Publishes under `drop` written after the last PING.
     unmarked: Tally,
+    /// For each unanswered PING: the value of `written.dropped` when it was sent, and the publishes under `drop` between
+    /// the previous PING and it.
     marked: VecDeque<(u64, Tally)>,
 }
 
 impl Doubt {
-    /// Records `publishes` written under `drop`, `bytes` long together. `subjects` is their tally.
+    /// Records publishes written under `drop`: their number, their tally, and their total size in bytes.
     #[inline]
     pub(crate) fn wrote_dropped(&mut self, publishes: u64, subjects: &Tally, bytes: usize, now: Instant) {
         self.written.dropped += publishes;
@@ -96,7 +97,7 @@ impl Doubt {
         self.unmarked_since.get_or_insert(now);
     }
 
-    /// Returns the mark for a PING that is sent now.
+    /// Returns `dropped` and `log` of the mark for a PING that is sent now. The other fields are 0.
     pub(crate) fn mark(&mut self) -> Mark {
         self.bytes_since_mark = 0;
         self.unmarked_since = None;
@@ -194,7 +195,7 @@ impl Doubt {
         publishes(&self.log)
     }
 
-    /// Returns the part of the log that the present node has not been sent, at most up to offset `until`.
+    /// Returns the part of the log not yet sent to the present node, at most up to offset `until`.
     pub(crate) fn unsent(&self, until: u64) -> &[u8] {
         let from = (self.sent - self.log_start) as usize;
         let to = until.clamp(self.sent, self.written.log) - self.log_start;

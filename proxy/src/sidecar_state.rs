@@ -1,5 +1,5 @@
-//! State of a sidecar that its workers, its prober and its pages share: the registry, the node book, the settings in force,
-//! the counters.
+//! State of a sidecar that its workers, its prober and its HTTP pages share: the registry, the node book, the settings in
+//! force, the counters.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::session_table::SessionTable;
 use crate::settings::Settings;
 use crate::tally::Tally;
 
-/// State of a sidecar that its workers, its prober and its pages share.
+/// State of a sidecar that its workers, its prober and its HTTP pages share.
 pub(crate) struct SidecarState {
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
@@ -38,7 +38,7 @@ pub(crate) struct SidecarState {
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
     pub(crate) near_limit: NearLimit,
-    /// The newest INFO that any node has sent.
+    /// The INFO recorded last by [`remember_info`](Self::remember_info); after a start, that of the cache file.
     info: ArcSwap<Info>,
     /// Bytes in all sessions' buffers.
     buffered: AtomicUsize,
@@ -68,14 +68,14 @@ impl SidecarState {
         }
     }
 
-    /// Returns the newest INFO that any node has sent, for components that connect while no node is reachable (promise S10).
+    /// Returns the recorded INFO, for components that connect while no node is reachable (promise S10).
     pub(crate) fn last_info(&self) -> Arc<Info> {
         self.info.load_full()
     }
 
-    /// Records the INFO of a node, without the fields that describe one connection. Does nothing if the features in `info`
-    /// are those of the recorded INFO. Without this check, thousands of sessions that move at once would each write an INFO
-    /// to the registry.
+    /// Records the INFO of a node, without `ldm` and the fields that describe one connection. Does nothing if the features
+    /// in `info` are those of the recorded INFO. Without this check, thousands of sessions that move at once would each write
+    /// an INFO to the registry.
     pub(crate) fn remember_info(&self, info: &Info) {
         let known = self.info.load();
         if features(info) == features(&known) {

@@ -22,9 +22,9 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// Closes the connection to the node. With `reset` it is closed by an RST, so that the node discards the bytes that it
-    /// has not read yet. Otherwise a frozen node that resumes would deliver messages that were counted as lost, and after newer
-    /// messages (promise S12).
+    /// Closes the connection to the node. With `reset` it is closed by an RST, which discards the bytes in the send buffer.
+    /// Without the RST, a frozen node that resumes would receive them and deliver them after newer messages (promise S12).
+    /// It may still read what is in its receive buffer.
     pub(crate) fn drop_node(&mut self, reset: bool) {
         if let Some(node) = self.node.take()
             && reset

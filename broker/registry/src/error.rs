@@ -13,7 +13,7 @@ pub enum RegistryError {
         text: String,
         /// The expected form.
         wanted: &'static str,
-        /// The error, and what to write instead.
+        /// The error, in most cases with what to write instead.
         reason: String,
     },
     /// A setting has an invalid value.
@@ -23,7 +23,7 @@ pub enum RegistryError {
         name: &'static str,
         /// The given value.
         value: String,
-        /// The error, and what to write instead.
+        /// The error, in most cases with what to write instead.
         reason: String,
     },
     /// [`watch()`](crate::watch()) was called outside of a tokio runtime.

@@ -94,7 +94,7 @@ impl Watch {
     }
 
     /// Waits until the snapshot includes the first list that ZooKeeper has returned since the start, even an empty one. From
-    /// then on, until the sources change, a node that is missing in the snapshot is not registered. Never returns if ZooKeeper is
+    /// then on, until the sources change, the live nodes of the snapshot include the last such list. Never returns if ZooKeeper is
     /// not a source. Cancel-safe.
     pub async fn answered(&self) {
         let mut answered = self.published.answered.subscribe();
@@ -118,9 +118,9 @@ impl Watch {
         }
     }
 
-    /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If its znode holds this node's
-    /// id, the znode is deleted, so that this node need not wait until the session of its dead predecessor expires. Does
-    /// nothing without an announcement. `None` removes the mark: a node that answers again keeps its znode.
+    /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If the dead node's znode has the
+    /// announced id, it is deleted, and the announcement need not wait until the dead node's session expires. Does nothing
+    /// without an announcement. `None` removes the mark: a node that answers again keeps its znode.
     pub fn supersede(&self, run: Option<&str>) {
         self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();

@@ -1,4 +1,4 @@
-//! A change of interest in one subject or queue group, to be announced to other nodes. It is a value, not yet encoded.
+//! A change of interest in one subject or queue group, to be announced to other nodes. `route/announcer.rs` encodes it.
 
 use std::sync::Arc;
 

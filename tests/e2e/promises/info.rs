@@ -1,4 +1,4 @@
-//! Promises S7 and S11: INFO as the component sees it, and its CONNECT and credentials as the node sees them.
+//! Promises S7, S9 and S11: INFO as the component sees it, its CONNECT and credentials as the node sees them, and payload limits.
 
 use super::scene::{Scene, nothing_else, pass, session_with};
 use e2e::raw::{CONNECT_NEW, CONNECT_OLD, pub_frame};
@@ -42,7 +42,7 @@ async fn s7_info_has_the_sidecars_address_nothing_of_the_cluster_and_less_than_5
 }
 
 #[tokio::test]
-async fn s7_info_has_the_same_address_and_limit_in_an_outage() {
+async fn s7_info_has_the_sidecars_address_and_less_than_512_bytes_in_an_outage() {
     let settings = [("session.info_wait_ms", "20")];
     let mut scene = Scene::around(node_with_a_large_info().await, &settings).await;
     let (_client, _node) = scene.open().await;
@@ -121,7 +121,7 @@ async fn s7_a_new_component_gets_an_info_after_a_move_to_a_node_with_other_limit
 }
 
 #[tokio::test]
-async fn s7_a_later_info_before_connect_is_sent_after_connect_and_only_to_a_new_component() {
+async fn s7_an_info_that_changes_before_connect_is_sent_after_it_and_only_to_a_new_component() {
     for (connect, is_sent) in [(CONNECT_NEW, true), (CONNECT_OLD, false)] {
         let mut scene = Scene::start().await;
         let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
@@ -210,7 +210,7 @@ async fn s11_info_says_that_credentials_are_required_if_the_settings_have_none()
 }
 
 /// Waits until the sidecar has read everything that the node sent before.
-async fn is_read(node: &mut NodeConnection) {
+async fn until_read(node: &mut NodeConnection) {
     node.send("PING\r\n").await;
     node.expect_line("PONG").await;
 }
@@ -223,7 +223,7 @@ async fn s9_a_payload_limit_that_a_running_node_raises_applies_at_once() {
     let mut info = scene.node.info_mut().clone();
     info["max_payload"] = 5000.into();
     node.inform(&info).await;
-    is_read(&mut node).await;
+    until_read(&mut node).await;
     let large = pub_frame("a", "x".repeat(5000));
     pass(&mut client, &mut node, &large).await;
     nothing_else(&mut client, &mut node).await;
