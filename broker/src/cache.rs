@@ -1,4 +1,4 @@
-//! The cache of one worker: the recipients of messages, by subject.
+//! A worker's cache of the recipients of messages, by subject.
 //!
 //! An entry is valid as long as the counters of its subject do not change ([`Generations`](crate::generations::Generations)). A subject is
 //! cached when it is seen for the second time. Otherwise, the reply subjects of requests, which are used once, would fill the cache.
@@ -41,7 +41,7 @@ impl CachedRecipients {
     }
 }
 
-/// The cache of one worker.
+/// Cache of one worker for one [`Scope`].
 #[derive(Debug)]
 pub(crate) struct Cache {
     scope: Scope,

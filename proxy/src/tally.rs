@@ -112,8 +112,8 @@ pub(crate) fn whole_publishes(frames: &[u8]) -> (Tally, usize) {
     (tally, at)
 }
 
-/// Returns a scanner with the largest possible limits, for frames that were already checked. The configured limits may have
-/// been lowered since that check, so they are not applied again.
+/// Returns a scanner with the largest possible limits. It finds a frame that was already checked even if the configured
+/// limits have been lowered since.
 pub(crate) fn unlimited_scanner() -> ClientScanner {
     ClientScanner::new(FrameLimits {
         // Larger than any value that `session.control_line_bytes_max` may have.

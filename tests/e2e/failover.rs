@@ -12,7 +12,7 @@ const KILLS: usize = 4;
 const PER_SEC: usize = 500;
 const MESSAGES: usize = 6000;
 
-/// Limit, for each kill, on publishes that the node had confirmed to the sidecar and still had in the output buffer of its route.
+/// Maximum number of publishes lost with one node: confirmed to the sidecar, but still in the output buffer of the node's route.
 const HELD_BY_A_DEAD_NODE_MAX: usize = 5;
 
 /// The node of the counterpart, which is not registered.
@@ -121,9 +121,9 @@ async fn nothing_is_duplicated_and_losses_are_counted(
     let up = numbers(&counterpart.payloads("up"));
     let down = numbers(&component.payloads("all"));
     for (way, numbers) in [("up", &up), ("down", &down)] {
-        let ascending = numbers.windows(2).find(|pair| pair[0] >= pair[1]);
+        let not_ascending = numbers.windows(2).find(|pair| pair[0] >= pair[1]);
         assert_eq!(
-            ascending, None,
+            not_ascending, None,
             "{way}: a message was received twice or out of order"
         );
     }

@@ -17,7 +17,7 @@
 //! | 8 | PING | token: the number of a change to be acked, or [`PROBE`] |
 //! | 9 | PONG | token |
 //! | 10 | MESSAGE | flags, queue groups (optional), subject, reply (optional), headers (optional), payload (the rest) |
-//! | 11 | GOODBYE | – : the node leaves and is not to be dialled again |
+//! | 11 | GOODBYE | – : the node leaves; it is not dialled again unless its address is configured |
 //! | 12 | DRAINING | – : the node accepts no more clients |
 //! | 13 | SERVING | – : the node accepts clients from now on |
 //!

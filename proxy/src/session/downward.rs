@@ -213,7 +213,7 @@ impl Session {
         let (mut about_node, mut end) = (None, None);
         match refusal {
             Refusal::Server => about_node = Some("server"),
-            // The node has the complete CONNECT, so the delay is the node's own.
+            // The sidecar has the CONNECT, so the component did not cause the delay.
             Refusal::AuthorizationTimeout if self.client.is_some() => about_node = Some("server"),
             Refusal::Authorization if is_new && is_accepted => {
                 if let Some(node) = &self.node {
@@ -277,7 +277,8 @@ impl Session {
         node.map_or_else(Vec::new, |node| node.ledger.own_answers())
     }
 
-    /// Handles a later INFO of the node. Returns the sidecar's own INFO if the component accepts one.
+    /// Handles a later INFO of the node. Returns the INFO line for the component; see
+    /// [`info_for_component`](Self::info_for_component).
     fn later_info(&mut self, json: &[u8], now: Instant) -> Vec<u8> {
         let Ok(info) = Info::parse(json) else {
             return Vec::new();

@@ -78,7 +78,7 @@ async fn a_nodes_record_describes_it_then_shows_that_it_drains_and_is_removed_af
     let mut elsewhere = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     mesh.nodes[2].terminate();
     let lame = until_info(&mut client, |info| info["ldm"] == true).await;
-    // The record says so before clients are told.
+    // The record is changed before clients are told.
     assert_eq!(record(&mut registrar, "n3").await["state"], "draining", "{lame}");
     let urls = lame["connect_urls"].as_array().expect("addresses");
     assert_eq!(urls.len(), 2, "the other nodes only: {lame}");

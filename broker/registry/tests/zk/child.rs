@@ -1,5 +1,5 @@
-//! A child process, for actions that affect a whole process: to freeze it, and to measure its CPU time. It is the test binary,
-//! which runs one of its tests and prints its state line by line.
+//! A child process, for actions that affect a whole process: to freeze it, and to measure its CPU time. The child is the test
+//! binary again. It runs one test, which prints the live nodes after each change.
 
 use e2e::{Process, Program};
 

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The proxy. Dropping it ends its connections.
+/// The proxy. Dropping it ends the connections that it forwards. Silent ones stay open until the end of the test.
 pub(crate) struct Proxy {
     port: u16,
     server: u16,
@@ -41,7 +41,7 @@ impl Proxy {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Resets every connection, on both sides.
+    /// Resets every forwarded connection, on both sides.
     pub(crate) fn reset(&self) {
         self.order.send_replace(Order::Reset);
     }
