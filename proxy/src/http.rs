@@ -93,14 +93,15 @@ async fn readiness(State(shared): State<Arc<SidecarState>>) -> impl IntoResponse
 }
 
 async fn metrics(State(shared): State<Arc<SidecarState>>) -> impl IntoResponse {
-    update_gauges(&shared);
+    update_metrics(&shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.render())
 }
 
-/// Sets the gauges that are not updated continuously.
-fn update_gauges(shared: &SidecarState) {
+/// Sets the metrics that are not updated continuously.
+fn update_metrics(shared: &SidecarState) {
     let (now, metrics) = (Instant::now(), &shared.metrics);
+    metrics.set_traffic(shared.sessions.traffic());
     metrics.buffered_bytes.set(shared.buffered() as f64);
     metrics.set_nodes(&shared.book.status(now));
     let reach = shared.book.reachability(now);

@@ -19,7 +19,7 @@ use standin_registry::{Health, Source};
 
 use crate::cause::Cause;
 use crate::nodes::NodeStatus;
-use crate::session::Failover;
+use crate::session::{Failover, Traffic};
 
 /// Bounds of the `standin_failover…` histograms: 1 ms to 60 s, dense around the usual times (20 ms, 100 ms, 2 s).
 const FAILOVER_BUCKETS_SECS: &[f64] = &[
@@ -320,6 +320,15 @@ impl Metrics {
         let names = health.dns.iter().map(|name| name.skipped_total);
         self.registry_skipped
             .absolute(health.zookeeper.skipped_total + names.sum::<u64>());
+    }
+
+    /// Sets the traffic of all sessions since the sidecar's start. A counter for each batch would be contended by all threads.
+    pub(crate) fn set_traffic(&self, traffic: Traffic) {
+        self.messages.to_node.absolute(traffic.messages_to_node);
+        self.messages.to_component.absolute(traffic.messages_to_component);
+        self.bytes.to_node.absolute(traffic.bytes_to_node);
+        self.bytes.to_component.absolute(traffic.bytes_to_component);
+        self.own_pings.absolute(traffic.own_pings);
     }
 
     /// Returns all series in the text format of Prometheus.

@@ -270,6 +270,11 @@ impl Session {
         self.policy = policy;
     }
 
+    /// Returns the settings.
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// Returns the deadline for the node's last answers, if an orderly end waits for them.
     fn answers_until(&self) -> Option<Instant> {
         self.ending.as_ref()?.answers_until

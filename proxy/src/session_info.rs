@@ -2,15 +2,18 @@
 //! task updates the state after each batch with plain stores. `/sessionz` reads it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{
+    AtomicU8, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+    fence,
+};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use futures_util::task::AtomicWaker;
 use standin_registry::Node;
 
-use crate::session::ClientLabel;
+use crate::session::{ClientLabel, Traffic};
 use crate::session_command::SessionCommand;
 
 /// State of one session for the rest of the sidecar, with the means to send it commands.
@@ -26,15 +29,16 @@ pub(crate) struct SessionInfo {
     pub(crate) subscriptions: AtomicU64,
     pub(crate) buffered_bytes: AtomicU64,
     pub(crate) in_doubt: AtomicU64,
-    pub(crate) messages_to_node: AtomicU64,
-    pub(crate) bytes_to_node: AtomicU64,
-    pub(crate) messages_to_component: AtomicU64,
-    pub(crate) bytes_to_component: AtomicU64,
+    messages_to_node: AtomicU64,
+    bytes_to_node: AtomicU64,
+    messages_to_component: AtomicU64,
+    bytes_to_component: AtomicU64,
+    own_pings: AtomicU64,
     /// One bit for each [`SessionCommand`] that was sent and not taken. A command that is sent twice counts once, so there is
     /// no queue.
     pending: AtomicU8,
-    /// Waker of the session's task.
-    waker: AtomicWaker,
+    /// Waker of the session's task, the same for the whole life of the task.
+    waker: OnceLock<Waker>,
 }
 
 /// The part of a [`SessionInfo`] that changes with events, not with messages.
@@ -65,8 +69,9 @@ impl SessionInfo {
             bytes_to_node: AtomicU64::new(0),
             messages_to_component: AtomicU64::new(0),
             bytes_to_component: AtomicU64::new(0),
+            own_pings: AtomicU64::new(0),
             pending: AtomicU8::new(0),
-            waker: AtomicWaker::new(),
+            waker: OnceLock::new(),
         }
     }
 
@@ -78,12 +83,49 @@ impl SessionInfo {
     /// Sends the session a command and wakes its task.
     pub(crate) fn send(&self, command: SessionCommand) {
         self.pending.fetch_or(1 << command as u8, Relaxed);
-        self.waker.wake();
+        // With the fence in `set_waker`: the task sees the command, or this call sees the waker.
+        fence(SeqCst);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
     }
 
-    /// Sets the waker for the next command. Called by the session's task.
-    pub(crate) fn register_waker(&self, waker: &Waker) {
-        self.waker.register(waker);
+    /// Sets the waker for all commands. Called by the session's task before it looks for commands.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        if self.waker.get().is_none() {
+            self.waker.get_or_init(|| waker.clone());
+            fence(SeqCst);
+        }
+    }
+
+    /// Returns whether a command was sent and not taken.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.pending.load(Relaxed) != 0
+    }
+
+    /// Returns all traffic of the session so far, as its task last reported it.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            messages_to_node: self.messages_to_node.load(Relaxed),
+            bytes_to_node: self.bytes_to_node.load(Relaxed),
+            messages_to_component: self.messages_to_component.load(Relaxed),
+            bytes_to_component: self.bytes_to_component.load(Relaxed),
+            own_pings: self.own_pings.load(Relaxed),
+        }
+    }
+
+    /// Adds the traffic of one turn. Called by the session's task only, so no addition needs to be atomic.
+    pub(crate) fn add_traffic(&self, more: Traffic) {
+        let add = |counter: &AtomicU64, more| counter.store(counter.load(Relaxed) + more, Relaxed);
+        if more.bytes_to_node > 0 {
+            add(&self.messages_to_node, more.messages_to_node);
+            add(&self.bytes_to_node, more.bytes_to_node);
+            add(&self.own_pings, more.own_pings);
+        }
+        if more.bytes_to_component > 0 {
+            add(&self.messages_to_component, more.messages_to_component);
+            add(&self.bytes_to_component, more.bytes_to_component);
+        }
     }
 
     /// Returns whether `command` was sent since the last call. Called by the session's task.

@@ -5,24 +5,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::session::Traffic;
 use crate::session_info::SessionInfo;
 
-/// All sessions, ordered by id.
+/// All sessions, ordered by id, and the traffic of those that have ended.
 #[derive(Debug, Default)]
 pub(crate) struct SessionTable {
-    sessions: Mutex<BTreeMap<u64, Arc<SessionInfo>>>,
+    sessions: Mutex<Sessions>,
     emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    live: BTreeMap<u64, Arc<SessionInfo>>,
+    ended: Traffic,
 }
 
 impl SessionTable {
     pub(crate) fn insert(&self, session: Arc<SessionInfo>) {
-        self.lock().insert(session.id, session);
+        self.lock().live.insert(session.id, session);
     }
 
     pub(crate) fn remove(&self, id: u64) {
         let mut sessions = self.lock();
-        sessions.remove(&id);
-        if sessions.is_empty() {
+        if let Some(session) = sessions.live.remove(&id) {
+            sessions.ended += session.traffic();
+        }
+        if sessions.live.is_empty() {
             self.emptied.notify_waiters();
         }
     }
@@ -39,19 +48,31 @@ impl SessionTable {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().live.len()
     }
 
     /// Skips `offset` sessions and returns at most `limit` of the following ones.
     pub(crate) fn page(&self, offset: usize, limit: usize) -> Vec<Arc<SessionInfo>> {
-        self.lock().values().skip(offset).take(limit).cloned().collect()
+        let sessions = self.lock();
+        sessions.live.values().skip(offset).take(limit).cloned().collect()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<SessionInfo>> {
-        self.lock().values().cloned().collect()
+        self.lock().live.values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<SessionInfo>>> {
+    /// Returns the traffic of all sessions since the sidecar's start.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let sessions = self.lock();
+        let mut total = sessions.ended;
+        sessions
+            .live
+            .values()
+            .for_each(|session| total += session.traffic());
+        total
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

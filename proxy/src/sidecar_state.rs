@@ -96,8 +96,8 @@ impl SidecarState {
     }
 
     /// Returns the bytes left below the limit on all sessions' buffers.
-    pub(crate) fn buffer_room(&self) -> usize {
-        let bytes_max = self.settings.load().limits.buffers_total_bytes_max;
+    pub(crate) fn buffer_room(&self, policy: &Policy) -> usize {
+        let bytes_max = policy.buffers_total_bytes_max;
         bytes_max.saturating_sub(self.buffered.load(Relaxed))
     }
 

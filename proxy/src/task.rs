@@ -97,8 +97,10 @@ struct Task {
     /// Time at which held publishes may be sent, once the session has its subscriptions back.
     release_at: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    /// Time at which the timer fires.
-    timer_at: Instant,
+    /// Time at which the timer fires. `None` if it is not set.
+    timer_at: Option<Instant>,
+    /// Time at which the present round began. The clock is read once for each round.
+    now: Instant,
     /// Time at which the orderly end begins.
     stop_at: Option<Instant>,
     /// Whether reading is suspended because the shared buffer budget is exhausted.
@@ -140,7 +142,8 @@ pub(crate) async fn run(
         recovery_entry,
         release_at: None,
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        timer_at: now,
+        timer_at: None,
+        now,
         stop_at: None,
         starved: false,
         buffer_share,
@@ -159,12 +162,13 @@ impl Task {
     /// Runs one turn of the session: rounds of commands, timer, reads, writes and dials, until nothing makes progress or
     /// the turn's budget is exhausted.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
-        self.session_info.register_waker(cx.waker());
-        let began = Instant::now();
-        self.session.begin_turn(began, &mut self.sockets);
+        self.session_info.set_waker(cx.waker());
+        self.now = Instant::now();
+        let turn_end = self.now + TURN_MAX;
+        self.session.begin_turn(self.now, &mut self.sockets);
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.run_commands(cx);
-            progress |= self.timer(cx);
+            progress |= self.tick();
             let requests = self.session.requests();
             let was_starved = std::mem::take(&mut self.starved);
             if self.read_node(cx, requests) {
@@ -190,12 +194,13 @@ impl Task {
             // again.
             progress |= self.change_node();
             progress |= self.dial(cx);
-            if self.session.is_interrupted() || progress && began.elapsed() >= TURN_MAX {
-                break;
-            }
-            if !progress {
+            if !progress && !self.session.is_interrupted() && self.set_timer(cx).is_pending() {
                 self.report();
                 return Poll::Pending;
+            }
+            self.now = Instant::now();
+            if self.session.is_interrupted() || self.now >= turn_end {
+                break;
             }
         }
         self.report();
@@ -207,7 +212,12 @@ impl Task {
 
     /// Reads from the component once. Returns whether there was anything to read.
     fn read_component(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        if !requests.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
+        if !requests.read_component {
+            return false;
+        }
+        // Held bytes are moved to the read buffer only for a read, and only a session that can read counts as starved.
+        let must_be_ready = self.session.has_held_bytes() || self.buffer_room() < READ_BYTES;
+        if must_be_ready && self.sockets.component.poll_read_ready(cx).is_pending() {
             return false;
         }
         let bytes_max = self.session.read_bytes_max().min(READ_BYTES);
@@ -219,8 +229,7 @@ impl Task {
             let carried = self.session.lend_held(buffer);
             let end = buffer.len().min(carried.saturating_add(bytes_max));
             let read = read(&mut self.sockets.component, &mut buffer[carried..end], cx);
-            let now = Instant::now();
-            let sockets = &mut self.sockets;
+            let (now, sockets) = (self.now, &mut self.sockets);
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
                     let bytes = &buffer[..carried + len];
@@ -238,10 +247,14 @@ impl Task {
         })
     }
 
+    fn buffer_room(&self) -> usize {
+        self.shared.buffer_room(self.session.policy())
+    }
+
     /// Returns how much of `bytes_max` may be read within the shared buffer budget. Several threads may each read up
     /// to the free space at the same time, and each session may always read `least` bytes.
     fn within_room(&mut self, bytes_max: usize, least: impl FnOnce(&Session) -> usize) -> usize {
-        let room = self.shared.buffer_room();
+        let room = self.buffer_room();
         if room >= bytes_max {
             return bytes_max;
         }
@@ -252,8 +265,10 @@ impl Task {
 
     /// Reads from the node once. Returns whether there was anything to read.
     fn read_node(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        let mut ready = |node: &TcpStream| requests.read_node && node.poll_read_ready(cx).is_ready();
-        if !self.sockets.node.as_ref().is_some_and(&mut ready) {
+        // As in `read_component`.
+        let must_be_ready = self.session.has_partial_frame() || self.buffer_room() < READ_BYTES;
+        let mut can_read = |node: &TcpStream| !must_be_ready || node.poll_read_ready(cx).is_ready();
+        if !requests.read_node || !self.sockets.node.as_ref().is_some_and(&mut can_read) {
             self.session.set_node_starved(false);
             return false;
         }
@@ -269,7 +284,7 @@ impl Task {
             };
             let end = buffer.len().min(carried.saturating_add(bytes_max));
             let read = read(node, &mut buffer[carried..end], cx);
-            let now = Instant::now();
+            let now = self.now;
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
                     let bytes = &buffer[..carried + len];
@@ -299,7 +314,7 @@ impl Task {
             && !self.sockets.component_broke
             && self.sockets.component.poll_write_ready(cx).is_ready()
         {
-            self.session.component_writable(Instant::now(), &mut self.sockets);
+            self.session.component_writable(self.now, &mut self.sockets);
             progress = true;
         }
         if requests.write_node
@@ -310,7 +325,7 @@ impl Task {
                 .filter(|_| self.sockets.node_broke.is_none())
             && node.poll_write_ready(cx).is_ready()
         {
-            self.session.node_writable(Instant::now(), &mut self.sockets);
+            self.session.node_writable(self.now, &mut self.sockets);
             progress = true;
         }
         progress
@@ -464,7 +479,10 @@ impl Task {
 
     /// Runs the commands that the rest of the sidecar gave the session.
     fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
-        let now = Instant::now;
+        if self.release_at.is_none() && self.stop_at.is_none() && !self.session_info.has_commands() {
+            return false;
+        }
+        let now = self.now;
         let mut progress = false;
         if self.session_info.take_command(SessionCommand::ReadPolicy) {
             self.session.set_policy(self.shared.policy.load_full());
@@ -473,7 +491,7 @@ impl Task {
             progress = true;
         }
         if self.session_info.take_command(SessionCommand::Probe) {
-            self.session.probe(now(), &mut self.sockets);
+            self.session.probe(now, &mut self.sockets);
             progress = true;
         }
         if self.session_info.take_command(SessionCommand::Leave) {
@@ -481,16 +499,16 @@ impl Task {
             progress = true;
         }
         if self.session_info.take_command(SessionCommand::Release)
-            || self.release_at.is_some_and(|at| now() >= at)
+            || self.release_at.is_some_and(|at| now >= at)
         {
             self.release();
             progress = true;
         }
         if self.session_info.take_command(SessionCommand::ShutDown) {
-            self.stop_at = Some(now() + LAST_READ_DELAY);
+            self.stop_at = Some(now + LAST_READ_DELAY);
             progress = true;
         }
-        if self.stop_at.is_some_and(|at| now() >= at) {
+        if self.stop_at.is_some_and(|at| now >= at) {
             self.stop_at = None;
             self.stop(cx);
             progress = true;
@@ -563,29 +581,33 @@ impl Task {
         progress
     }
 
-    /// Sets the timer to the next deadline, and runs the session's actions that are due. Returns whether the timer fired.
-    fn timer(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Runs the session's actions that are due. Returns whether the timer has fired.
+    fn tick(&mut self) -> bool {
+        let now = self.now;
+        let has_fired = self.timer_at.take_if(|at| *at <= now).is_some();
+        if has_fired {
+            let late = now.saturating_duration_since(self.session.deadline());
+            self.session
+                .tick(late, &self.shared.last_info(), now, &mut self.sockets);
+        }
+        has_fired
+    }
+
+    /// Sets the timer to the next deadline. Returns `Ready` if that has passed.
+    fn set_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut due = self.session.deadline();
         for at in [self.stop_at, self.release_at].into_iter().flatten() {
             due = due.min(at);
         }
         if self.starved {
-            due = due.min(Instant::now() + STARVED_INTERVAL);
+            due = due.min(self.now + STARVED_INTERVAL);
         }
-        // A timer that fires too early is reset when it fires. Resetting it for each batch would cost more.
-        if due < self.timer_at || self.timer.is_elapsed() {
-            self.timer_at = due;
-            self.timer.as_mut().reset(due.into());
+        // A timer that fires too early is set again when it fires. Setting it for each batch would cost more.
+        if self.timer_at.is_some_and(|at| at <= due) {
+            return Poll::Pending;
         }
-        if self.timer.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        let now = Instant::now();
-        if now >= due {
-            let late = now.saturating_duration_since(due);
-            self.session
-                .tick(late, &self.shared.last_info(), now, &mut self.sockets);
-        }
-        true
+        self.timer_at = Some(due);
+        self.timer.as_mut().reset(due.into());
+        self.timer.as_mut().poll(cx)
     }
 }

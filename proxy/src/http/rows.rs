@@ -52,6 +52,7 @@ impl SessionRow {
     pub(super) fn of(session: &SessionInfo) -> Self {
         let status = session.status().clone();
         let count = |counter: &AtomicU64| counter.load(Relaxed);
+        let traffic = session.traffic();
         Self {
             id: session.id,
             component: session.component.to_string(),
@@ -63,10 +64,10 @@ impl SessionRow {
             buffered_bytes: count(&session.buffered_bytes),
             in_doubt: count(&session.in_doubt),
             failovers: status.moves,
-            messages_to_node: count(&session.messages_to_node),
-            messages_to_component: count(&session.messages_to_component),
-            bytes_to_node: count(&session.bytes_to_node),
-            bytes_to_component: count(&session.bytes_to_component),
+            messages_to_node: traffic.messages_to_node,
+            messages_to_component: traffic.messages_to_component,
+            bytes_to_node: traffic.bytes_to_node,
+            bytes_to_component: traffic.bytes_to_component,
             client_name: status.client.name,
             client_lang: status.client.lang,
             client_version: status.client.version,

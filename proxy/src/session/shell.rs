@@ -1,6 +1,7 @@
 //! The interface between a session and its shell: the two sockets, the session's requests, and its traffic.
 
 use std::io::IoSlice;
+use std::ops::AddAssign;
 
 /// The two sockets of a session. Each call takes as many bytes as fit now and returns their number. A broken socket
 /// takes none; its owner reports the break to the session later.
@@ -24,7 +25,7 @@ pub(crate) struct SessionRequests {
     pub(crate) write_node: bool,
 }
 
-/// Traffic since the last call of `take_traffic`.
+/// Traffic of a session or of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) messages_to_node: u64,
@@ -32,4 +33,14 @@ pub(crate) struct Traffic {
     pub(crate) messages_to_component: u64,
     pub(crate) bytes_to_component: u64,
     pub(crate) own_pings: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.messages_to_node += more.messages_to_node;
+        self.bytes_to_node += more.bytes_to_node;
+        self.messages_to_component += more.messages_to_component;
+        self.bytes_to_component += more.bytes_to_component;
+        self.own_pings += more.own_pings;
+    }
 }

@@ -127,26 +127,10 @@ impl Task {
         }
     }
 
-    /// Updates the [`SessionInfo`], and adds the session's traffic to the counters.
+    /// Updates the [`SessionInfo`].
     pub(super) fn report(&mut self) {
-        let traffic = self.session.take_traffic();
-        let (session_info, metrics) = (&self.session_info, &self.shared.metrics);
-        if traffic.bytes_to_node > 0 {
-            metrics.messages.to_node.increment(traffic.messages_to_node);
-            metrics.bytes.to_node.increment(traffic.bytes_to_node);
-            metrics.own_pings.increment(traffic.own_pings);
-            add(&session_info.messages_to_node, traffic.messages_to_node);
-            add(&session_info.bytes_to_node, traffic.bytes_to_node);
-        }
-        if traffic.bytes_to_component > 0 {
-            metrics
-                .messages
-                .to_component
-                .increment(traffic.messages_to_component);
-            metrics.bytes.to_component.increment(traffic.bytes_to_component);
-            add(&session_info.messages_to_component, traffic.messages_to_component);
-            add(&session_info.bytes_to_component, traffic.bytes_to_component);
-        }
+        let session_info = &self.session_info;
+        session_info.add_traffic(self.session.take_traffic());
         session_info.in_doubt.store(self.session.in_doubt(), Relaxed);
         session_info
             .subscriptions
@@ -161,11 +145,6 @@ impl Task {
             status.searching_since = self.session.searching_since();
         }
     }
-}
-
-/// Adds without an atomic addition, because only one task writes the counters of a [`SessionInfo`].
-fn add(counter: &std::sync::atomic::AtomicU64, more: u64) {
-    counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
 /// Logs a finished move for the operator: both nodes, the cause, the time without a node, and the number of messages in
