@@ -15,7 +15,7 @@ const ENDED_MAX: usize = 4096;
 pub(crate) struct EndedSids {
     /// Order and hash of each end, the oldest first.
     by_age: VecDeque<(u64, u64)>,
-    /// Order of the newest end by hash of its sid.
+    /// For each hash of a sid, the order of its newest end.
     newest: HashMap<u64, u64, RandomState>,
     /// Order of the newest end that was not kept because of [`ENDED_MAX`].
     not_kept: Option<u64>,

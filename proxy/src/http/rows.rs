@@ -34,7 +34,7 @@ pub(super) struct SessionRow {
     pub(super) subscriptions: u64,
     /// Buffered bytes, both directions together.
     pub(super) buffered_bytes: u64,
-    /// Publishes not yet acked by a PONG.
+    /// Publishes under `drop` not yet acked by a PONG.
     pub(super) in_doubt: u64,
     pub(super) failovers: u64,
     /// PUB and HPUB passed on.

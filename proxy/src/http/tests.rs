@@ -1,4 +1,4 @@
-//! Tests of the pages over a real socket on loopback. Each test sets the state of the sidecar itself.
+//! Tests of the pages over a real socket on loopback. Each test sets the sidecar's state.
 
 use std::net::SocketAddr;
 
