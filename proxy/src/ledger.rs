@@ -40,7 +40,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Returns the number of entries. Answers of one kind in a row are one entry.
+    /// Returns the number of entries. `+OK`s of one kind in a row are one entry.
     pub(crate) fn len(&self) -> usize {
         self.expected.len()
     }

@@ -27,7 +27,7 @@ const FAILOVER_BUCKETS_SECS: &[f64] = &[
     60.0,
 ];
 
-/// Maximum number of samples that wait in memory for a scrape. Then they are added to the histogram without one.
+/// Number of samples in memory at which they are added to the histogram without waiting for a scrape.
 const FAILOVER_SAMPLES_MAX: u32 = 256;
 
 /// Reasons of `standin_sessions_closed_total`: the names of `EndReason`.
@@ -78,8 +78,8 @@ const CLIENT_ERRORS: &[&str] = &[
     "outage",
     "signed",
 ];
-/// Kinds of `standin_node_errors_total`: those of `Refusal` for `-ERR`s, and of `WireError` for bytes that are not a
-/// frame.
+/// Kinds of `standin_node_errors_total`: those of `Refusal` for `-ERR`s, `loop` for a node behind this sidecar, and those
+/// of `WireError` for bytes that are not a frame.
 const NODE_ERRORS: &[&str] = &[
     "command",
     "subscription",

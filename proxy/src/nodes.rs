@@ -111,7 +111,7 @@ impl NodeBook {
         is_first
     }
 
-    /// Records that `node` took a session completely or answered a probe. Returns whether the node had failed before.
+    /// Records that `node` has taken a session or answered a probe. Returns whether it had failed when it was last tried.
     pub(crate) fn proved(&self, node: &Arc<Node>, now: Instant) -> bool {
         let had_failed = self.with_entry(node, |entry, settings| entry.proved(settings, now));
         if had_failed {
