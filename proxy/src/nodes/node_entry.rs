@@ -1,8 +1,8 @@
 //! State of one node beyond its registry record: its failures, its cool-down, its proofs, and the sessions on it.
 //!
-//! A failed node cools down for a random time. The upper bound of that time doubles with each failure in a row. While
-//! the node has not been proved again, dials to it are limited (`permit.rs`). After repeated relapses, they stay limited
-//! for [`PROBATION`] after the recovery.
+//! A failed node cools down for a random time between `choice.cooldown_base_ms` and a bound that doubles with each failure
+//! in a row. Until the node is proved again, dials to it are limited (`permit.rs`). After repeated relapses, they stay
+//! limited for [`PROBATION`] after the recovery.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -150,7 +150,7 @@ impl NodeEntry {
         (self.failures == 1, was_proved)
     }
 
-    /// Records a proof. Returns whether the node had failed before.
+    /// Records a proof. Returns whether the node had failed when it was last tried.
     pub(super) fn proved(&mut self, settings: &Settings, now: Instant) -> bool {
         self.proved_at = Some(now);
         self.cooling_until = None;

@@ -64,7 +64,7 @@ impl NodeStatus {
 /// Whether nodes are reachable.
 #[derive(Debug)]
 pub(crate) struct Reachability {
-    /// Nodes known from any source.
+    /// Known nodes, including withdrawn ones that are kept.
     pub(crate) known: usize,
     /// Nodes that a session or a probe has proved recently.
     pub(crate) proved: usize,

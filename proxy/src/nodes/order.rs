@@ -65,7 +65,7 @@ impl NodeBook {
             // Retries are few, and a node that was reachable before is more likely to be reachable again.
             let never_proved = has_failed && entry.is_some_and(|entry| entry.proved_at.is_none());
             let weight = f64::from(node.weight.max(1));
-            // With exponential draws at the weights as rates, a node comes first with a probability proportional to its weight.
+            // An exponential draw with the weight as its rate: a node comes first with a probability proportional to its weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
             let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };

@@ -1,4 +1,4 @@
-//! Permission to dial a node, which limits the dials.
+//! Permission to dial a node.
 //!
 //! At most `dial.dials_concurrent_max` connections to one node are in setup at the same time. A failed node is dialled by
 //! one session or probe at a time, and not before its retry time. The rate of dials to all failed nodes together is
@@ -81,8 +81,8 @@ impl NodeBook {
     }
 }
 
-/// Limit on the rate of an event: a bucket that holds at most the tokens of one second. The rate is given with each call, because the
-/// settings may change it.
+/// Limit on the rate of an event: a bucket that holds at most the tokens of one second. The rate is given with each call,
+/// because the settings may change it.
 #[derive(Debug)]
 pub(super) struct TokenBucket {
     tokens: f64,

@@ -10,7 +10,7 @@ use super::node_entry::RETRY_MAX;
 use super::{NodeBook, lock};
 
 /// For this time after an outage of all nodes, the nodes that are still down are probed at their retry times. Sessions
-/// reconnect at random times within it (`recovery.rs`), so that not all of them choose the first node that returned. It
+/// reconnect at random times within it (`sidecar_state.rs`), so that not all of them choose the first node that returned. It
 /// is shorter than any sensible `session.settle_ms`, so that subscribers are back in time.
 pub(crate) const SPREAD: Duration = Duration::from_millis(500);
 

@@ -1,4 +1,4 @@
-//! The count of sessions that have lost their node and look for another. It determines how long they wait before a dial.
+//! The count of sessions that look for another node. It determines how long they wait before a dial.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,7 @@ impl Drop for Searcher {
 }
 
 impl NodeBook {
-    /// Counts a session that lost its node and looks for another, until the returned value is dropped.
+    /// Counts a session that looks for another node, until the returned value is dropped.
     pub(crate) fn searcher(self: &Arc<Self>) -> Searcher {
         let others = self.searching.fetch_add(1, Ordering::Relaxed);
         Searcher {
