@@ -19,7 +19,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The same interval shortly after an outage of all nodes, while each node that is still down is probed as soon as it may be
 /// retried.
 const EAGER_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Probes in flight at the same time.
+/// Maximum number of probes in flight.
 const PROBES_MAX: usize = 8;
 
 /// Probes due nodes and watches for an outage until the task is ended.

@@ -30,7 +30,7 @@ use crate::session_info::SessionInfo;
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Longest wait of a session that is back for other sessions that lost the same node.
+/// Longest wait for other sessions that lost the same node, counted from the time at which the session is back.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Time without a proved node after which an outage begins although a dial is still under way: a frozen node accepts
 /// connections and then sends nothing. Within this time even a distant node answers a session.

@@ -10,7 +10,7 @@ use crate::losses::Loss;
 use crate::recovery::OutageReport;
 use crate::sidecar_state::SidecarState;
 
-/// Time for which events are gathered before a line is written. All sessions notice the same event within this time.
+/// Time for which events are gathered before a line is written. Most sessions notice the same event within this time.
 const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Pause after a line about lost messages.
 const LOSSES_PAUSE: Duration = Duration::from_millis(800);

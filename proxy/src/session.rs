@@ -100,7 +100,7 @@ pub(crate) struct Session {
     ending: Option<Box<Ending>>,
     journal: Journal,
     doubt: Doubt,
-    /// Answers that lost nodes still owed the component. The session requests them from the next node.
+    /// Answers that lost nodes still owed the component, in order.
     owed: VecDeque<Expected>,
     /// The failover to another node, and the time of the loss. Set from then until the next node has taken the session.
     failover: Option<(Instant, Box<Failover>)>,
@@ -285,7 +285,7 @@ impl Session {
         self.ending.is_some()
     }
 
-    /// Returns the node in use.
+    /// Returns the present node, or the last one.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
     }
