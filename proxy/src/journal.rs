@@ -228,7 +228,8 @@ impl Journal {
     }
 
     /// Removes the newest unacked subscription, because a node refused a SUB above its limit on subscriptions. The `-ERR` does
-    /// not name the subscription. A node processes SUBs in order, so without an UNSUB between them the refused SUBs are the newest.
+    /// not name the subscription. A node processes SUBs in order, so without an UNSUB between them the refused SUBs are the
+    /// newest.
     pub(crate) fn refuse_newest(&mut self) {
         while let Some((order, slot)) = self.recent.pop_back() {
             let entry = self.entries[slot as usize].as_ref();
