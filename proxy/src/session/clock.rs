@@ -103,8 +103,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the node's silence means something. It means nothing while the sidecar does not read from the
-    /// node, for example because the component does not read.
+    /// Returns whether the node's silence means something. It means nothing before CONNECT, or while the sidecar does not
+    /// read from the node, for example because the component does not read.
     fn is_silence_meaningful(&self, node: &Connection) -> bool {
         self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }

@@ -52,7 +52,7 @@ impl Component {
 /// The component as described by its CONNECT.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// The argument of CONNECT as the component sent it.
+    /// The argument of the component's CONNECT. A second CONNECT is merged into it.
     pub(super) json: Box<str>,
     /// Whether the component wants a `+OK` for each command.
     pub(super) verbose: bool,

@@ -33,7 +33,7 @@ impl Session {
             }
             connect::with_fields(json, fields)
         };
-        // An invalid argument is passed on unchanged, because the node's error text is the best answer to it.
+        // Never invalid here: `plan_alone` refuses an invalid argument.
         let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
         let mut out = Vec::new();
         encode::client(&Frame::Connect(&line), &mut out);

@@ -16,7 +16,7 @@ use super::end::EndReason;
 use crate::journal::Slot;
 use crate::ledger::Ledger;
 
-/// A node that answered and then kept the session for this long has served it, even without traffic.
+/// A node that has answered and kept the session for this long has served it, even without traffic.
 const SERVES_AFTER: Duration = Duration::from_millis(250);
 
 /// Progress of the session on its node.
@@ -89,7 +89,7 @@ pub(super) struct Connection {
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
     pub(super) confirmed_changes: u64,
-    /// Whether the next PONG is reported. Set when another session has lost the node, or the registry lists it no longer.
+    /// Whether the next PONG is reported. Set when another session has lost the node, or the registry no longer lists it.
     pub(super) probing: bool,
     /// Whether the node has delivered a message or an answer since it took the session.
     pub(super) served: bool,
@@ -110,7 +110,7 @@ pub(super) struct Connection {
     pub(super) own: BytesMut,
     /// PINGs in `own` without an entry in the ledger yet.
     pub(super) own_pings: u32,
-    /// Whether publishes are being sent again, and one of them was written to the node in part.
+    /// Whether publishes are being sent again, and the present part of the log was not written completely.
     pub(super) resent_partly: bool,
     /// Log offset up to which `+OK`s are already expected.
     pub(super) resend_expected: u64,
@@ -194,8 +194,7 @@ impl Connection {
         matches!(self.leaving, Leaving::Draining { .. })
     }
 
-    /// Returns whether the node has answered everything it was sent before the session changes to another node, so that
-    /// nothing is in doubt.
+    /// Returns whether a draining node has answered everything, so that nothing is in doubt.
     pub(super) fn is_drained(&self) -> bool {
         self.is_draining()
             && self.head_written == 0

@@ -73,9 +73,9 @@ impl EndReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SessionEnd {
     pub(crate) reason: EndReason,
-    /// Bytes of the component that no node has taken.
+    /// Held bytes that no node has taken, plus publishes kept to be sent again.
     pub(crate) abandoned_bytes: usize,
-    /// Publishes among them, plus publishes that were still to be sent again.
+    /// Publishes among these bytes.
     pub(crate) abandoned: Tally,
 }
 

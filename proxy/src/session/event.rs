@@ -11,7 +11,7 @@ pub(crate) enum SessionEvent {
     /// The node is lost.
     Lost {
         cause: Cause,
-        /// Text of the node's last `-ERR`.
+        /// Text of the node's error directly before the loss.
         last_error: Option<String>,
         origin: LossOrigin,
         in_doubt: InDoubtCount,
@@ -26,7 +26,7 @@ pub(crate) enum SessionEvent {
     Resent(u64),
     /// The node's INFO named other nodes.
     ConnectUrls(Vec<String>),
-    /// The node sent `-ERR`, with this text and this kind of refusal.
+    /// The node sent `-ERR`, an invalid frame, or an INFO that the sidecar refuses.
     NodeError { text: String, kind: &'static str },
     /// The sidecar itself sent the component `-ERR`.
     ComponentError { text: String, kind: &'static str },
@@ -34,7 +34,7 @@ pub(crate) enum SessionEvent {
     Back,
     /// The node answered the PING of a probe.
     Alive,
-    /// The component sent CONNECT.
+    /// A CONNECT of the component, or one inserted for it, was sent.
     Connected,
     /// The session is about to leave the node.
     Leaving,

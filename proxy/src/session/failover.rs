@@ -151,7 +151,7 @@ impl Session {
         }
     }
 
-    /// Called when everything before the first held publish, or before the end of the stream, was sent. If the node has
+    /// Called when everything before the first held publish, or everything that has arrived, was sent. If the node has
     /// answered all of it, reports that the session is back. Returns whether a PING must be sent first.
     pub(super) fn check_back(&mut self) -> bool {
         if let Some(node) = &mut self.connection
@@ -262,7 +262,7 @@ impl Session {
         }
     }
 
-    /// Ends a session after a loss if it cannot continue on another node or was about to end.
+    /// Continues an orderly end after a loss. Ends a session that cannot continue on another node.
     pub(super) fn after_loss(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.ending.is_some() {
             self.tick_ending(now, wires);

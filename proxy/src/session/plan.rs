@@ -13,8 +13,8 @@ use crate::tally::{Tally, whole_publishes};
 /// all held bytes.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
-/// Maximum number of frames with an effect of their own that are written at once. These are all frames except publishes
-/// under `drop`.
+/// Maximum number of frames with an effect of their own that are written at once. These are all frames, except publishes
+/// while no policy is `resend`.
 const PLAN_OTHERS_MAX: u32 = 1024;
 
 /// Number of entries in the ledger from which nothing more is sent until the node has answered some.
@@ -122,7 +122,7 @@ impl Effects {
         let frames = self.frames.iter();
         let frames = frames.map(|(publishes, span)| (publishes, Some(span)));
         for (publishes, span) in frames.chain([(&self.last, None)]) {
-            // If only a part of these publishes was written, those that are complete are counted again.
+            // If only a part of these publishes was written, the complete ones are counted anew.
             let is_cut = written.len() - at < publishes.bytes as usize;
             let complete = is_cut.then(|| Publishes::complete_in(&written[at..]));
             let publishes = complete.as_ref().unwrap_or(publishes);

@@ -1,5 +1,5 @@
-//! The buffered bytes of a session, and its two limits on reads: its own limit, and the minimum that it may read when the shared
-//! buffer budget of all sessions is exhausted.
+//! The buffered bytes of a session, its own limit on reads, and the minimum that it may read when the shared buffer budget
+//! of all sessions is exhausted.
 
 use super::Session;
 
