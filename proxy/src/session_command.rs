@@ -7,7 +7,7 @@ pub(crate) enum SessionCommand {
     Probe,
     /// The registry marks the node as draining: move to another node.
     Leave,
-    /// The sidecar stops: end in order.
+    /// The sidecar stops: begin the orderly end.
     ShutDown,
     /// The settings changed: read them again.
     ReadPolicy,

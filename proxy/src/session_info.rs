@@ -1,5 +1,5 @@
 //! State of each session as the rest of the sidecar sees it, and the way to send the session commands. The session's
-//! task updates the state after each batch with plain stores. `/sessionz` reads it.
+//! task updates the counters after each turn with plain stores. `/sessionz` reads the state.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{

@@ -289,7 +289,7 @@ impl Simulation {
         }
     }
 
-    /// Lets the node process some of its received frames, and maybe send a frame of its own.
+    /// Lets the node process some of its received frames, and maybe send frames of its own.
     fn node_processes(&mut self) {
         let frames = self.rng.random_range(0..20);
         self.node_takes(frames);

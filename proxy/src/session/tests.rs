@@ -1,4 +1,4 @@
-//! Tests of a session between two scripted sockets: each promise in terms of bytes.
+//! Tests of a session between two scripted sockets: promises in terms of bytes.
 
 pub(super) mod bench;
 
@@ -284,7 +284,7 @@ fn s3_a_node_that_reads_a_large_publish_slowly_is_not_lost() {
     assert_eq!(bench.session.state(), "searching");
 }
 
-/// Limit on the frames processed in one turn. Each costs some microseconds at most.
+/// Limit on the node's frames processed in one turn. The limits on the component's frames are multiples of it.
 const FRAMES_PER_TURN_MAX: usize = 8192 + 1024;
 
 #[test]
