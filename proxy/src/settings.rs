@@ -112,7 +112,7 @@ pub struct PublishSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectPolicy {
-    /// A subject with wildcards, checked when the settings are loaded.
+    /// A subject pattern, checked when the settings are loaded.
     pub pattern: String,
     /// The policy for matching subjects.
     pub in_doubt: InDoubt,

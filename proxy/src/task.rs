@@ -5,8 +5,8 @@
 //! Only bytes that the other socket does not take at once are copied into the session. So an idle session has no
 //! buffers, and a busy one makes no copies.
 //!
-//! *Architecture invariant:* a session touches only its own sockets, its own [`SessionInfo`], and shared counters. So no failure
-//! of one session affects another.
+//! *Architecture invariant:* a session has its own sockets, and reaches other sessions only through [`SidecarState`]. So no
+//! failure of one session affects another.
 
 mod buffer_share;
 mod recovery_entry;
@@ -69,7 +69,7 @@ type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>>
 struct FailedRound {
     /// Number of known nodes.
     known: usize,
-    /// Whether each of them was dialled since the session lost its node.
+    /// Whether each of them has failed since the session lost its node. The loss counts as a failure.
     all_tried: bool,
     /// Start of the time without a proved node, if each known node has failed since.
     none_reachable_since: Option<Instant>,

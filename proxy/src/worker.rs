@@ -124,8 +124,8 @@ async fn run_session((stream, session): AcceptedConnection, shared: Arc<SidecarS
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts and logs the end of a session. The level is WARN if the sidecar closed this session, and DEBUG if the component
-/// closed it or the sidecar stops.
+/// Counts and logs the end of a session. The level is DEBUG if the component closed it, in an outage, and when the sidecar
+/// stops; otherwise it is WARN.
 fn log_end(shared: &SidecarState, session: &SessionInfo, ended: &SessionEnd) {
     let (end, reason) = (ended.reason, ended.reason.as_str());
     shared.metrics.sessions_closed.increment(reason);

@@ -107,9 +107,9 @@ impl Session {
         self.policy.handshake_timeout + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
-    /// Records that none of the `known` nodes was reachable; `all_tried`: each was dialled while the session had no node. If
+    /// Records that none of the `known` nodes was reachable; `all_tried`: each has failed since the session lost its node. If
     /// nodes are known, a component without INFO, or with an outdated one, is sent `last_known`. With an `outage` limit of 0
-    /// the session ends when all were tried, or when none is known after `info_wait`.
+    /// the session ends when all have failed, or when none is known after `info_wait`.
     pub(crate) fn no_node(
         &mut self,
         known: usize,

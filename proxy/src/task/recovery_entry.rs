@@ -19,7 +19,7 @@ pub(super) struct RecoveryEntry {
     served: Option<Served>,
     /// Whether the node has the session's subscriptions again, while the session still holds publishes.
     is_back: bool,
-    /// Number of publishes that no node has taken. Set at the end of the session.
+    /// Number of publishes abandoned at the end of the session.
     abandoned: u64,
     /// Whether the session ended because it had no node.
     expired: bool,
