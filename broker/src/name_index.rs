@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// A list up to this length is searched linearly and needs no memory here.
+/// Until a list exceeds this length, it is searched linearly, without a table.
 const LINEAR_MAX: usize = 16;
 
 /// Index of names to positions. The names are in the list itself; `name_at` returns the name at a position.

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 /// Ticks per second in `/proc`: the same on every Linux that Rust supports.
 const TICKS_PER_SEC: f64 = 100.0;
 
-/// CPU usage between successive calls.
+/// CPU usage between successive measurements.
 #[derive(Debug)]
 pub(super) struct Usage {
-    /// Of the last call: its time, the CPU seconds so far, and the result.
+    /// Time of the last measurement, CPU seconds used until then, and result.
     last: Mutex<(Instant, f64, f64)>,
 }
 
@@ -21,7 +21,7 @@ impl Usage {
         }
     }
 
-    /// Returns the CPU usage since the last call, in percent of one core. Calls within 100 ms get the same result.
+    /// Returns the CPU usage since the last measurement, in percent of one core. Measures at most every 100 ms.
     pub(super) fn cpu_percent(&self) -> f64 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (now, (at, used, percent)) = (Instant::now(), *last);

@@ -20,7 +20,6 @@ use crate::shared::{BUILT_WITH, GIT_COMMIT};
 #[derive(Serialize)]
 struct Nothing {}
 
-/// The cluster.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Cluster<'a> {
@@ -126,7 +125,7 @@ struct Varz<'a> {
     config_load_time: String,
     slow_consumer_stats: ByKind,
     stale_connection_stats: ByKind,
-    /// Not in `nats-server`, which has it in INFO only.
+    /// `nats-server` has this only in INFO.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lame_duck_mode: bool,
 }
