@@ -1,11 +1,11 @@
-//! The output of one client or route: the last stop of a message.
+//! The output of one client or route.
 //!
 //! Any worker may have output for any client. It first stages the output of one turn ([`Stage`](crate::stage::Stage)), and then
-//! passes it to the outbox at once. If nothing is pending, the worker itself writes to the socket. Only bytes that the socket does
+//! passes it to the outbox in one call. If nothing is pending, the worker itself writes to the socket. Only bytes that the socket does
 //! not take become pending; the client's own task writes them when the socket is writable again.
 //!
 //! *Architecture invariant:* the pending bytes of a client are bounded by `pending_bytes_max`. A client that does not read is closed,
-//! and never delays another one without limit. No lock is held during a system call: while one worker writes, other workers add
+//! so it delays others only for a limited time. No lock is held during a system call: while one worker writes, other workers add
 //! their bytes to the pending ones, and the writing worker or the client's task writes them.
 
 mod queue;
@@ -35,13 +35,13 @@ const ROUNDS_MAX: usize = 4;
 pub(crate) struct Outbox {
     /// Number of the client, unique in this run of the server; `client_id` in INFO.
     pub(crate) id: u64,
-    /// Own limit on pending bytes; `None` for the limit of all clients.
+    /// Own limit on pending bytes. `None`: the limit for clients applies.
     pending_bytes_max: Option<usize>,
     /// The client accepts HMSG. Otherwise, it gets messages without their headers.
     pub(crate) takes_headers: AtomicBool,
     /// The client gets its own messages (`echo` in CONNECT).
     pub(crate) echo: AtomicBool,
-    /// A subscription of the client has had its last message since the client's task last checked.
+    /// A subscription of the client has reached its maximum since the client's task last checked.
     pub(crate) has_ended: AtomicBool,
     /// Number of a change, or 0. The client gets messages from a route only after that route has acked this change; see
     /// [`flush`](crate::flush).
@@ -55,7 +55,7 @@ pub(crate) struct Outbox {
     /// Index of the client's slot on each worker's stage.
     places: Box<[AtomicU32]>,
     queue: Mutex<Queue>,
-    /// Whether the queue has something for the client's task: pending bytes, or a reason to close.
+    /// Whether the client's task must look at the queue: bytes are pending or being written, or there is a reason to close.
     attention: AtomicBool,
     task: AtomicWaker,
     /// The task is also woken when all pending bytes are written, because it has more to send.
@@ -213,7 +213,7 @@ impl Outbox {
         }
     }
 
-    /// Returns whether the queue has something for the client's task.
+    /// Returns whether the client's task must look at the queue.
     #[inline]
     fn needs_attention(&self) -> bool {
         self.attention.load(Acquire)
@@ -235,7 +235,7 @@ impl Outbox {
         self.stalled.store(true, Relaxed);
     }
 
-    /// Returns whether the client has to pause, and clears that. Called by the client's own task.
+    /// Returns whether the client has to pause, and clears the flag. Called by the client's own task.
     #[inline]
     pub(crate) fn take_stall(&self) -> bool {
         self.stalled.load(Relaxed) && self.stalled.swap(false, Relaxed)

@@ -2,7 +2,6 @@
 
 use super::node::Node;
 
-/// Returns whether `next` is a space or a tab.
 pub(super) fn is_space(next: char) -> bool {
     matches!(next, ' ' | '\t')
 }
