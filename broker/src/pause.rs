@@ -18,7 +18,7 @@ use crate::close_reason::CloseReason;
 use crate::outbox::Outbox;
 use crate::shared::Shared;
 
-/// A longer gap between two runs of a worker is a pause. The timeouts after which a peer declares a node dead are longer than this.
+/// A longer gap between two runs of a worker is a pause. The default timeouts after which a peer declares a node dead are longer.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Interval at which an idle worker runs the check.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);

@@ -1,11 +1,11 @@
-//! The limits and timeouts in force: the settings that SIGHUP can change, with units converted.
+//! The credentials, limits and timeouts in force, with units converted. SIGHUP can change them.
 
 use std::time::Duration;
 
 use crate::auth::Access;
 use crate::settings::Settings;
 
-/// The limits and timeouts in force. The limits on pending bytes, subscriptions and unanswered PINGs are per client.
+/// The policy in force. The limits on pending bytes, subscriptions and unanswered PINGs are per client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub(crate) access: Access,

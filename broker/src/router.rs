@@ -105,7 +105,7 @@ impl Router {
         lookups.fanout_max.fetch_max(fanout_max, Relaxed);
     }
 
-    /// Stages `message` for all its recipients. Returns whether there is any.
+    /// Stages `message` for all its recipients. Returns whether any recipient gets it.
     pub(crate) fn publish(
         &mut self,
         from: &Arc<Outbox>,
@@ -189,8 +189,8 @@ impl Router {
         members.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
     }
 
-    /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the connection to
-    /// that node is closing, takes the next node. Returns the index, or `None` if all connections are closing.
+    /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the route to
+    /// that node is closing, takes the next node. Returns the index, or `None` if there is no node with an open route.
     fn choose(&mut self, remote: &[Arc<Subscription>]) -> Option<usize> {
         let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
         let total: usize = remote.iter().map(weight).sum();
