@@ -225,7 +225,6 @@ fn masked(key: &str, text: &str) -> Option<String> {
     secret.then(|| masked_whole(text))
 }
 
-/// Checks one text value.
 fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "addr" if !is_host(text) => "an IP address, such as \"127.0.0.1\", or the name of this host",

@@ -1,8 +1,8 @@
 //! The task around one connection, a client's or a route's: its socket, its read buffer, one timer, and the turns of its [`Session`].
 //!
-//! The session is synchronous: it takes bytes and the time. This file has everything that waits.
+//! The session is synchronous: it is called with bytes and the time. All waiting is in this file.
 //!
-//! *Architecture invariant:* a session that panics or errs takes only its own connection down.
+//! *Architecture invariant:* a session that fails or panics ends only its own connection.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -26,7 +26,7 @@ const BLOCKED_LOOK: Duration = Duration::from_millis(100);
 
 /// State machine of one connection.
 pub(crate) trait Session {
-    /// Applies changed settings. Also called when the server is shutting down.
+    /// Applies changed settings. Called after each change of [`Shared::revision`].
     fn renew(&mut self, _policy: &Arc<Policy>) -> Result<(), CloseReason> {
         Ok(())
     }
@@ -71,7 +71,7 @@ pub(crate) struct Shell<S> {
     /// Value of [`Shared::revision`] at the time of `policy`.
     revision: u64,
     intake: Intake,
-    /// Complete frames may be left in `intake`, because the budget of the last turn was exhausted.
+    /// Complete frames may be left in `intake` from the last turn.
     unfinished: bool,
     /// No input is processed before this time.
     held_until: Option<Instant>,

@@ -32,7 +32,7 @@ pub(crate) enum Delivery {
     Due,
     /// The subscription gets the message, and it is the last one.
     Last,
-    /// The subscription has had its maximum, and does not get the message.
+    /// The maximum was already reached, so the subscription does not get the message.
     Over,
 }
 

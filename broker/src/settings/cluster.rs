@@ -250,7 +250,7 @@ impl Settings {
     }
 }
 
-/// Returns the local IP address from which packets to `towards` are sent, or without it, those to the default gateway;
+/// Returns the local IP address from which packets to `towards` are sent; without `towards`, the one for the default route;
 /// 127.0.0.1 if the host has no IP route. A node that listens on all addresses advertises this address.
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
     let local = || -> std::io::Result<IpAddr> {

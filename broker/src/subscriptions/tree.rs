@@ -16,7 +16,7 @@ use crate::tokens::Tokens;
 /// Index of the root, which is never removed.
 const ROOT: usize = 0;
 
-/// A node of the tree. The path to it is the first tokens of a subject; it holds what may follow.
+/// A node of the tree. The path to the node is the first tokens of a subject; the node holds what may follow.
 #[derive(Debug, Default)]
 struct Node {
     /// Children by the next token, if it is literal.
@@ -35,7 +35,6 @@ impl Node {
     }
 }
 
-/// The subjects with wildcards, as a tree of tokens.
 #[derive(Debug)]
 pub(super) struct Tree {
     nodes: Vec<Node>,
