@@ -139,7 +139,7 @@ mod tests {
             "no second warning near the limit"
         );
         assert!(!warns(49));
-        assert!(warns(81), "the number was far below the limit");
+        assert!(warns(81), "the number was below 50 % before");
     }
 
     #[test]

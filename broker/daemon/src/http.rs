@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use self::limited_listener::LimitedListener;
 
 /// Serves `pages` on `listener` until `shutdown` completes. Then returns without waiting for the open connections.
-/// Only GET is allowed. Each connection serves one request, so the limits on connections also limit requests.
+/// Only GET and HEAD are allowed. Each connection serves one request, so the limits on connections also limit requests.
 pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<Output = ()> + Send) {
     let server = axum::serve(LimitedListener::new(listener), with_limits(pages));
     tokio::select! {
