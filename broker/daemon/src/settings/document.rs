@@ -104,7 +104,7 @@ pub(super) fn parse(name: &str, text: &str) -> Document {
     }
 }
 
-/// Returns whether the meaning of a line is uncertain, because the line or the head of its section has an error.
+/// Returns whether the meaning of a line is uncertain, because the line or the header of its section has an error.
 fn is_uncertain(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
     let is_broken = |line: usize| broken.iter().any(|(broken, _)| *broken == line);
     let above = text.lines().enumerate().take(line);
@@ -223,7 +223,7 @@ mod tests {
                 ],
                 &["log.format"],
             ),
-            // The section of the keys in the middle is unknown.
+            // `b` is skipped, because its section is unknown.
             (
                 "a = 1\n[session\nb = 1\n[log]\nc = 1\n",
                 &["2: not TOML: unclosed table"],

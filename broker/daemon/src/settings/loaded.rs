@@ -9,7 +9,7 @@ use super::{Place, Places, Schema};
 /// The settings in force, with the place of each value.
 #[derive(Debug)]
 pub struct Loaded<S> {
-    /// The settings. They are valid and complete.
+    /// The settings. They are valid.
     pub settings: S,
     /// Warnings for the operator.
     pub warnings: Vec<String>,
