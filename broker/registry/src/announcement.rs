@@ -99,7 +99,7 @@ impl Announcement {
         });
     }
 
-    /// Changes the record of the node. `id` and `run` must be the same. If the znode exists, it is updated; otherwise it
+    /// Changes the record of the node. `id` and `run` must not change. If the znode exists, it is updated; otherwise it
     /// will be created with this record. Never waits.
     ///
     /// # Errors

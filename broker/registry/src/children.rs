@@ -39,8 +39,8 @@ pub(crate) struct UnreadableRecord {
 
 /// One child, as it was read last.
 struct Entry {
-    /// Transaction id of the last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each audit marks it
-    /// to be read again.
+    /// Transaction id of the last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each
+    /// audit marks it to be read again.
     mzxid: Option<i64>,
     /// The node, `None` if the record says that it does not serve clients, or the reason why the record was not read.
     node: Result<Option<Arc<Node>>, String>,

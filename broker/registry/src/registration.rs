@@ -62,7 +62,7 @@ impl fmt::Display for Ghost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) holder: Holder,
-    /// The holder is alive: its znode has stayed longer than that of a dead session would.
+    /// Whether the holder is considered alive: its znode has outlived any dead session, or is persistent.
     pub(crate) is_taken: bool,
 }
 

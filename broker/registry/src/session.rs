@@ -39,7 +39,7 @@ pub(crate) enum SessionReport {
     },
     /// All servers were tried, and none granted a session.
     Unreachable { reason: String },
-    /// The thread ended. The cause is a bug or a lack of memory. The thread is started again.
+    /// The thread ended: a bug, or no thread or file descriptor is left. The thread is started again.
     ThreadEnded { reason: String },
 }
 
