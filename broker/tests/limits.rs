@@ -29,7 +29,7 @@ async fn a_client_that_never_reads_is_closed_and_does_not_block_the_others() {
     let mut reader = RawClient::open_with(&server, "SUB flood 7\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let message = format!("PUB flood 1000\r\n{}\r\n", "x".repeat(1000));
-    // In total, this is far more than the socket buffers can hold. But in flight there is never more than may be pending for a client.
+    // In total, this is far more than the socket buffers can hold. In flight there is never more than `max_pending`.
     for _ in 0..128 {
         publisher.send(message.repeat(128)).await;
         let mut left = 128 * 1000;

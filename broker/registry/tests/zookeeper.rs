@@ -38,7 +38,7 @@ async fn a_reader_can_wait_for_the_first_answer_even_if_it_is_empty() {
     server.start_again().await;
     for _ in 0..2 {
         let answered = tokio::time::timeout(TIMEOUT, watch.answered()).await;
-        assert!(answered.is_ok(), "the second call returns at once");
+        assert!(answered.is_ok(), "ZooKeeper has answered");
     }
     assert!(watch.snapshot().is_empty());
     server.kill();

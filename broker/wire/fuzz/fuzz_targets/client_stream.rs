@@ -1,4 +1,4 @@
-//! Any bytes as the stream of a client. The frames do not depend on how the stream is split into reads.
+//! Fuzz target: the stream of a client that sends arbitrary bytes. The frames must not depend on how it is split into reads.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes as the argument of INFO and of CONNECT.
+//! Fuzz target: arbitrary bytes as the JSON of INFO and of CONNECT.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Fuzz target: the stream of a server that sends arbitrary bytes. The frames must not depend on how the stream is split into reads.
+//! Fuzz target: the stream of a server that sends arbitrary bytes. The frames must not depend on how it is split into reads.
 
 #![no_main]
 
