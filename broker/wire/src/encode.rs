@@ -1,7 +1,8 @@
 //! Encoding of frames. Each function appends its bytes to a buffer.
 //!
 //! An encoded frame decodes to the same frame if its parts are valid: tokens without blanks and line ends, numbers of at
-//! most nine digits, JSON without line ends. Every frame that this crate decoded has such parts.
+//! most nine digits, JSON without line ends. Every decoded frame has such parts, except an `-ERR` with a quote
+//! or `\r` in its text.
 
 use crate::client;
 use crate::server;

@@ -173,7 +173,7 @@ impl Info {
     }
 
     /// Returns a line of at most [`INFO_LINE_BYTES_MAX`] bytes. If the whole line is longer, fields are removed or shortened
-    /// until it fits, those first that old clients need least. The fields that some client library requires
+    /// until it fits, beginning with what old clients need least. The fields that some client library requires
     /// (`server_id version proto go git_commit host port headers max_payload client_id`) are never removed. The nonce is
     /// never shortened, because its signature would be invalid; it is removed as one of the last.
     #[must_use]

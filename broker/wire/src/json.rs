@@ -1,5 +1,5 @@
-//! Parser of the JSON objects in CONNECT and INFO. It accepts what a Go server accepts: a `null` field is the same as a missing
-//! one, `null` alone is the same as `{}`, the case of names is ignored, and bytes that are not UTF-8 are replaced.
+//! Parser of the JSON objects in CONNECT and INFO. It accepts what a Go server accepts: `null` fields, `null` alone as `{}`, names
+//! in any case, and bytes that are not UTF-8, which are replaced.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -10,8 +10,8 @@ pub(crate) fn fields(json: &[u8]) -> Result<Map<String, Value>, serde_json::Erro
     Ok(object.unwrap_or_default())
 }
 
-/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing in `json` keeps its value in `before`; a `null`
-/// field does not.
+/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing in `json` keeps its value in `before`.
+/// A `null` field gets its default.
 pub(crate) fn object<T: DeserializeOwned>(
     before: Map<String, Value>,
     json: &[u8],
