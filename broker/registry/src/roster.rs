@@ -80,8 +80,8 @@ impl Roster {
         self.forget_former_lists();
     }
 
-    /// Takes an answer of ZooKeeper. Does nothing if ZooKeeper is no longer a source. Returns whether this is the first answer from the
-    /// present list.
+    /// Takes an answer of ZooKeeper. Does nothing if ZooKeeper is no longer a source. Returns whether this is the first answer
+    /// from the present list.
     pub(crate) fn set_zookeeper(&mut self, mut nodes: Vec<Arc<Node>>, now: SystemTime) -> bool {
         let Some(list) = &self.zookeeper_list else {
             return false;
@@ -95,8 +95,8 @@ impl Roster {
         before != self.zookeeper_origin
     }
 
-    /// Takes the answer for a DNS name. Does nothing if the name is no longer a source. If the name has no records, the nodes of the
-    /// last answer remain live, and nodes that left a short time before are cached.
+    /// Takes the answer for a DNS name. Does nothing if the name is no longer a source. If the name has no records, the nodes of
+    /// the last answer remain live, and nodes that left a short time before are cached.
     pub(crate) fn set_dns(&mut self, name: &DnsName, mut nodes: Vec<Arc<Node>>, now: SystemTime) {
         nodes.truncate(self.nodes_max);
         let Some(answer) = self.dns.get_mut(name) else {
