@@ -109,7 +109,7 @@ pub struct Health {
     pub gossip_nodes: usize,
     /// Value of [`Snapshot::generation`](crate::Snapshot).
     pub generation: u64,
-    /// Number of writes of the cache file.
+    /// Number of successful writes of the cache file.
     pub cache_writes_total: u64,
     /// Error of the last read or write of the cache file. `None` if it succeeded.
     pub cache_error: Option<String>,
