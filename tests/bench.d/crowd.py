@@ -40,7 +40,7 @@ def run(folder, runs, part, targets):
 
 
 def once(folder, count):
-    """Returns the sidecar's bytes per component, the seconds to move all, and the number of lost components."""
+    """Returns the sidecar's bytes per component, the seconds to move all, and the number of those lost or never reached."""
     with ExitStack() as running:
         ports = [free_port() for _ in range(3)]
 

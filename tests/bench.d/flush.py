@@ -1,4 +1,4 @@
-"""Messages missed although the subscriber got the PONG to SUB and PING on one node before the publish on another node."""
+"""Messages missed by a subscriber that had the PONG to its SUB and PING on one node before the publish on another."""
 
 from contextlib import ExitStack
 

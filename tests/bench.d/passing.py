@@ -104,7 +104,7 @@ def added(position, direct, size, what):
 
 
 def ratio(ours, theirs):
-    """Returns the median of the figure ÷ the peer's, each in one run."""
+    """Returns the median of ours ÷ theirs over the runs."""
     return median(one / other for one, other in zip(ours, theirs))
 
 
