@@ -30,7 +30,7 @@ async fn subscribed(server: std::net::SocketAddr, number: usize) -> std::io::Res
     Ok(stream)
 }
 
-/// The limit on open files just allows this many, in the test and in the server.
+/// Each client needs an open file in the test and one in the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_clients_that_subscribe_and_die_at_once_leave_nothing_behind() {
     let server = Node::start(ServerKind::Standin, &[]).await;

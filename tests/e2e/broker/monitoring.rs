@@ -10,7 +10,6 @@ use serde_json::Value;
 
 /// Fields of `nats-server` that `standin-broker` does not have, because it lacks the feature.
 const NOT_OURS: &[&str] = &[
-    // `nats-server` has a system account.
     "/connz?subs=detail&auth=1&sort=subs connections[].name_tag",
     "/varz config_digest",
     "/varz feature_flags",
@@ -103,7 +102,7 @@ async fn fields_of(http: &Endpoint, pages: &[&str], kind: ServerKind) -> BTreeMa
     fields
 }
 
-/// Returns the fields of a node in a mesh of two that have sent messages to each other.
+/// Returns the fields of a node in a mesh of two, after it has received messages from the other node.
 async fn fields_of_two(kind: ServerKind) -> BTreeMap<String, &'static str> {
     let mesh = Mesh::start(kind, 2).await;
     let mut near = mesh.nodes[0].client().await;
@@ -172,8 +171,8 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
     let is_exempt = |field: &str| {
         let is_below = |absent: &str, sign: &str| field.starts_with(&format!("{absent}{sign}"));
         let is_part_of = |absent: &str| field == absent || is_below(absent, ".") || is_below(absent, "[]");
-        // The counter of each requested page is not a field of the format.
         not_ours.iter().any(|absent| is_part_of(absent))
+            // The counter of each requested page is not a field of the format.
             || field.contains("http_req_stats.")
             || field.ends_with("[].rtt")
     };

@@ -253,7 +253,7 @@ async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
     process.signal(Signal::SIGTERM);
     process.wait_for_end(TIMEOUT).await;
     assert!(folder.text("log").contains("Server Exiting"));
-    assert_eq!(process.lines().len(), 0, "nothing on standard error");
+    assert_eq!(process.lines().len(), 0, "output outside the log file");
 }
 
 #[tokio::test]
