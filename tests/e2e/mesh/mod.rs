@@ -14,7 +14,7 @@
 //! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
 //! | [`thaw`] | a node that was frozen delivers no message of a sender that has given it up |
 //! | [`starting`] | a node accepts clients only after it has the interest of the others |
-//! | [`names`] | cluster names, and clients or nodes at the wrong port |
+//! | [`names`] | cluster names, clients at the port for nodes, and INFO after the last peer died |
 //! | [`namesakes`] | of the nodes with the same name, only one serves |
 
 mod conversations;

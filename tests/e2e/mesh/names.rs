@@ -1,4 +1,4 @@
-//! Cluster names, clients that connect to the port for nodes, and the addresses in INFO of the last live node.
+//! Cluster names, clients that connect to the port for nodes, and the addresses in INFO after the last peer died.
 
 use std::time::{Duration, Instant};
 

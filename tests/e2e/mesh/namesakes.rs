@@ -11,8 +11,8 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 const SYNC_TIMEOUT: Duration = Duration::from_millis(1500);
 const LONG_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Starts a mesh, with ZooKeeper or with routes only. That a node no longer answers is noticed by the other nodes within a second,
-/// and by ZooKeeper within four.
+/// Starts a mesh, with ZooKeeper or with routes only. When a node no longer answers, the other nodes notice it within a second,
+/// and ZooKeeper within four.
 async fn start(size: usize, zookeeper: Option<&ZooKeeper>) -> Mesh {
     let builder = Mesh::builder(ServerKind::Standin, size)
         .setting("cluster.sync_timeout_ms", SYNC_TIMEOUT.as_millis())
@@ -94,7 +94,7 @@ async fn one_of_two_nodes_with_one_name_in_zookeeper_serves_even_when_both_start
     }
 }
 
-/// The other nodes keep their routes to the new node. The clients of the old one must move to it.
+/// The other nodes keep their routes to the new node. The clients of the old node must move to the new one.
 #[tokio::test]
 async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_ends_when_it_thaws() {
     let zookeeper = ZooKeeper::start().await;

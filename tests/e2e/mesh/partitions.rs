@@ -229,7 +229,7 @@ async fn subscribed_clients(mesh: &Mesh) -> Vec<RawClient> {
     clients
 }
 
-/// Waits until each node counts these subscriptions in addition to those `before` the clients connected.
+/// Waits until each node counts the [`SUBSCRIPTIONS`] in addition to those `before` the clients connected.
 async fn until_counted(mesh: &Mesh, before: &[u64]) {
     for (index, before) in before.iter().enumerate() {
         eventually(

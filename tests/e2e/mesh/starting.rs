@@ -86,7 +86,7 @@ async fn nodes_with_the_address_of_one_seed_find_each_other_through_it() {
     mesh.wait_until_agreed().await;
 }
 
-/// After the timeout it logs which node did not answer.
+/// After the timeout the waiting node logs which node did not answer.
 #[tokio::test]
 async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_sync_timeout_is_over() {
     let zookeeper = ZooKeeper::start().await;

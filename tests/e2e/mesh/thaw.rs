@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
-/// About the time after which a sidecar leaves a silent node.
+/// Longer than the gap that a worker takes for a pause.
 const FREEZE: Duration = Duration::from_secs(1);
 const NO_ECHO: &str = r#"CONNECT {"verbose":false,"pedantic":false,"echo":false}"#;
 
