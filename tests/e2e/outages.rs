@@ -351,7 +351,7 @@ async fn many_sessions_without_a_node_make_few_dials() {
     let (before, began) = (dials().await, Instant::now());
     clients[0].expect_silence(WATCHED).await;
     let (made, watched) = (dials().await - before, began.elapsed());
-    // After each failure there is no dial for 250 to 500 ms.
+    // After several failures in a row, a node is not dialled for 250 to 500 ms.
     let most = watched.as_secs_f64() / 0.25 + 2.0;
     assert!(made <= most, "{made} dials in {watched:?}");
     assert!(made >= 1.0, "no dial at all");
@@ -465,7 +465,7 @@ async fn every_client_survives_an_outage_shorter_than_outage_secs() {
     components_survive_an_outage(&Library::ALL, 3600, Duration::from_secs(5)).await;
 }
 
-/// The node answers the PING of each session and then closes, so one answer does not prove that a node works.
+/// The node answers one PING of each session and then closes the connection: one answer does not prove that a node works.
 #[tokio::test]
 async fn a_node_that_answers_and_then_closes_is_dialled_at_a_limited_rate() {
     const SESSIONS: usize = 300;

@@ -27,7 +27,7 @@ async fn s5_pings_unanswered_at_the_nodes_death_are_answered_by_the_next_node_on
     .await;
     node.reset();
     let mut node = scene.joining_node("SUB a 1\r\n").await;
-    // The messages between show that no PONG comes early, and that the PONG to the sidecar's own PING is not passed on.
+    // The markers show that no PONG comes early, and that the PONG to the sidecar's own PING is not passed on.
     let marker = |number: usize| msg_frame("1", "a", format!("marker {number}"));
     node.send(marker(0)).await;
     client.expect(marker(0)).await;
