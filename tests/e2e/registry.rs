@@ -96,7 +96,7 @@ async fn withdraw(site: &mut Site, node: usize, left: usize) {
     .await;
 }
 
-/// This happens when all ZooKeeper sessions expire one after another, or when somebody deletes the path.
+/// All nodes unregister when their ZooKeeper sessions expire one after another, or when somebody deletes the path.
 #[tokio::test]
 async fn when_all_nodes_unregister_one_by_one_all_of_them_are_remembered() {
     let mut site = Site::start(Record::Plain).await;

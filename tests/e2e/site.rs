@@ -7,7 +7,8 @@ use std::time::Duration;
 
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connects a component that subscribes to `own`. The library `NatsPython` does not survive a disconnect.
+/// Connects a component that subscribes to `own`. The library `NatsPython` never reconnects, so a test
+/// with it fails if the sidecar closes the connection.
 pub(crate) async fn component_of(library: Library, url: &str) -> Component {
     let mut component = Component::connect(library, url).await;
     component.subscribe("own", "own");

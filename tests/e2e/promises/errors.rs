@@ -32,7 +32,7 @@ const ABOUT_THE_COMPONENT: &[&str] = &[
     "no responders requires headers support",
 ];
 
-/// Texts about credentials. At the first connect they count as errors about the component, after a move as errors about the node.
+/// Texts about credentials. At the first connect they are about the component. After a move the other nodes are tried first.
 const ABOUT_CREDENTIALS: &[&str] = &[
     "Authorization Violation",
     "User Authentication Expired",

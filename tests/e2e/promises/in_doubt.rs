@@ -136,7 +136,7 @@ async fn s3_no_publish_is_lost_when_a_node_dies_while_publishes_are_sent_again()
     for _ in 0..3 {
         let mut node = scene.next_node("").await;
         node.expect(large(0)).await;
-        // Part of the others has reached the node, most of it unread.
+        // Bytes of the next publishes have reached the node, most of them unread.
         node.reset();
     }
     let mut node = scene.next_node("").await;

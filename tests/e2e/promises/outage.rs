@@ -84,9 +84,9 @@ async fn s10_a_component_with_more_to_send_than_the_buffer_holds_is_closed_witho
     scene.node.stop_listening();
     node.reset();
     let sent = client.send_until_blocked(&all, Duration::from_millis(200)).await;
-    let unread = 100_000..all.len();
+    let partly_unread = 100_000..all.len();
     assert!(
-        unread.contains(&sent),
+        partly_unread.contains(&sent),
         "{sent} bytes sent, but the sidecar must leave some unread"
     );
     assert_eq!(client.expect_end().await, Ending::Closed);
@@ -117,7 +117,7 @@ async fn outage_is_not_extended(settings: &[(&str, &str)], keeps: bool) {
     }
 }
 
-// The timeout is longer than the time (`SERVES_AFTER`) after which a node that has answered counts as one that has served.
+// The timeout is longer than `SERVES_AFTER`, after which a node that has answered counts as one that has served.
 const LONG_HANDSHAKE: &[(&str, &str)] = &[
     ("session.outage_secs", "3"),
     ("dial.handshake_timeout_ms", "1200"),
