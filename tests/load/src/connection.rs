@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::incoming::{Arrival, Incoming, Whole};
+use crate::incoming::{Arrival, Incoming, MessageFrame};
 
 /// Size of the read buffer. Large reads keep the load generator cheaper than the server under test.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -78,7 +78,7 @@ impl Connection {
     }
 
     /// Reads once, and gives every message to `take`.
-    pub(crate) fn receive(&mut self, mut take: impl FnMut(Whole<'_>)) -> io::Result<()> {
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(MessageFrame<'_>)) -> io::Result<()> {
         self.read()?;
         let mut pings = 0;
         while let Some(arrival) = self.incoming.next()? {
@@ -98,7 +98,7 @@ impl Connection {
     pub(crate) fn receive_within(
         &mut self,
         timeout: Duration,
-        take: impl FnMut(Whole<'_>),
+        take: impl FnMut(MessageFrame<'_>),
     ) -> io::Result<()> {
         self.stream.set_read_timeout(Some(timeout))?;
         let received = self.receive(take);

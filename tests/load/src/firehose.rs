@@ -1,4 +1,4 @@
-//! A publisher in the background of other measurements that sends to one subscriber as fast as the server accepts it.
+//! A publisher at full speed, with one subscriber, in the background of other measurements.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ struct Firehose {
     threads: [JoinHandle<io::Result<()>>; 2],
 }
 
-/// Runs `measure`, with a firehose at `server` if there is one, and adds the firehose's rate to the result.
+/// Runs `measure`. If a `server` is given, runs a firehose there at the same time, and adds the firehose's rate to the result.
 pub(crate) fn run_with_firehose(
     server: Option<SocketAddr>,
     measure: impl FnOnce() -> Outcome<Value>,

@@ -1,6 +1,6 @@
-//! SUB, PING, PONG on one node, then at once a publish on another: whether the message arrives. Then the publisher sends a
-//! second one, to a subject with an old subscription. Messages of one publisher stay in order, so a message that has not arrived
-//! before the second one is lost.
+//! Whether a publish on one node reaches a client that has just subscribed on another. The client sends SUB and PING. At its PONG
+//! the publisher sends two messages: one to the new subject, and one to a subject with an old subscription. Messages of one
+//! publisher stay in order, so the first message is lost if the second one arrives without it.
 
 use std::time::Instant;
 

@@ -9,8 +9,8 @@ use standin_wire::{ServerScanner, server};
 /// One frame, as far as a component under load needs it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival<'a> {
-    /// A message that is not parsed further yet.
-    Message(Whole<'a>),
+    /// A message.
+    Message(MessageFrame<'a>),
     /// A PING, to be answered with PONG.
     Ping,
     /// The answer to a PING.
@@ -19,14 +19,14 @@ pub(crate) enum Arrival<'a> {
     Other,
 }
 
-/// A whole frame of a message that is not parsed further yet.
+/// The frame of a message, parsed when its reply subject and payload are asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Whole<'a> {
+pub(crate) struct MessageFrame<'a> {
     bytes: &'a [u8],
     span: standin_wire::Span<Verb>,
 }
 
-impl<'a> Whole<'a> {
+impl<'a> MessageFrame<'a> {
     /// Returns the message's reply subject and payload.
     pub(crate) fn reply_and_payload(&self) -> (Option<&'a [u8]>, &'a [u8]) {
         match server::frame(self.bytes, &self.span) {
@@ -93,7 +93,7 @@ impl Incoming {
         self.start += span.len;
         let bytes = &bytes[..span.len];
         Ok(Some(match span.verb {
-            Verb::Msg | Verb::Hmsg => Arrival::Message(Whole { bytes, span }),
+            Verb::Msg | Verb::Hmsg => Arrival::Message(MessageFrame { bytes, span }),
             Verb::Ping => Arrival::Ping,
             Verb::Pong => Arrival::Pong,
             Verb::Err => {

@@ -15,7 +15,7 @@ use crate::ends::Ends;
 use crate::firehose::run_with_firehose;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 
-/// Time before each scheduled time during which the publisher spins instead of sleeping. A sleep may end late by this much.
+/// Last part of each wait, in which the publisher spins. A sleep may end late by this much.
 const SPIN: Duration = Duration::from_micros(80);
 /// Size of the scheduled time at the head of each payload, in bytes. The time is in nanoseconds since the start.
 const STAMP_BYTES: usize = 8;

@@ -49,7 +49,7 @@ pub(crate) struct Subscriptions {
     /// Bytes in each message.
     #[arg(long, default_value_t = 128)]
     payload: usize,
-    /// Duration of each command.
+    /// Duration of `publish` and of `churn`, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// Subscriptions that `churn` makes and ends each second.
