@@ -71,9 +71,9 @@ impl Library {
 pub struct Message {
     /// When the component printed it.
     pub at: Instant,
-    /// The name of the subscription.
+    /// The name of its subscription.
     pub subscription: String,
-    /// Its subject.
+    /// The subject to which it was published.
     pub subject: String,
     /// Its payload.
     pub payload: String,
@@ -159,7 +159,7 @@ impl Component {
         self.say(&format!("burst {subject} {prefix} {count} {per_sec}"));
     }
 
-    /// Waits for the end of a burst.
+    /// Waits for the end of the first burst.
     #[track_caller]
     pub fn wait_for_burst(&mut self, timeout: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();

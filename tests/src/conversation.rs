@@ -64,8 +64,8 @@ impl Conversation {
         }
     }
 
-    /// Answers and skips every later PING between two expectations, unless the test expects a PING. For a test that takes longer
-    /// than the peer's keep-alive interval.
+    /// Lets every later expectation answer and skip the PINGs before what it takes. Only [`expect`](Self::expect) and
+    /// [`expect_line`](Self::expect_line) can still take a PING. For a test longer than the peer's keep-alive interval.
     pub fn answer_pings(&mut self) {
         self.answers_pings = true;
     }
@@ -112,7 +112,7 @@ impl Conversation {
         async move { self.write(at, bytes.as_ref()).await }
     }
 
-    /// Writes `bytes` in two parts, split at `cut`. Each part is one write, and on loopback so one TCP segment.
+    /// Writes `bytes` in two parts, split at `cut`. Each part is one write, which is one TCP segment on loopback.
     #[track_caller]
     pub fn send_cut_at(&mut self, bytes: impl AsRef<[u8]>, cut: usize) -> impl Future<Output = ()> {
         let at = Location::caller();

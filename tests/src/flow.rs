@@ -43,8 +43,8 @@ impl<T> Flow<T> {
         self.progress.count.load(Relaxed)
     }
 
-    /// Stops, and returns the client with its messages. A ledger includes the last writes to a node that died. Receipts may lack
-    /// the last messages, which [`Receipts::gather`] reads.
+    /// Stops, and returns the client and its ledger or receipts. A ledger also counts the last writes to a node that died.
+    /// Receipts may lack the last messages, which [`Receipts::gather`] reads.
     pub async fn stop(mut self) -> (RawClient, T) {
         self.progress.stopped.store(true, Relaxed);
         match (&mut self.task).await {

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Means by which the nodes find each other.
 #[derive(Clone, Debug)]
 enum Joining {
-    /// Each node has the addresses of all other nodes described before or with it.
+    /// Each node has the addresses of all other nodes, except those added later.
     Routes,
     /// Each node has only the address of the first one, which tells it of the others.
     Seed,
@@ -156,7 +156,7 @@ impl Mesh {
         self.nodes.iter().position(|node| node.address() == address)
     }
 
-    /// Adds a node on loopback that is not started, and returns its index. It has the addresses of all nodes before it.
+    /// Adds a node on loopback without starting it, and returns its index. It finds the others as the first nodes do.
     pub fn add(&mut self) -> usize {
         let index = self.describe_one(None);
         self.introduce(index);

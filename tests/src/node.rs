@@ -1,5 +1,5 @@
 //! One `standin-broker` or `nats-server`, alone or a node of a [`Mesh`](crate::Mesh): a process, and all ways to start, end
-//! and freeze it. It is given only flags that both programs have, so that the same test runs against both.
+//! and freeze it. By default it gets only flags that both programs have, so that a test runs against both.
 
 use crate::figures::Figures;
 use crate::http::Endpoint;
@@ -138,7 +138,7 @@ impl Node {
         self.address
     }
 
-    /// Returns that address as `nats://HOST:PORT`.
+    /// Returns the [`address`](Self::address) as `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }

@@ -1,8 +1,8 @@
 //! A node played by the test, which decides what the node reads, what it answers, and how and when it dies.
 //!
-//! It does what a real `nats-server` cannot be made to do, for example die after byte 17 of a MSG, or read ten publishes and ack
-//! three. A connection reads only while the test calls a method that reads. So a test plays a node that has stopped reading by not
-//! calling one. [`ScriptedNode::with_receive_buffer_bytes`] limits the bytes that the kernel still accepts for such a node.
+//! It does what a real `nats-server` cannot be made to do, for example die after byte 17 of a MSG, or read ten publishes and
+//! confirm three. A connection reads only while the test calls a method that reads. By not calling one, a test plays a node that
+//! has stopped reading. [`ScriptedNode::with_receive_buffer_bytes`] limits the bytes that the kernel accepts for such a node.
 
 use crate::conversation::{Conversation, TIMEOUT};
 use crate::raw::msg_frame;
@@ -69,7 +69,7 @@ impl ScriptedNode {
         self.address
     }
 
-    /// Returns that address as `nats://127.0.0.1:PORT`.
+    /// Returns the [`address`](Self::address) as `nats://HOST:PORT`.
     pub fn url(&self) -> String {
         format!("nats://{}", self.address)
     }
