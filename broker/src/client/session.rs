@@ -20,7 +20,7 @@ use crate::shared::{Advertised, Shared};
 use crate::shell::{self, Session, Shell};
 use crate::turn;
 
-/// Time from CONNECT to the first PING, which comes up to a fifth later, as in `nats-server`. It measures the round-trip time. It also
+/// Time from CONNECT to the first PING; up to a fifth is added, as in `nats-server`. This PING measures the round-trip time. It also
 /// makes some old client libraries process a pending `-ERR`: they do so only when more bytes arrive.
 const FIRST_PING: Duration = Duration::from_secs(2);
 /// Time for which no input of a publisher is processed when a subscriber cannot keep up.
@@ -56,7 +56,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
-    // The number of the last reload is read before the policy, so that a reload in between is noticed later.
+    // The revision is read before the policy, so that a change in between is noticed later.
     let revision = shared.revision();
     shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
@@ -160,7 +160,7 @@ impl Session for ClientSession {
     }
 
     fn due(&self, now: Instant) -> Instant {
-        // While a PONG waits, no PING is due, and the wait ends before this time.
+        // While a PONG waits, no PING is due. The shell wakes at the end of the wait.
         let ping = self.ping_due().unwrap_or(now + self.policy.ping_interval);
         if self.is_unknown() {
             return ping.min(self.started + self.policy.auth_timeout);
