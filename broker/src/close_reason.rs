@@ -57,7 +57,8 @@ impl CloseReason {
             | Self::SlowConsumerDeadline
             | Self::Refused
             | Self::Shutdown
-            // As in nats-server: many client libraries do not reconnect after an `-ERR`, and this client did nothing wrong.
+            // As in nats-server for a removed user: many client libraries do not reconnect after an `-ERR`, and this client did
+            // nothing wrong.
             | Self::AuthorizationRevoked
             | Self::Panicked => None,
             Self::Stale => Some("Stale Connection"),
@@ -70,7 +71,7 @@ impl CloseReason {
         }
     }
 
-    /// Returns the name of the reason in the log and on the monitoring pages, as in `nats-server`.
+    /// Returns the name of the reason in the log and on the monitoring pages. Most names are those of `nats-server`.
     pub(crate) const fn as_str(self) -> &'static str {
         self.kind_and_name().1
     }

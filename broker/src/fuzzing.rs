@@ -1,5 +1,5 @@
 //! Sessions of several clients that send arbitrary bytes, without sockets, and the invariants that must hold. Used by the fuzz target
-//! `sessions` and by a test with random sessions.
+//! `sessions` and by the tests in this file.
 
 mod route;
 

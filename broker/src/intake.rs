@@ -1,4 +1,4 @@
-//! Input of one connection. Bytes are read into the worker's buffer and processed there; only an incomplete frame is copied out.
+//! Input of one connection. Bytes are read into the worker's buffer and processed there; only the unprocessed rest is copied out.
 //! So an idle connection has no buffer.
 
 use std::io;

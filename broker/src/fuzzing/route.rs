@@ -1,5 +1,5 @@
-//! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz target
-//! `route` and by a test with random frames.
+//! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz
+//! target `route` and by a test with random frames.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::shell::Session;
 /// Runs a route session with `input`: one byte for the size of reads, then the bytes that the peer sends.
 ///
 /// # Panics
-/// If an invariant is violated. Clients get only whole frames, and no interest of the peer is left after the route ends.
+/// If an invariant is violated: clients get only whole frames, and no interest of the peer is left after the route ends.
 pub fn route(input: &[u8]) {
     let Some((cut, bytes)) = input.split_first() else {
         return;
