@@ -241,7 +241,7 @@ impl Membership {
     }
 
     /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id, this
-    /// node dials the other side: what is known about such nodes are answers to dials.
+    /// node dials the other side: about such nodes, only the answers to its own dials are recorded.
     pub(crate) fn accept_refused(&mut self, refused: &RefusedRoute, now: Instant) {
         let is_own = refused.id == self.rules.own.id;
         if Namesake::from_refusal(refused.why, refused.by_peer, is_own).is_some() {
@@ -251,7 +251,7 @@ impl Membership {
     }
 
     /// Returns the reason to refuse a route with the node of `hello`, if there is one. Only the side that dials shows the cluster's
-    /// credentials. They are checked before the id.
+    /// credentials. They are checked before a duplicate id.
     fn objection(&self, hello: &Hello, dialled: bool, now: Instant) -> Option<RefusalReason> {
         let own = &self.rules.own;
         if hello.id == own.id && hello.run == own.run {

@@ -26,7 +26,7 @@ pub(super) struct Address {
     pub(super) failures: u32,
     /// Number of refused connections (ECONNREFUSED) in a row.
     pub(super) connects_refused: u32,
-    /// The node was linked, or the route was refused for a reason other than a duplicate id. A starting node does not wait for it.
+    /// The node was linked, or the route was refused (not `Linked`, no duplicate id). A starting node does not wait for it.
     pub(super) answered: bool,
     /// Text of the last refusal by either side, if an operator has to correct its reason.
     pub(super) refusal: Option<String>,
@@ -62,7 +62,7 @@ impl Address {
         self.is_permanent() || self.is_named_by_peer
     }
 
-    /// Returns whether the address is kept as long as it is named. An address that only a node has named is forgotten after a time.
+    /// Returns whether the address does not expire, unlike one that only other nodes name.
     pub(super) const fn is_permanent(&self) -> bool {
         self.is_configured || self.is_registered
     }

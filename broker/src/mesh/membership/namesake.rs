@@ -30,7 +30,7 @@ pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
 
 /// Returns whether the route with `holder` is replaced by one with `claimant`, which has the same id. That is so if `holder` does not
 /// serve yet and `claimant` precedes. Otherwise, `claimant` would have to wait for the end of `holder`, and would compete with each
-/// new run that a supervisor starts.
+/// new run of it.
 pub(super) fn is_replaced_by(holder: &Hello, claimant: &Hello) -> bool {
     holder.run != claimant.run && !holder.serving && precedes(claimant, holder)
 }
@@ -76,7 +76,7 @@ impl Namesake {
             return None;
         }
         let is_alive = is_own || why != RefusalReason::DuplicateId;
-        // A refusal with `PrecedingDuplicate` says that the refusing node or its peer keeps the id.
+        // A refusal with `PrecedingDuplicate` says that the refusing node, or the one linked with it, keeps the id.
         let (keeps, gives_up) = (RefusalReason::PrecedingDuplicate, RefusalReason::LivingDuplicate);
         let (precedes, yields) = if by_peer {
             (keeps, gives_up)
