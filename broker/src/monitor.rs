@@ -147,7 +147,7 @@ fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_nanos(at).to_string()
 }
 
-/// Formats a duration as in the pages of `nats-server`: `1d2h3m4s`.
+/// Formats a duration as in the pages of `nats-server`, but without years: `1d2h3m4s`.
 fn duration(time: Duration) -> String {
     let secs = time.as_secs();
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);

@@ -13,7 +13,7 @@ use super::query::{BadRequest, Query};
 use super::{Pages, json, time};
 use crate::subscriptions::Matched;
 
-/// The page. Names and meanings of the fields are those of `nats-server`. Lookups are counted from the start of the server.
+/// The page. Names and meanings of the fields are those of `nats-server`. Lookups and fanout cover the time since the start.
 #[derive(Serialize)]
 struct Subsz<'a> {
     server_id: &'a str,

@@ -10,7 +10,7 @@ use super::world::World;
 
 const SUBSCRIPTIONS: usize = 200;
 
-/// So long that no PING is sent.
+/// So long that no PING is sent to check a silent route.
 const PING_INTERVAL_MS: u64 = 600_000;
 
 fn bytes_sent(world: &World) -> usize {

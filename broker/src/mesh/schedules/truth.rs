@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// Returns whether no client waits for a PONG, and no node for a route or its interest.
+    /// Returns whether no client waits for a PONG, and no node for another node.
     pub(super) fn is_quiet(&self) -> bool {
         self.nodes
             .iter()
@@ -144,7 +144,7 @@ impl World {
         .collect()
     }
 
-    /// Checks that a message reaches each plain subscriber once, and one member of each group: one on the publishing node, if there is one.
+    /// Checks that a message reaches each plain subscriber once, and one member of each group, on the publishing node if it has any.
     pub(super) fn check_a_publish(&mut self, rng: &mut StdRng) {
         let from = rng.random_range(0..self.nodes.len());
         let subject = ["a", "b", "a.b", "a.c", "c"][rng.random_range(0..5)];
