@@ -212,12 +212,7 @@ impl Task {
 
     /// Reads from the component once. Returns whether there was anything to read.
     fn read_component(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        if !requests.read_component {
-            return false;
-        }
-        // Held bytes are moved to the read buffer only for a read, and only a session that can read counts as starved.
-        let must_be_ready = self.session.has_held_bytes() || self.buffer_room() < READ_BYTES;
-        if must_be_ready && self.sockets.component.poll_read_ready(cx).is_pending() {
+        if !requests.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
             return false;
         }
         let bytes_max = self.session.read_bytes_max().min(READ_BYTES);
@@ -247,14 +242,10 @@ impl Task {
         })
     }
 
-    fn buffer_room(&self) -> usize {
-        self.shared.buffer_room(self.session.policy())
-    }
-
     /// Returns how much of `bytes_max` may be read within the shared buffer budget. Several threads may each read up
     /// to the free space at the same time, and each session may always read `least` bytes.
     fn within_room(&mut self, bytes_max: usize, least: impl FnOnce(&Session) -> usize) -> usize {
-        let room = self.buffer_room();
+        let room = self.shared.buffer_room(self.session.policy());
         if room >= bytes_max {
             return bytes_max;
         }
@@ -265,10 +256,8 @@ impl Task {
 
     /// Reads from the node once. Returns whether there was anything to read.
     fn read_node(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        // As in `read_component`.
-        let must_be_ready = self.session.has_partial_frame() || self.buffer_room() < READ_BYTES;
-        let mut can_read = |node: &TcpStream| !must_be_ready || node.poll_read_ready(cx).is_ready();
-        if !requests.read_node || !self.sockets.node.as_ref().is_some_and(&mut can_read) {
+        let mut ready = |node: &TcpStream| requests.read_node && node.poll_read_ready(cx).is_ready();
+        if !self.sockets.node.as_ref().is_some_and(&mut ready) {
             self.session.set_node_starved(false);
             return false;
         }

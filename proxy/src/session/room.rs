@@ -19,18 +19,6 @@ impl Session {
         }
     }
 
-    /// Returns whether bytes of the component are held.
-    pub(crate) fn has_held_bytes(&self) -> bool {
-        !self.component.held.is_empty()
-    }
-
-    /// Returns whether the beginning of a frame of the node waits for its rest.
-    pub(crate) fn has_partial_frame(&self) -> bool {
-        self.connection
-            .as_ref()
-            .is_some_and(|node| !node.partial.is_empty())
-    }
-
     /// Returns how many bytes of the component may be read even when the shared buffer budget is exhausted. If the session
     /// has a node, the rest of an incomplete frame may always be read, so that the frame can leave the buffer. A session
     /// without buffered bytes may read a little at a time.
