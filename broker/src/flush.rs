@@ -374,7 +374,7 @@ mod tests {
         let (flush, routes, mut stage) = (Flush::default(), Routes::default(), Stage::new(0));
         let address = ([127, 0, 0, 1], 6222).into();
         let outbox = Arc::new(Outbox::unconnected(1));
-        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, true));
+        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, None));
         routes.insert(&route);
         route.set_snapshot_sent();
         let client = Arc::new(Outbox::unconnected(2));
@@ -396,7 +396,7 @@ mod tests {
         let (flush, interest, wire) = (Flush::default(), Interest::new(), Wire::default());
         let outbox = Arc::new(Outbox::on_wire(1, 1, &wire));
         let address = ([127, 0, 0, 1], 6222).into();
-        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, true));
+        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, None));
         interest.add_route(&route);
         route.set_snapshot_sent();
         let [one, other] = [2, 3].map(|id| {

@@ -83,7 +83,7 @@ fn play(round: u64) {
         Arc::clone(&outbox),
         Hello::default(),
         address,
-        true,
+        None,
     ));
     let mut live = subscribe_and_unsubscribe(interest, round * (THREADS + 1));
     interest.add_route(&route);

@@ -51,8 +51,8 @@ pub(crate) struct Route {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: Hello,
     pub(crate) address: SocketAddr,
-    /// This side dialled.
-    pub(crate) dialled: bool,
+    /// The address that this side dialled, as it was named. `None` if the peer dialled.
+    pub(crate) dialled: Option<String>,
     pub(crate) stats: ConnectionStats,
     /// The peer accepts clients.
     pub(crate) serving: AtomicBool,
@@ -77,7 +77,7 @@ impl Route {
         outbox: Arc<Outbox>,
         peer: Hello,
         address: SocketAddr,
-        dialled: bool,
+        dialled: Option<String>,
     ) -> Self {
         Self {
             number,

@@ -230,7 +230,7 @@ impl Keeper {
             number,
             peer,
             address,
-            dialled: dialled.is_some(),
+            dialled: dialled.map(str::to_owned),
             greeting,
             events: self.events.clone(),
         }

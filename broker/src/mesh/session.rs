@@ -54,7 +54,7 @@ pub(crate) struct RouteParameters {
     pub(crate) number: u64,
     pub(crate) peer: Hello,
     pub(crate) address: SocketAddr,
-    pub(crate) dialled: bool,
+    pub(crate) dialled: Option<String>,
     /// Frames that are sent first.
     pub(crate) greeting: Vec<u8>,
     pub(crate) events: Events,
@@ -271,7 +271,7 @@ impl RouteSession {
             number: 1,
             peer: Hello::default(),
             address: shared.address,
-            dialled: true,
+            dialled: Some("localhost:6222".to_owned()),
             greeting: Vec::new(),
             events,
         };

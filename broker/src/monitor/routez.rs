@@ -70,10 +70,7 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         .collect();
     let routes: Vec<Row> = routes
         .iter()
-        .map(|route| Row {
-            is_configured: named.contains(&route.peer.mesh),
-            ..row(route, &wanted, subs)
-        })
+        .map(|route| row(route, &named, &wanted, subs))
         .collect();
     Ok(json(&Routez {
         server_id: &shared.server_id,
@@ -84,16 +81,19 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     }))
 }
 
-fn row(route: &Route, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
+/// Makes the row of a route. `configured` are the addresses in the settings, `wanted` the subscriptions of all peers.
+fn row(route: &Route, configured: &[String], wanted: &[Arc<Subscription>], subs: Subs) -> Row {
     let of_route = wanted
         .iter()
         .filter(|one| Arc::ptr_eq(&one.client, &route.outbox));
+    // A route may be configured by a host name, which only the side that dialled knows.
+    let mut names = route.dialled.iter().chain([&route.peer.mesh]);
     Row {
         rid: route.number,
         remote_id: route.peer.run.clone(),
         remote_name: route.peer.id.clone(),
-        did_solicit: route.dialled,
-        is_configured: false,
+        did_solicit: route.dialled.is_some(),
+        is_configured: names.any(|name| configured.contains(name)),
         ip: route.address.ip().to_string(),
         port: route.address.port(),
         start: time(route.stats.started_at),
@@ -111,5 +111,33 @@ fn row(route: &Route, wanted: &[Arc<Subscription>], subs: Subs) -> Row {
         list: subs.list(route.number, of_route),
         raw_in_bytes: route.raw_bytes_in.load(Relaxed),
         draining: route.draining.load(Relaxed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Outbox;
+    use crate::route::hello::Hello;
+
+    #[test]
+    fn a_route_is_configured_by_the_peers_address_or_by_the_name_that_was_dialled() {
+        let configured = ["n1:6222", "10.0.0.2:6222"].map(str::to_owned);
+        for (dialled, mesh, is_configured) in [
+            (Some("n1:6222"), "10.0.0.1:6222", true),
+            (None, "10.0.0.2:6222", true),
+            (None, "10.0.0.1:6222", false),
+            (Some("10.0.0.3:6222"), "10.0.0.3:6222", false),
+        ] {
+            let hello = Hello {
+                mesh: mesh.to_owned(),
+                ..Hello::default()
+            };
+            let outbox = Arc::new(Outbox::unconnected(1));
+            let dialled = dialled.map(str::to_owned);
+            let route = Route::new(1, outbox, hello, ([10, 0, 0, 1], 6222).into(), dialled);
+            let row = row(&route, &configured, &[], Subs::No);
+            assert_eq!(row.is_configured, is_configured, "{mesh}");
+        }
     }
 }
