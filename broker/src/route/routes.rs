@@ -64,13 +64,15 @@ impl Routes {
 
     /// Removes a route. Returns whether it was in the list.
     pub(crate) fn remove(&self, route: &Route) -> bool {
+        // Locked while the list changes, so that `totals` counts each route exactly once.
+        let mut past = self.past();
         let before = self.list.rcu(|list| {
             let others = list.iter().filter(|known| known.number != route.number);
             others.cloned().collect::<Vec<_>>()
         });
         let was_there = before.iter().any(|known| known.number == route.number);
         if was_there {
-            self.past().add(route);
+            past.add(route);
         }
         was_there
     }
@@ -83,12 +85,42 @@ impl Routes {
     }
 
     pub(crate) fn totals(&self) -> RouteTotals {
-        let mut totals = *self.past();
+        let past = self.past();
+        let mut totals = *past;
         self.load().iter().for_each(|route| totals.add(route));
         totals
     }
 
     fn past(&self) -> MutexGuard<'_, RouteTotals> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::Outbox;
+    use crate::route::hello::Hello;
+
+    #[test]
+    fn totals_never_decrease_while_routes_end() {
+        let routes = Routes::default();
+        let begin_and_end = |number| {
+            let outbox = Arc::new(Outbox::unconnected(number));
+            let address = ([127, 0, 0, 1], 6222).into();
+            let route = Arc::new(Route::new(number, outbox, Hello::default(), address, None));
+            route.stats.messages_in.store(1, Relaxed);
+            routes.insert(&route);
+            routes.remove(&route);
+        };
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| (0..20_000).for_each(begin_and_end));
+            let mut last = 0;
+            while !ending.is_finished() {
+                let now = routes.totals().messages_in;
+                assert!(now >= last, "{now} after {last}");
+                last = now;
+            }
+        });
     }
 }
