@@ -2,8 +2,8 @@
 //! workers.
 //!
 //! Words: a *route* is the TCP connection between two brokers, as in `nats-server`. The *peer* is the node at the other end. Two nodes are
-//! *linked* while a route between them is established. In log lines, errors and metrics, a route is called *link*, which is the older
-//! word; the log field `link` is the number of a route.
+//! *linked* while a route between them is established. In metrics, a route is called *link*, which is the older word. The log
+//! field `route` is the number of a route.
 //!
 //! | file | holds |
 //! |---|---|

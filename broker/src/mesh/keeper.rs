@@ -222,7 +222,7 @@ impl Keeper {
     ) -> RouteParameters {
         self.membership.route_established(&peer, dialled, now);
         let by = if dialled.is_some() { "dialled" } else { "accepted" };
-        info!(link = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
+        info!(route = number, %address, "linked with {} ({by}), version {}", peer.id, peer.version);
         self.broadcast(&json_frame(frame::PEERS, &[Peer::of(&peer)]));
         let greeting = json_frame(frame::PEERS, &self.membership.others_than(&peer.id));
         RouteParameters {
@@ -267,7 +267,7 @@ impl Keeper {
                 self.shared.update_connect_urls();
             }
             RouteEvent::ClaimAnswered => update(&|route| route.answered_at = Some(now)),
-            RouteEvent::Goodbye => info!(link = number, "peer leaves"),
+            RouteEvent::Goodbye => info!(route = number, "peer leaves"),
             RouteEvent::Lost {
                 peer,
                 reason,
@@ -280,12 +280,12 @@ impl Keeper {
                 let why = reason.as_str();
                 if sent_goodbye || !was_known || self.membership.is_leaving() {
                     info!(
-                        link = number,
+                        route = number,
                         unsent_bytes, undelivered, "the route with {peer} has ended: {why}"
                     );
                 } else {
                     warn!(
-                        link = number,
+                        route = number,
                         unsent_bytes,
                         undelivered,
                         "the route with {peer} is lost: {why}; it is dialled again"
