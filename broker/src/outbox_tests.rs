@@ -95,3 +95,15 @@ async fn a_client_above_the_pending_limit_is_closed_and_its_pending_bytes_are_dr
     assert_eq!(outbox.reason(), Some(CloseReason::SlowConsumerPending));
     assert_eq!((is_behind, outbox.pending_bytes()), (false, 0));
 }
+
+/// Otherwise, the client would be closed at once for a socket that has just become full.
+#[tokio::test]
+async fn the_write_deadline_of_bytes_added_during_another_workers_write_begins_when_they_are_added() {
+    let outbox = Outbox::new(1, Some(pair().await.0), 1);
+    outbox.queue().writing = true;
+    let mut staged = Staged::default();
+    staged.bytes.push(b'x');
+    let before = Instant::now();
+    outbox.send(&staged, usize::MAX);
+    assert!(outbox.blocked_since() >= Some(before));
+}

@@ -103,12 +103,17 @@ impl Queue {
         if bytes.is_empty() || self.is_gone() || self.reason.is_some_and(CloseReason::is_broken) {
             return;
         }
+        self.count(bytes.len());
+        self.is_fresh = true;
+        self.push(bytes);
+    }
+
+    /// Counts bytes that are added. If none were pending, the socket is blocked from now on at the earliest.
+    fn count(&mut self, added: usize) {
         if self.bytes == 0 {
             self.blocked_since = Instant::now();
         }
-        self.bytes += bytes.len();
-        self.is_fresh = true;
-        self.push(bytes);
+        self.bytes += added;
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -120,7 +125,7 @@ impl Queue {
 
     /// Adds staged bytes after the pending ones.
     pub(super) fn keep(&mut self, staged: &Staged) {
-        self.bytes += staged.len();
+        self.count(staged.len());
         staged.parts(|part, shared| match shared {
             _ if part.is_empty() => {}
             Some(shared) => self.parts.push_back(Part::Payload(shared.clone())),
