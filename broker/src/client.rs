@@ -317,6 +317,8 @@ impl Client {
         {
             router.no_responders(&self.outbox, reply, interest);
         }
+        // A client that has not sent CONNECT is pedantic. So a repeated line is taken without a check of the credentials only from a
+        // client that was admitted.
         let plain = message.headers.is_none() && message.reply.is_none() && !self.pedantic;
         self.last = plain.then(|| {
             let start = message.subject.as_ptr().addr() - bytes.as_ptr().addr();
