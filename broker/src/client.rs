@@ -412,9 +412,10 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Removes the client's subscriptions however the client ends, even by a panic.
+    /// Removes the client's subscriptions and releases its socket however the client ends, even by a panic.
     fn drop(&mut self) {
         self.end();
+        self.outbox.release();
     }
 }
 

@@ -226,20 +226,48 @@ impl ClientSession {
 /// Writes the pending bytes, shuts down the sending side, and discards further input, all within a time limit.
 async fn close(shell: Shell<ClientSession>, reason: CloseReason) {
     let Shell { session, socket, .. } = shell;
-    let (outbox, policy) = (Arc::clone(&session.outbox), Arc::clone(&session.policy));
-    drop(session);
     let is_broken = reason.is_broken();
     if !is_broken {
         // A client that has closed only its sending side may still have to read much.
         let timeout = match reason {
-            CloseReason::ClientClosed => policy.write_deadline,
+            CloseReason::ClientClosed => session.policy.write_deadline,
             _ => linger::LINGER,
         };
-        shell::write_rest(&outbox, timeout).await;
+        shell::write_rest(&session.outbox, timeout).await;
     }
-    outbox.release();
-    drop(outbox);
+    // Releases the outbox's hold on the socket.
+    drop(session);
     if let Some(stream) = Arc::into_inner(socket).filter(|_| !is_broken) {
         linger::close(stream).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    /// The monitoring pages keep the closed client, but not its socket.
+    #[tokio::test]
+    async fn the_connection_of_a_client_that_panicked_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut far = TcpStream::connect(address).await.unwrap();
+        let (near, peer) = listener.accept().await.unwrap();
+        let settings = Settings::from_toml("[process]\nworkers = 1\n").unwrap();
+        let shared = Arc::new(Shared::new(settings, address));
+        turn::begin(0, &shared);
+        // Like a panic, the timeout drops the session.
+        let serving = run(Arc::clone(&shared), near, peer, 1);
+        assert!(timeout(Duration::from_millis(1), serving).await.is_err());
+        shared.clients.remove(1, CloseReason::Panicked, 0);
+        assert_eq!(shared.clients.closed().len(), 1);
+        let mut received = Vec::new();
+        let end = timeout(Duration::from_secs(5), far.read_to_end(&mut received)).await;
+        assert!(end.is_ok(), "the connection is still open");
     }
 }
