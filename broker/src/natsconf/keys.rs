@@ -95,7 +95,7 @@ impl Keys {
             "write_deadline" => self.time(&entry, "limits.write_deadline_ms", Duration::as_millis),
             "ping_interval" => self.time(&entry, "limits.ping_interval_ms", Duration::as_millis),
             "lame_duck_duration" => self.time(&entry, "process.lame_duck_secs", secs),
-            "lame_duck_grace_period" => self.grace(&entry),
+            "lame_duck_grace_period" => self.time(&entry, "process.lame_duck_grace_secs", secs),
             "logfile" | "log_file" => self.text(&entry, "log.file"),
             "pid_file" | "pidfile" => self.text(&entry, "process.pid_file"),
             "ports_file_dir" => self.text(&entry, "process.ports_file_dir"),
@@ -212,13 +212,14 @@ impl Keys {
         }
     }
 
-    /// Sets a limit for which 0 and negative numbers mean "no limit"; `no_limit` is the number for that in this server's settings.
+    /// Sets a limit for which 0 means the default and negative numbers "no limit"; `no_limit` is the number for that in this server's
+    /// settings. In new versions of `nats-server`, a `max_connections` of 0 or less admits no client; this server has no such limit.
     fn unlimited(&mut self, entry: &Entry, key: &str, no_limit: i64) {
         match entry.node {
-            Node::Integer(number, _) if number <= 0 => {
+            Node::Integer(number, _) if number < 0 => {
                 self.put(&entry.place, &entry.key, key, Value::Integer(no_limit));
             }
-            _ => self.number(entry, key),
+            _ => self.positive(entry, key),
         }
     }
 
@@ -268,13 +269,6 @@ impl Keys {
             Some(time) if time.0.is_zero() => {}
             Some(time) => self.put_time(entry, key, time, unit),
             None => self.wrong(entry, "a time, such as \"10s\", or a number of seconds"),
-        }
-    }
-
-    fn grace(&mut self, entry: &Entry) {
-        match time(&entry.node) {
-            Some(time) => self.put_time(entry, "process.lame_duck_grace_secs", time, secs),
-            None => self.wrong(entry, "a time, such as \"10s\""),
         }
     }
 

@@ -161,6 +161,12 @@ fn values_that_mean_off_or_no_limit_are_accepted() {
 }
 
 #[test]
+fn zero_means_the_default_as_in_nats_server() {
+    let text = "port: 0\nmax_connections: 0\nmax_pending: 0\nlame_duck_grace_period: \"0s\"\n";
+    assert_eq!(load("x.conf", text), Ok(Settings::from_toml("").unwrap()));
+}
+
+#[test]
 fn limits_as_large_as_in_nats_server_are_accepted() {
     for (text, payload, pending) in [
         ("max_payload: 63MB\n", 63 << 20, 64 << 20),
