@@ -91,7 +91,7 @@ struct ClientFlags {
     #[arg(short = 'n', long, visible_alias = "server_name", value_name = "NAME")]
     name: Option<String>,
 
-    /// The host:port in INFO, by which clients reach this server [default: the address they connected to]
+    /// The host:port in INFO, by which clients reach this server [default: --addr and --port]
     #[arg(long, alias = "client_advertise", value_name = "HOST:PORT")]
     advertise: Option<String>,
 

@@ -1,8 +1,8 @@
 //! The settings of a node, checked before the node starts.
 //!
 //! The defaults are in `deploy/broker.toml`, which is compiled in. A settings file, the environment and the flags override them, as described
-//! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. A key that
-//! `nats-server` also has is named as there.
+//! in [`standin_daemon::settings`]. The structs of this module are the sections of the file, their fields the keys. Most keys
+//! that `nats-server` also has are named as there; their defaults may differ.
 
 #![expect(missing_docs, reason = "each key is described in deploy/broker.toml")]
 
