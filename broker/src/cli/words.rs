@@ -183,7 +183,10 @@ pub(super) fn number(text: &str) -> Result<i64, String> {
         .find_map(|(prefix, radix)| Some((lower.strip_prefix(prefix)?, radix)))
         .filter(|(rest, _)| !rest.is_empty());
     let (digits, radix) = based.unwrap_or((&lower, 10));
-    if !digits.starts_with(|first: char| first == '_' || first.is_digit(radix)) {
+    // As in Go, `_` may follow a prefix.
+    let after_prefix = digits.strip_prefix('_').filter(|_| radix != 10);
+    let mut groups = after_prefix.unwrap_or(digits).split('_');
+    if !groups.all(|group| group.starts_with(|first: char| first.is_digit(radix))) {
         return Err(wrong());
     }
     let digits = digits.replace('_', "");
@@ -205,6 +208,12 @@ mod tests {
             ("010", Some(8)),
             ("0b11", Some(3)),
             ("1_0", Some(10)),
+            ("0x_1_0", Some(16)),
+            ("0_10", Some(8)),
+            ("_1", None),
+            ("1_", None),
+            ("1__0", None),
+            ("1_-0", None),
             ("08", None),
             ("4222x", None),
             ("", None),
