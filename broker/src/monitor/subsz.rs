@@ -65,7 +65,7 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     };
     let matches = shared.lookups.total.load(Relaxed);
     let hits = shared.lookups.hits.load(Relaxed);
-    let totals = shared.clients.totals();
+    let (clients, routes) = (shared.clients.totals(), shared.interest.routes.totals());
     let ratio = |part: u64, whole: u64| match whole {
         0 => 0.0,
         whole => part as f64 / whole as f64,
@@ -80,7 +80,10 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         num_matches: matches,
         cache_hit_rate: ratio(hits, matches),
         max_fanout: shared.lookups.fanout_max.load(Relaxed),
-        avg_fanout: ratio(totals.messages_out, totals.messages_in),
+        avg_fanout: ratio(
+            clients.messages_out + routes.messages_out,
+            clients.messages_in + routes.messages_in,
+        ),
         total,
         offset,
         limit,

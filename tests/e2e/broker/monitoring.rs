@@ -117,6 +117,17 @@ async fn fields_of_two(kind: ServerKind) -> BTreeMap<String, &'static str> {
         mesh.nodes[0].messages_from_links().await > 0
     })
     .await;
+    if kind == ServerKind::Standin {
+        eventually(
+            "each message from the other node had one recipient",
+            TIMEOUT,
+            async || {
+                let page = mesh.nodes[0].http().get_json("/subsz").await;
+                page.is_some_and(|page| page["avg_fanout"] == 1.0)
+            },
+        )
+        .await;
+    }
     fields_of(mesh.nodes[0].http(), PAGES_OF_TWO, kind).await
 }
 
