@@ -14,7 +14,7 @@ pub(crate) struct Subscription {
     sid_at: u32,
     queue_at: u32,
     in_group: bool,
-    /// Messages delivered, counted from SUB.
+    /// Messages delivered or, at the maximum, refused. Counted from SUB.
     delivered: AtomicU64,
     /// Number of deliveries after which the subscription ends (UNSUB with a maximum); 0 if there is no limit.
     max: AtomicU64,
@@ -88,7 +88,8 @@ impl Subscription {
 
     /// Returns the number of messages delivered so far.
     pub(crate) fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
+        let count = self.delivered.load(Ordering::Relaxed);
+        self.max().map_or(count, |max| count.min(max))
     }
 
     /// Returns the maximum number of messages, if UNSUB has set one.

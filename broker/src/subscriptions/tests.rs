@@ -117,6 +117,7 @@ fn the_delivery_that_reaches_the_maximum_is_the_last() {
         assert_eq!(three.take_delivery(), delivery);
     }
     assert!(three.is_over());
+    assert_eq!(three.delivered(), 3, "a refused delivery is not counted");
 }
 
 fn token() -> impl Strategy<Value = String> {
