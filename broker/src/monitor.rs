@@ -147,13 +147,15 @@ fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_nanos(at).to_string()
 }
 
-/// Formats a duration as in the pages of `nats-server`, but without years: `1d2h3m4s`.
+/// Formats a duration as in the pages of `nats-server`: `1y2d3h4m5s`, with years of 365 days.
 fn duration(time: Duration) -> String {
     let secs = time.as_secs();
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    let (years, days) = (days / 365, days % 365);
     let mut text = String::new();
     for (count, shown, unit) in [
-        (days, days > 0, 'd'),
+        (years, years > 0, 'y'),
+        (days, secs >= 86_400, 'd'),
         (hours, secs >= 3600, 'h'),
         (minutes, secs >= 60, 'm'),
         (secs % 60, true, 's'),
@@ -170,8 +172,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_formatted_in_days_hours_minutes_and_seconds() {
-        for (secs, text) in [(0, "0s"), (61, "1m1s"), (3600, "1h0m0s"), (90_061, "1d1h1m1s")] {
+    fn durations_are_formatted_as_in_nats_server() {
+        for (secs, text) in [
+            (0, "0s"),
+            (61, "1m1s"),
+            (3600, "1h0m0s"),
+            (90_061, "1d1h1m1s"),
+            (366 * 86_400, "1y1d0h0m0s"),
+        ] {
             assert_eq!(duration(Duration::from_secs(secs)), text);
         }
         assert_eq!(time(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000000Z");
