@@ -257,6 +257,8 @@ impl Client {
         }
         self.verbose = connect.verbose;
         self.pedantic = connect.pedantic;
+        // A pedantic client's subject must be checked, even if the line is that of the last publish.
+        self.last = None;
         self.no_responders = connect.no_responders;
         self.headers = connect.headers;
         self.outbox.echo.store(connect.echo, Relaxed);

@@ -321,6 +321,12 @@ pub(crate) const AGAIN: &[Row] = &[
         "",
     ),
     row(
+        "a second CONNECT that turns pedantic on, and a repeated line",
+        "CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n\
+         CONNECT {\"pedantic\":true}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n",
+        "-ERR 'Invalid Publish Subject'\r\n",
+    ),
+    row(
         "a second CONNECT, both verbose",
         "CONNECT {\"verbose\":true}\r\nSUB foo 1\r\nCONNECT {\"verbose\":true}\r\nPUB foo 1\r\nx\r\n",
         "+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
