@@ -182,6 +182,8 @@ impl Layers {
         for (name, value) in variables.iter().filter(|(name, _)| name.starts_with("STANDIN_")) {
             let known = self.entries.iter().find(|entry| entry.variable() == **name);
             match known.map(|entry| entry.item.key.clone()) {
+                // For a service `standin`, Kubernetes sets STANDIN_PORT, which is also the variable of the key `port`.
+                Some(_) if name.ends_with("_PORT") && is_service_url(value) => {}
                 Some(key) => self.apply_variable(&key, name, value),
                 None if is_kubernetes_variable(name) => {}
                 None => self.unknown_variable(name),
@@ -319,6 +321,11 @@ fn is_kubernetes_variable(name: &str) -> bool {
         || ["_TCP", "_UDP"]
             .iter()
             .any(|kind| name.contains(kind) && name.contains("_PORT_"))
+}
+
+/// Returns whether `value` is the address of a service (`tcp://10.0.0.1:4222`), to which Kubernetes sets variables `…_PORT`.
+fn is_service_url(value: &str) -> bool {
+    value.starts_with("tcp://") || value.starts_with("udp://")
 }
 
 #[cfg(test)]

@@ -183,6 +183,7 @@ fn variables_of_other_programs_do_not_prevent_the_start() {
         ("STANDIN_SERVICE_HOST", "10.0.0.1"),
         ("STANDIN_PORT_4222_TCP_ADDR", "10.0.0.1"),
         ("STANDIN_NODES_PORT", "tcp://10.0.0.1:4222"),
+        ("STANDIN_PORT", "tcp://10.0.0.1:4222"),
         ("STANDIN_SOMETHING_OF_YOURS", "1"),
         ("PATH", "/bin"),
     ])

@@ -7,6 +7,7 @@ use super::{Places, Schema, Secs, Settings, SettingsError, masked_url, refused};
 
 const DEFAULTS: &str = "\
 listen = [\"127.0.0.1:4222\"]
+port = 4222
 
 [nodes]
 upstream = []
@@ -58,6 +59,7 @@ pub(super) const SCHEMA: Schema = Schema {
 #[serde(deny_unknown_fields)]
 pub(super) struct Sample {
     pub(super) listen: Vec<String>,
+    pub(super) port: u16,
     pub(super) nodes: Nodes,
     pub(super) session: Session,
     pub(super) health: Table,
