@@ -77,7 +77,7 @@ fn lines(errors: &[SettingsError]) -> String {
     let shown = errors.iter().take(LINES_MAX).map(ToString::to_string);
     let mut lines: Vec<String> = shown.collect();
     if let Some(more) = errors.len().checked_sub(LINES_MAX).filter(|more| *more > 0) {
-        lines.push(format!("and {more} more errors"));
+        lines.push(format!("and {more} more"));
     }
     lines.join("\n")
 }

@@ -238,6 +238,12 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
 }
 
 #[test]
+fn errors_above_the_limit_of_lines_are_counted() {
+    let text: String = (0..101).map(|i| format!("unknown{i} = 1\n")).collect();
+    assert_eq!(error_of(&text).lines().last(), Some("and 1 more"));
+}
+
+#[test]
 fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invalid() {
     let shown = error_of("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
     let lines: Vec<_> = shown.lines().collect();
