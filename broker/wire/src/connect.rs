@@ -81,8 +81,8 @@ impl Connect {
         credentials(self) == credentials(other)
     }
 
-    /// Parses the argument of a later CONNECT of the same client. A field that is missing in it keeps the value of `before`, as
-    /// in `nats-server`.
+    /// Parses the argument of a later CONNECT of the same client. A field that is missing or `null` in it keeps the value of
+    /// `before`, as in `nats-server`.
     ///
     /// # Errors
     /// Those of [`parse`](Self::parse).
@@ -129,14 +129,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_connect_keeps_the_fields_that_it_does_not_name() {
+    fn a_later_connect_keeps_the_fields_that_are_missing_or_null_in_it() {
         let first = Connect::parse(br#"{"verbose":false,"headers":true,"user":"a","pass":"b","protocol":1}"#)
             .unwrap();
         let second = Connect::parse_over(&first, br#"{"name":"x","Pedantic":false,"pass":null}"#).unwrap();
         assert!(!second.verbose && !second.pedantic && second.headers && second.echo);
         assert_eq!(
             (second.protocol, second.user.as_deref(), second.pass.as_deref()),
-            (1, Some("a"), None)
+            (1, Some("a"), Some("b"))
         );
         assert_eq!(second.name.as_deref(), Some("x"));
         assert!(Connect::parse_over(&first, b"[]").is_err());

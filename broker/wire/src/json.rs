@@ -10,20 +10,14 @@ pub(crate) fn fields(json: &[u8]) -> Result<Map<String, Value>, serde_json::Erro
     Ok(object.unwrap_or_default())
 }
 
-/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing in `json` keeps its value in `before`.
-/// A `null` field gets its default.
+/// Parses `json` as `T`, whose fields have names in lower case. A field that is missing or `null` in `json` keeps its value in
+/// `before`.
 pub(crate) fn object<T: DeserializeOwned>(
     before: Map<String, Value>,
     json: &[u8],
 ) -> Result<T, serde_json::Error> {
     let mut object = before;
-    let named: Vec<_> = fields(json)?
-        .into_iter()
-        .map(|(name, value)| (name.to_ascii_lowercase(), value))
-        .collect();
-    for (name, _) in &named {
-        object.remove(name);
-    }
-    object.extend(named.into_iter().filter(|(_, value)| !value.is_null()));
+    let given = fields(json)?.into_iter().filter(|(_, value)| !value.is_null());
+    object.extend(given.map(|(name, value)| (name.to_ascii_lowercase(), value)));
     serde_json::from_value(Value::Object(object))
 }
