@@ -44,8 +44,9 @@ impl fmt::Debug for Secret {
 #[must_use]
 pub fn masked_url(text: &str) -> String {
     let (scheme, rest) = match text.find("://") {
-        Some(at) => text.split_at(at + 3),
-        None => ("", text),
+        Some(at) if text.as_bytes()[..at].iter().all(u8::is_ascii_alphanumeric) => text.split_at(at + 3),
+        // If anything else is before "://", it may contain a password.
+        _ => ("", text),
     };
     match rest.rsplit_once('@') {
         Some((credentials, host)) => format!("{scheme}{}@{host}", masked_pair(credentials)),
@@ -97,6 +98,7 @@ mod tests {
             ),
             ("nats://t0ken@10.0.0.1", "nats://***@10.0.0.1"),
             ("deploy:p@ss@h:1", "deploy:***@h:1"),
+            ("deploy:hunter2://x@h:1", "deploy:***@h:1"),
             ("10.0.0.1:4222", "10.0.0.1:4222"),
             ("", ""),
         ] {
