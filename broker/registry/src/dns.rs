@@ -1,5 +1,6 @@
 //! Nodes from DNS: the addresses of a name (a Kubernetes headless service, a round-robin name) with a port, or the targets of
-//! SRV records. Names are resolved repeatedly. A failed lookup does not replace the last answer.
+//! SRV records. Names are resolved repeatedly. A failed lookup does not replace the last answer. If only the lookup of the A or of the
+//! AAAA records fails, the last addresses of that type are kept.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -73,10 +74,11 @@ pub(crate) async fn resolve_repeatedly(
     refresh_ms: u64,
     report: impl AsyncFn(DnsAnswer) -> bool,
 ) {
+    let mut known = Vec::new();
     loop {
         // A new resolver each time, so that changed system settings take effect without a restart.
         let resolver = Resolver::new(server);
-        let lookup = lookup(&resolver, &name);
+        let lookup = lookup(&resolver, &name, &mut known);
         let limit = Duration::from_millis(LOOKUP_TIMEOUT_MS);
         let answer = tokio::time::timeout(limit, lookup).await.unwrap_or_else(|_| {
             let reason = format!("no answer within {LOOKUP_TIMEOUT_MS} ms");
@@ -91,10 +93,16 @@ pub(crate) async fn resolve_repeatedly(
     }
 }
 
-async fn lookup(resolver: &Resolver, name: &DnsName) -> Result<(Vec<Arc<Node>>, u32), LookupError> {
+/// `known` are the addresses of the last answer. This answer replaces them.
+async fn lookup(
+    resolver: &Resolver,
+    name: &DnsName,
+    known: &mut Vec<IpAddr>,
+) -> Result<(Vec<Arc<Node>>, u32), LookupError> {
     let (mut nodes, ttl_secs) = match name {
         DnsName::Host(Endpoint { host, port }) => {
-            let (ips, ttl_secs) = resolver.hosts(host).await?;
+            let (ips, ttl_secs) = resolver.hosts(host, known).await?;
+            known.clone_from(&ips);
             let at = |ip: IpAddr| Node::at(Endpoint::new(ip.to_string(), *port), Source::Dns);
             (ips.into_iter().map(at).collect::<Vec<_>>(), ttl_secs)
         }

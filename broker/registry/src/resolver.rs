@@ -67,16 +67,38 @@ impl Resolver {
         if let Some(ip) = endpoint.ip() {
             return Ok(vec![SocketAddr::new(ip, endpoint.port)]);
         }
-        let (ips, _) = self.hosts(&endpoint.host).await?;
+        let (ips, _) = self.hosts(&endpoint.host, &[]).await?;
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, endpoint.port));
         Ok(addresses.collect())
     }
 
-    /// Returns the A and AAAA records of `name`.
-    pub(crate) async fn hosts(&self, name: &str) -> Result<Records<IpAddr>, LookupError> {
+    /// Returns the A and AAAA records of `name`. `known` are the addresses of the last answer. If only one of the two queries
+    /// fails, they replace its records.
+    pub(crate) async fn hosts(&self, name: &str, known: &[IpAddr]) -> Result<Records<IpAddr>, LookupError> {
         let found = self.inner()?.lookup_ip(name).await.map_err(lookup_error)?;
+        let mut ips: Vec<IpAddr> = found.iter().collect();
+        // The library ignores that one query failed. So records of a type that are missing since the last answer are queried again.
+        for (record_type, is_of_type) in [
+            (RecordType::A, IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+            (RecordType::AAAA, IpAddr::is_ipv6),
+        ] {
+            if ips.iter().any(is_of_type) || !known.iter().any(is_of_type) {
+                continue;
+            }
+            let name = found.as_lookup().query().name().clone();
+            match self
+                .inner()?
+                .lookup(name, record_type)
+                .await
+                .map_err(lookup_error)
+            {
+                Ok(again) => ips.extend(again.answers().iter().filter_map(|record| record.data.ip_addr())),
+                Err(LookupError::NoRecords(_)) => {}
+                Err(LookupError::Failed(_)) => ips.extend(known.iter().filter(|ip| is_of_type(ip))),
+            }
+        }
         let ttls = found.as_lookup().answers().iter().map(|record| record.ttl);
-        not_empty(name, found.iter().collect(), ttls)
+        not_empty(name, ips, ttls)
     }
 
     /// Returns the SRV records of `name`.

@@ -18,6 +18,7 @@ use tokio::net::UdpSocket;
 enum Script {
     Records(u32, Vec<RData>),
     NoSuchName,
+    Failure,
     Silence,
 }
 
@@ -52,6 +53,7 @@ impl Server {
                 match script.unwrap_or(Script::Records(60, vec![])) {
                     Script::Silence => continue,
                     Script::NoSuchName => answer.metadata.response_code = ResponseCode::NXDomain,
+                    Script::Failure => answer.metadata.response_code = ResponseCode::ServFail,
                     Script::Records(ttl, records) => {
                         let name = query.name().clone();
                         answer.add_answers(
@@ -141,6 +143,20 @@ async fn each_address_of_a_name_is_a_node_and_changes_are_seen() {
     server.aaaa(Script::Records(60, vec![]));
     until_ids(&watch, LIVE, &["10.0.0.1:4222", "10.0.0.2:4222"]).await;
     assert_eq!(watch.snapshot().generation, generation + 1);
+}
+
+#[tokio::test]
+async fn addresses_of_one_type_are_kept_if_only_their_lookup_fails() {
+    let server = Server::start().await;
+    server.a(60, &[[10, 0, 0, 1]]);
+    server.aaaa(Script::Records(60, vec![RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))]));
+    let watch = server.watch("nats.test:4222");
+    until_ids(&watch, LIVE, &["10.0.0.1:4222", "[::1]:4222"]).await;
+    server.aaaa(Script::Failure);
+    server.a(60, &[[10, 0, 0, 2]]);
+    until_ids(&watch, LIVE, &["10.0.0.2:4222", "[::1]:4222"]).await;
+    server.aaaa(Script::Records(60, vec![]));
+    until_ids(&watch, LIVE, &["10.0.0.2:4222"]).await;
 }
 
 #[tokio::test]
