@@ -196,12 +196,14 @@ impl RegistrationTask {
     }
 }
 
+/// Creates the missing parents of a znode. A parent that exists is not created, because ZooKeeper would answer that this is not
+/// allowed if the parent's own parent is read-only.
 async fn create_parents(client: &Client, znode: &str) -> Result<(), CallError> {
     let ends = znode.match_indices('/').map(|(end, _)| end).skip(1);
-    for end in ends {
-        client
-            .create(&znode[..end], Vec::new(), ZnodeKind::Persistent)
-            .await?;
+    for parent in ends.map(|end| &znode[..end]) {
+        if client.exists(parent).await?.is_none() {
+            client.create(parent, Vec::new(), ZnodeKind::Persistent).await?;
+        }
     }
     Ok(())
 }

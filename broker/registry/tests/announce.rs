@@ -9,7 +9,7 @@ use e2e::{ZooKeeper, eventually};
 use standin_registry::{
     Announcement, Endpoint, Node, NodeState, RegistrationState, SourceState, ZooKeeperConfig, watch,
 };
-use zookeeper_async::ZkError;
+use zookeeper_async::{Acl, ZkError};
 
 #[tokio::test]
 async fn a_registered_node_is_seen_with_its_whole_record() {
@@ -201,6 +201,16 @@ async fn a_missing_chroot_is_created() {
         assert!(owner(&writer, at).await.is_some_and(|owner| owner != 0), "{at}");
         announcement.withdraw().await;
     }
+}
+
+#[tokio::test]
+async fn parents_are_created_below_a_writable_one_whose_own_parent_is_read_only() {
+    let (server, writer) = started().await;
+    writer.create_path("/app").await;
+    let read_only = Acl::read_unsafe().clone();
+    writer.zookeeper.set_acl("/", read_only, None).await.unwrap();
+    let announcement = announced(format!("{}/app", server.hosts()), node("n1", 4222)).await;
+    assert_eq!(registered(&announcement), ["n1"]);
 }
 
 #[tokio::test]
