@@ -50,9 +50,12 @@ impl Endpoint {
         }
         if bare.contains(':') {
             // The address may have a zone (`fe80::1%eth0`).
-            let address = bare.split('%').next().unwrap_or(bare);
+            let (address, zone) = bare.split_once('%').unwrap_or((bare, "0"));
             if address.parse::<Ipv6Addr>().is_err() {
                 return fail("the host contains ':' but is not an IPv6 address; write [ADDRESS]:PORT");
+            }
+            if zone.is_empty() || !zone.chars().all(is_host_char) {
+                return fail("the text after '%' is not the name or number of a network interface");
             }
         } else if let Some(bad) = bare.chars().find(|c| !is_host_char(*c)) {
             return fail(&format!("the host contains {bad:?}"));
@@ -70,9 +73,14 @@ impl Endpoint {
         let fail = |reason: String| RegistryError::address(whole, wanted, reason);
         let (host, port) = split_port(text).map_err(|reason| fail(reason.to_owned()))?;
         let port = match (port, default_port) {
-            (Some(port), _) => port
-                .parse::<u16>()
-                .map_err(|_| fail(format!("{port:?} is not a port; write a number from 1 to 65535")))?,
+            (Some(text), _) => match text.parse::<u16>() {
+                Ok(port) if !text.starts_with('+') => port,
+                _ => {
+                    return Err(fail(format!(
+                        "{text:?} is not a port; write a number from 1 to 65535"
+                    )));
+                }
+            },
             (None, Some(port)) => port,
             (None, None) => return Err(fail("the port is missing; write HOST:PORT".to_owned())),
         };
@@ -168,6 +176,7 @@ mod tests {
             ("host:0", "port 0"),
             ("host:65536", "is not a port"),
             ("host:-1", "is not a port"),
+            ("host:+80", "is not a port"),
             ("::1:4222", "needs brackets"),
             ("a:1;b:2", "several addresses"),
             ("a;b", "several addresses"),
@@ -176,6 +185,8 @@ mod tests {
             ("[::1", "closing bracket"),
             ("[::1]4222", "may follow"),
             ("[nonsense:]:1", "not an IPv6 address"),
+            ("[fe80::1%]:1", "after '%'"),
+            ("[fe80::1%\u{7}]:1", "after '%'"),
             ("ho st:1", "contains ' '"),
             ("a/b:1", "contains '/'"),
         ] {

@@ -1,7 +1,7 @@
 //! The DNS resolver. It runs in the process, and a lookup can be cancelled at any moment. The resolver of the system
 //! (`getaddrinfo`) is not used, because it blocks a thread for an unknown time and cannot be cancelled.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use hickory_resolver::TokioResolver;
@@ -64,8 +64,11 @@ impl Resolver {
 
     /// Returns the addresses of the host of `endpoint`, with its port. Asks no server if the host is an IP address.
     pub(crate) async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, LookupError> {
-        if let Some(ip) = endpoint.ip() {
-            return Ok(vec![SocketAddr::new(ip, endpoint.port)]);
+        // The system needs no server for these. It turns the zone of an address (`fe80::1%eth0`) into a number.
+        if endpoint.ip().is_some() || endpoint.host.contains(':') {
+            let addresses = (&*endpoint.host, endpoint.port).to_socket_addrs();
+            let addresses = addresses.map_err(|error| LookupError::Failed(error.to_string()))?;
+            return Ok(addresses.collect());
         }
         let (ips, _) = self.hosts(&endpoint.host, &[]).await?;
         let addresses = ips.into_iter().map(|ip| SocketAddr::new(ip, endpoint.port));
@@ -140,5 +143,25 @@ fn lookup_error(error: hickory_resolver::net::NetError) -> LookupError {
         LookupError::NoRecords(error.to_string())
     } else {
         LookupError::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn addresses_are_not_looked_up() {
+        let no_server = Resolver {
+            inner: Err("no server".to_owned()),
+        };
+        for (host, address) in [
+            ("10.0.0.1", "10.0.0.1:1"),
+            ("::1", "[::1]:1"),
+            ("fe80::1%lo", "[fe80::1%1]:1"),
+        ] {
+            let addresses = no_server.addresses(&Endpoint::new(host, 1)).await;
+            assert_eq!(addresses, Ok(vec![address.parse().unwrap()]));
+        }
     }
 }

@@ -166,6 +166,7 @@ fn shortened(text: String) -> String {
 pub fn host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bracketed = host.starts_with('[') && host.ends_with(']');
-        !host.is_empty() && (bracketed || !host.contains(':')) && port.parse::<u16>().is_ok()
+        let is_port = port.parse::<u16>().is_ok() && !port.starts_with('+');
+        !host.is_empty() && (bracketed || !host.contains(':')) && is_port
     })
 }

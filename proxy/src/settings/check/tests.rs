@@ -78,6 +78,10 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
             "settings:2: http.listen must be host:port, or empty, not \":8222\"",
         ),
         (
+            "[http]\nlisten = \"127.0.0.1:+80\"\n",
+            "settings:2: http.listen must be host:port, or empty, not \"127.0.0.1:+80\"",
+        ),
+        (
             "advertise = \"host\"\n",
             "settings:1: advertise must be host:port that components can connect to, or empty, not \"host\"",
         ),
