@@ -1,4 +1,4 @@
-//! The cache file: the last node lists, and the last INFO line of a node. A process that starts while no source of nodes is
+//! The cache file: the last node lists, and the last INFO of a node. A process that starts while no source of nodes is
 //! reachable uses them. The file is JSON with a version, and is always replaced as a whole.
 //!
 //! The file is a hint. If it cannot be read, the error is logged and the file is ignored. It contains no secrets.
@@ -18,7 +18,7 @@ use crate::node::{Node, NodeState, Source};
 const VERSION: u32 = 1;
 /// Maximum size of the file, enough for 100,000 nodes.
 const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
-/// Longest INFO line that is kept, in bytes.
+/// Longest JSON of an INFO that is kept, in bytes.
 pub(crate) const INFO_BYTES_MAX: usize = 32 * 1024;
 
 /// Contents of the file.
@@ -146,7 +146,8 @@ pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
     let mut temp = tempfile::Builder::new()
         .prefix(".standin-cache-")
         .tempfile_in(folder)
-        .map_err(|error| fail("temporary file", error))?;
+        // The text of the error contains the random name of the file.
+        .map_err(|error| fail("temporary file", error.kind().into()))?;
     temp.write_all(&bytes).map_err(|error| fail("write", error))?;
     temp.as_file().sync_all().map_err(|error| fail("sync", error))?;
     temp.persist(path).map_err(|error| fail("rename", error.error))?;

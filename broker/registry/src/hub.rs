@@ -33,7 +33,8 @@ use crate::snapshot::Snapshot;
 
 /// Minimum time between writes of the cache file when the node list changes.
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
-/// Minimum time between writes when only the INFO line changes. The line contains a counter that changes with every connection.
+/// Minimum time between writes when only the INFO changes. If the nodes differ in their features, it changes with sessions that
+/// move.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
 /// Time for which INFO reports are collected, so that nodes whose INFO changes all the time cost little.
 const INFO_REPORTS_DELAY: Duration = Duration::from_millis(50);
@@ -390,6 +391,7 @@ impl Hub {
                     warn!("{reason}");
                 }
                 self.health.cache_error = Some(reason);
+                self.cache.mark_dirty(CACHE_WRITE_MS_MIN);
             }
         }
     }

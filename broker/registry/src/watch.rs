@@ -152,20 +152,20 @@ impl Watch {
             })
     }
 
-    /// Keeps an INFO line of a node for the time when no node can be reached; with a cache file, also over restarts. A line of
+    /// Keeps the JSON of a node's INFO for the time when no node can be reached; with a cache file, also over restarts. JSON of
     /// more than 32 KiB is ignored.
-    pub fn remember_info(&self, line: String) {
-        let is_known = self.published.info.load().as_deref() == Some(&line);
-        if is_known || line.len() > INFO_BYTES_MAX {
+    pub fn remember_info(&self, json: String) {
+        let is_known = self.published.info.load().as_deref() == Some(&json);
+        if is_known || json.len() > INFO_BYTES_MAX {
             return;
         }
-        self.published.info.store(Some(Arc::new(line)));
+        self.published.info.store(Some(Arc::new(json)));
         if self.events.try_send(HubEvent::InfoChanged).is_err() {
-            debug!("registry queue full, the INFO line is written with the next change");
+            debug!("registry queue full, the INFO is written with the next change");
         }
     }
 
-    /// Returns the last INFO line that was kept.
+    /// Returns the JSON that was kept last.
     pub fn remembered_info(&self) -> Option<String> {
         self.published.info.load().as_deref().cloned()
     }

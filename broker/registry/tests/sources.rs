@@ -311,22 +311,41 @@ async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_seco
     let writes = watch.health().cache_writes_total;
     assert_eq!(writes, 1, "an unchanged list is not written");
     for i in 0..100 {
-        watch.remember_info(format!("INFO {{\"client_id\":{i}}}"));
+        watch.remember_info(format!("{{\"client_id\":{i}}}"));
     }
     watch.remember_info("x".repeat(33 * 1024));
     let closing = watch.clone();
     closing.close().await;
     assert_eq!(watch.reconfigure(config.clone()).unwrap_err().kind(), "closed");
     let writes = watch.health().cache_writes_total;
-    assert_eq!(
-        writes, 2,
-        "a hundred INFO lines cause one write, with the last line"
-    );
+    assert_eq!(writes, 2, "a hundred INFOs cause one write, of the last");
 
     server.task.abort();
     let cold = standin_registry::watch(config).unwrap();
     assert_eq!(ids(&cold.snapshot().cached), ["10.0.0.1:4222"]);
-    assert_eq!(cold.remembered_info().as_deref(), Some("INFO {\"client_id\":99}"));
+    assert_eq!(cold.remembered_info().as_deref(), Some("{\"client_id\":99}"));
+}
+
+#[tokio::test]
+async fn a_failed_write_of_the_cache_file_is_retried() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache.json");
+    server.a(60, &[[10, 0, 0, 1]]);
+    std::fs::create_dir(&path).unwrap();
+    let config = Config {
+        cache_file: Some(path.clone()),
+        ..server.config("nats.test:4222")
+    };
+    let watch = watch(config).unwrap();
+    until_health(&watch, "it cannot be written", |health| {
+        let error = health.cache_error.as_deref();
+        error.is_some_and(|error| error.contains("rename"))
+    })
+    .await;
+    std::fs::remove_dir(&path).unwrap();
+    until_health(&watch, "written", |health| health.cache_writes_total == 1).await;
+    assert!(path.is_file() && watch.health().cache_error.is_none());
 }
 
 #[test]
