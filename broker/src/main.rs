@@ -95,10 +95,7 @@ impl Signals {
                 _ = self.terminate.recv() => return if clustered { End::Terminated } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
                 _ = self.hangup.recv() => reload(cli, server, logging),
-                _ = self.reopen.recv() => {
-                    logging.reopen();
-                    info!("log file reopened");
-                }
+                _ = self.reopen.recv() => logging.reopen(),
             }
         }
     }

@@ -7,14 +7,13 @@ use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::line_limit::LineLimit;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::level_filters::LevelFilter;
-use tracing::warn;
+use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::{Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
@@ -49,9 +48,15 @@ pub enum LogFormat {
 /// A log file that can be reopened by its name, after logrotate has moved it away.
 #[derive(Debug)]
 struct LogFile {
-    path: PathBuf,
     file: File,
-    reopen: Arc<AtomicBool>,
+    reopening: Arc<Reopening>,
+}
+
+/// The path of the log file. After it was reopened, also the new file, until the next line is written.
+#[derive(Debug)]
+struct Reopening {
+    path: PathBuf,
+    reopened: Mutex<Option<File>>,
 }
 
 impl LogFile {
@@ -62,34 +67,39 @@ impl LogFile {
                 "cannot open the log file {path}: {error}; name a file that can be written"
             ))
         })?;
-        Ok(Self {
+        let reopening = Reopening {
             path: path.to_owned(),
+            reopened: Mutex::default(),
+        };
+        Ok(Self {
             file,
-            reopen: Arc::default(),
+            reopening: Arc::new(reopening),
         })
     }
 }
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.reopen.swap(false, Relaxed) {
-            match append(&self.path) {
-                Ok(file) => self.file = file,
-                // On error the old file stays in use, and gets the error message.
-                Err(error) => {
-                    let path = self.path.display();
-                    writeln!(
-                        self.file,
-                        "cannot reopen the log file {path}: {error}; still writing to the old file"
-                    )?;
-                }
-            }
+        if let Some(file) = self.reopening.lock().take() {
+            self.file = file;
         }
         self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+impl Reopening {
+    fn reopen(&self) -> io::Result<()> {
+        let file = append(&self.path)?;
+        *self.lock() = Some(file);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<File>> {
+        self.reopened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,7 +113,7 @@ pub struct Logging {
     /// Writes the queued lines when dropped.
     _writer: WorkerGuard,
     filter: reload::Handle<Targets, Registry>,
-    reopen: Option<Arc<AtomicBool>>,
+    reopening: Option<Arc<Reopening>>,
 }
 
 impl Logging {
@@ -115,7 +125,7 @@ impl Logging {
     pub fn start(level: &str, format: LogFormat, file: Option<&Path>) -> Result<Self, LoggingError> {
         let (filter, handle) = reload::Layer::new(filter(level)?);
         let file = file.map(LogFile::open).transpose()?;
-        let reopen = file.as_ref().map(|file| Arc::clone(&file.reopen));
+        let reopening = file.as_ref().map(|file| Arc::clone(&file.reopening));
         let coloured = file.is_none() && io::stderr().is_terminal();
         let queue = NonBlockingBuilder::default()
             .lossy(true)
@@ -141,15 +151,23 @@ impl Logging {
         Ok(Self {
             _writer: writer,
             filter: handle,
-            reopen,
+            reopening,
         })
     }
 
-    /// Reopens the log file before the next line, so that a file moved away by logrotate is closed. Does nothing without a
-    /// file.
+    /// Reopens the log file and logs the result, so that a file moved away by logrotate is closed. On error, the old file stays in
+    /// use. Does nothing without a file.
     pub fn reopen(&self) {
-        if let Some(reopen) = &self.reopen {
-            reopen.store(true, Relaxed);
+        let Some(reopening) = &self.reopening else {
+            return;
+        };
+        match reopening.reopen() {
+            Ok(()) => info!("log file reopened"),
+            Err(error) => error!(
+                path = %reopening.path.display(),
+                %error,
+                "cannot reopen the log file, still writing to the old file; send SIGUSR1 again"
+            ),
         }
     }
 
@@ -195,15 +213,15 @@ mod tests {
         file.write_all(b"one\n").unwrap();
         std::fs::rename(&path, &old).unwrap();
         file.write_all(b"two\n").unwrap();
-        file.reopen.store(true, Relaxed);
+        file.reopening.reopen().unwrap();
         file.write_all(b"three\n").unwrap();
         assert_eq!(std::fs::read_to_string(&old).unwrap(), "one\ntwo\n");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "three\n");
-        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&path, &old).unwrap();
         std::fs::create_dir(&path).unwrap();
-        file.reopen.store(true, Relaxed);
-        // If the file cannot be reopened, the line goes to the file that is still open.
+        assert!(file.reopening.reopen().is_err());
         file.write_all(b"four\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "three\nfour\n");
     }
 
     #[test]
