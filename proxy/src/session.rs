@@ -244,6 +244,7 @@ impl Session {
     /// on as after an orderly close.
     pub(crate) fn component_broke(&mut self, now: Instant, wires: &mut impl Wires) {
         self.component.broke = true;
+        self.outbox_shrinks(now);
         self.component.outbox.clear();
         self.component_eof(now, wires);
     }

@@ -44,20 +44,23 @@ impl Session {
         self.shrink();
     }
 
-    /// Returns when [`tick`](Self::tick) is due if no other event comes before.
+    /// Returns when [`tick`](Self::tick) is due if no other event comes before. Unless the session is over, this is
+    /// later than the last tick: a deadline that `tick` does not handle would make the timer fire again and again.
     pub(crate) fn deadline(&self) -> Instant {
         let policy = &*self.policy;
-        let mut deadline = self.component_ping_due();
+        let stalls_at = self.component.outbox_moved + policy.component_stall;
+        let mut deadline = match &self.ending {
+            Some(ending) => ending.answers_until.unwrap_or(stalls_at),
+            None => self.component_ping_due(),
+        };
         let mut sooner = |at: Instant| deadline = deadline.min(at);
-        if let Some(until) = self.answers_until() {
-            sooner(until);
-        }
         match &self.connection {
+            None if self.ending.is_some() => {}
             None => {
                 if !policy.outage.is_zero() {
                     sooner(self.searching_since + policy.outage);
                 }
-                if self.only_awaits_answers && self.ending.is_none() {
+                if self.only_awaits_answers {
                     sooner(self.searching_since + ANSWERS_WAIT);
                 }
                 if self.advertised.is_none() {
@@ -70,12 +73,10 @@ impl Session {
                 }
                 if let ConnectionStage::Joining { until } = node.stage {
                     sooner(until);
-                } else {
-                    if self.is_silence_meaningful(node) {
-                        sooner(self.probe_due(node));
-                    }
+                } else if self.is_silence_meaningful(node) {
+                    sooner(self.probe_due(node));
                     if let Some(since) = self.doubt.unmarked_since()
-                        && !node.ledger.awaits_pong()
+                        && !node.awaits_pong()
                     {
                         sooner(since + policy.confirm_interval);
                     }
@@ -83,7 +84,7 @@ impl Session {
             }
         }
         if !self.component.outbox.is_empty() {
-            sooner(self.component.outbox_moved + policy.component_stall);
+            sooner(stalls_at);
         }
         if let Some(due) = self.first_ping_due() {
             sooner(due);
@@ -107,6 +108,15 @@ impl Session {
     /// read from the node, for example because the component does not read.
     fn is_silence_meaningful(&self, node: &Connection) -> bool {
         self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
+    }
+
+    /// Records that the outbox is about to shrink. If it was full, the node was not read, so its silence begins now.
+    pub(super) fn outbox_shrinks(&mut self, now: Instant) {
+        if !self.has_room_for_component()
+            && let Some(node) = &mut self.connection
+        {
+            node.heard = now;
+        }
     }
 
     /// Returns when the node is due for a PING, or counts as lost because it has not answered one.
@@ -180,13 +190,14 @@ impl Session {
         wait + wait / 5 * (self.identity.session_id % 64) as u32 / 64
     }
 
-    /// Returns when the first PING is due. Returns `None` until everything from the component is passed on and
-    /// answered: client libraries take the first frame after their own first PING as its answer.
+    /// Returns when the first PING is due. Returns `None` during an orderly end, and until everything from the component
+    /// is passed on and answered: client libraries take the first frame after their own first PING as its answer.
     fn first_ping_due(&self) -> Option<Instant> {
         let answers =
             |node: &Connection| node.stage == ConnectionStage::Flowing && !node.ledger.owes_component();
         let answered = self.connection.as_ref().is_some_and(answers) && self.owed.is_empty();
-        self.first_ping().filter(|_| answered && self.has_passed_on())
+        let is_possible = answered && self.ending.is_none() && self.has_passed_on();
+        self.first_ping().filter(|_| is_possible)
     }
 
     fn first_ping(&self) -> Option<Instant> {

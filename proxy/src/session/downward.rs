@@ -85,6 +85,7 @@ impl Session {
 
     /// Continues writing when the component's socket takes bytes again.
     pub(crate) fn component_writable(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.outbox_shrinks(now);
         while !self.component.outbox.is_empty() {
             let written = wires.write_component(&[IoSlice::new(&self.component.outbox)]);
             if written == 0 {

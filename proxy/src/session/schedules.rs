@@ -40,15 +40,26 @@ struct Simulation {
 
 #[test]
 fn s1_to_s6_and_s12_hold_under_random_schedules() {
+    for_each_seed(SCHEDULES, Simulation::run);
+}
+
+/// The timer alone ends a session that stops, whatever its sockets take and its node answers. [`Bench::pass`] checks that
+/// the timer does not fire again at once.
+#[test]
+fn a_session_that_stops_ends_at_its_deadlines() {
+    for_each_seed(SCHEDULES / 8, Simulation::stop);
+}
+
+fn for_each_seed(schedules: u64, simulate: fn(Simulation)) {
     let seeds = match std::env::var("STANDIN_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
             seed..seed + 1
         }
-        Err(_) => 0..SCHEDULES,
+        Err(_) => 0..schedules,
     };
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| Simulation::new(seed).run());
+        let run = std::panic::catch_unwind(|| simulate(Simulation::new(seed)));
         assert!(
             run.is_ok(),
             "seed {seed} fails; replay it with STANDIN_SEED={seed}"
@@ -69,6 +80,7 @@ impl Simulation {
             confirm_bytes: rng.random_range(1..400),
             in_doubt_bytes_max: rng.random_range(50..2000),
             buffer_bytes: rng.random_range(64..4096),
+            component_pending_bytes_max: rng.random_range(100..4096),
             ..policy()
         };
         let mut bench = Bench::new(policy);
@@ -94,7 +106,28 @@ impl Simulation {
     }
 
     fn run(mut self) {
-        for _ in 0..STEPS {
+        self.take_steps(STEPS);
+        self.settle();
+        self.check();
+    }
+
+    /// Stops the session after some steps. Then only time passes.
+    fn stop(mut self) {
+        let steps = self.rng.random_range(0..STEPS);
+        self.take_steps(steps);
+        let timeout = Duration::from_millis(self.rng.random_range(0..60_000));
+        self.bench
+            .call(|session, now, wires| session.shut_down(now, timeout, wires));
+        let end = self.bench.now + timeout + self.bench.session.policy.component_stall;
+        while self.bench.end().is_none() {
+            let due = self.bench.session.deadline();
+            self.bench.pass(due.saturating_duration_since(self.bench.now));
+        }
+        assert!(self.bench.now <= end, "the session ended late");
+    }
+
+    fn take_steps(&mut self, steps: usize) {
+        for _ in 0..steps {
             match self.rng.random_range(0..13) {
                 0 | 1 => self.component_speaks(),
                 2 | 3 => self.component_writes(),
@@ -108,8 +141,6 @@ impl Simulation {
             }
             self.process_output();
         }
-        self.settle();
-        self.check();
     }
 
     /// Lets everything flow until nothing changes any more.

@@ -191,11 +191,17 @@ impl Bench {
         self.pass_late(time, Duration::ZERO);
     }
 
-    /// Lets `time` pass, and calls the session `late` after its deadline.
+    /// Lets `time` pass, and calls the session `late` after its deadline. Checks that its timer does not fire again at
+    /// once.
     pub(crate) fn pass_late(&mut self, time: Duration, late: Duration) {
         self.now += time;
         let info = Info::default();
         self.session.tick(late, &info, self.now, &mut self.pipes);
+        let (due, state) = (self.session.deadline(), self.session.state());
+        assert!(
+            self.end().is_some() || due > self.now,
+            "{state}: timer fires at once"
+        );
     }
 
     /// Returns the bytes that the node got since the last call.
