@@ -124,6 +124,18 @@ pub fn with_fields<'f>(
     Ok(Value::Object(object).to_string())
 }
 
+/// Returns the CONNECT argument `json` with the fields of `later`, a later CONNECT of the same client.
+///
+/// # Errors
+/// The error of `serde_json` if one of them is not a JSON object.
+pub fn merged(json: &[u8], later: &[u8]) -> Result<String, serde_json::Error> {
+    let later = crate::json::fields(later)?;
+    with_fields(
+        json,
+        later.iter().map(|(name, value)| (name.as_str(), value.clone())),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,12 +42,8 @@ impl Session {
 
     /// Merges a second CONNECT into the first, as servers do. An invalid argument stays unchanged.
     pub(super) fn merged<'j>(&self, json: &'j [u8]) -> Cow<'j, [u8]> {
-        let merge = |first: &Client| -> Result<String, serde_json::Error> {
-            let fields: serde_json::Map<String, Value> = serde_json::from_slice(json)?;
-            let fields = fields.iter().map(|(name, value)| (name.as_str(), value.clone()));
-            connect::with_fields(first.json.as_bytes(), fields)
-        };
-        let merged = self.client.as_deref().and_then(|first| merge(first).ok());
+        let merge = |first: &Client| connect::merged(first.json.as_bytes(), json).ok();
+        let merged = self.client.as_deref().and_then(merge);
         merged.map_or(Cow::Borrowed(json), |merged| Cow::Owned(merged.into_bytes()))
     }
 

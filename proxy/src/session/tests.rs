@@ -186,6 +186,26 @@ fn s10_publishes_to_be_sent_again_are_held_as_well() {
 }
 
 #[test]
+fn s11_a_second_connect_without_credentials_keeps_those_of_the_first() {
+    for second in [
+        b"CONNECT null\r\n".as_slice(),
+        b"CONNECT {\"name\":\"caf\xe9\"}\r\n",
+    ] {
+        let mut bench = Bench::unconnected(policy());
+        bench.component("CONNECT {\"verbose\":false,\"user\":\"u\",\"pass\":\"p\"}\r\n");
+        bench.component_bytes(second);
+        bench.node("PONG\r\nPONG\r\n");
+        bench.lose();
+        bench.node_up();
+        let (replay, second) = (bench.sent(), second.escape_ascii());
+        assert!(
+            replay.contains("\"pass\":\"p\",") && replay.contains("\"user\":\"u\""),
+            "{second}: {replay}"
+        );
+    }
+}
+
+#[test]
 fn a_silent_node_is_sent_a_ping_and_then_left() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
