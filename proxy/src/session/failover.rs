@@ -131,15 +131,16 @@ impl Session {
     }
 
     /// Ends the session because every known node has refused credentials that one of them had accepted before. The component
-    /// gets the text of the last refusing node.
+    /// gets the text of the last refusing node, without an event: the end itself is counted.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.connection.is_none()
             && self.ending.is_none()
             && let Some((_, _, text)) = self.refused_by.pop()
         {
-            let reason = EndReason::Unauthorized;
-            self.end_now(reason);
-            self.send_error(reason.as_str(), ErrorText::OfNode(&text), now, wires);
+            let mut line = Vec::new();
+            ErrorText::OfNode(&text).encode(&mut line);
+            self.end_now(EndReason::Unauthorized);
+            self.deliver(&[&line], now, wires);
         }
     }
 

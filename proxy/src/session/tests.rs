@@ -206,6 +206,20 @@ fn s11_a_second_connect_without_credentials_keeps_those_of_the_first() {
 }
 
 #[test]
+fn s9_the_last_refusal_of_accepted_credentials_reaches_the_component_and_is_counted_once() {
+    let mut bench = Bench::connected(policy());
+    bench.lose();
+    bench.node_up();
+    bench.node("-ERR 'Authorization Violation'\r\n");
+    bench.events();
+    bench.call(Session::refused_everywhere);
+    assert_eq!(bench.seen(), "-ERR 'Authorization Violation'\r\n");
+    assert_eq!(bench.end(), Some(EndReason::Unauthorized));
+    assert!(EndReason::Unauthorized.error_kind().is_some());
+    assert_eq!(bench.events(), [], "an event would be counted too");
+}
+
+#[test]
 fn a_silent_node_is_sent_a_ping_and_then_left() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));
