@@ -63,8 +63,8 @@ pub(crate) struct Doubt {
     unmarked_since: Option<Instant>,
     /// Publishes under `drop` written after the last PING.
     unmarked: Tally,
-    /// For each unanswered PING: the value of `written.dropped` when it was sent, and the publishes under `drop` between
-    /// the previous PING and it.
+    /// For each unanswered PING: the value of `written.dropped` when it was sent, and the unacked publishes under `drop`
+    /// between the previous PING and it.
     marked: VecDeque<(u64, Tally)>,
 }
 
@@ -141,6 +141,10 @@ impl Doubt {
                 subjects.clear();
                 self.unmarked = subjects;
             }
+        }
+        // The PONG may ack only a part of a tally of several PINGs. Which of its subjects were acked is not known.
+        if let Some((dropped, subjects)) = self.marked.front_mut() {
+            subjects.lower_to(*dropped - self.confirmed.dropped);
         }
         if mark.log > self.confirmed.log {
             self.confirmed.log = mark.log;
@@ -251,17 +255,20 @@ mod tests {
     #[test]
     fn s3_subjects_in_doubt_are_known_with_any_number_of_unanswered_pings() {
         let now = Instant::now();
-        let mut doubt = Doubt::default();
-        let marks: Vec<Mark> = (0..1000)
-            .map(|_| {
-                wrote_dropped(&mut doubt, "a.b", now);
-                doubt.mark()
-            })
-            .collect();
-        assert!(doubt.marked.len() <= MARKED_MAX);
-        doubt.confirm(marks[9]);
-        let (in_doubt, subjects) = doubt.node_lost();
-        assert_eq!((in_doubt.dropped, subjects.total()), (990, 990));
+        for acked in [10, 500] {
+            let mut doubt = Doubt::default();
+            let marks: Vec<Mark> = (0..1000)
+                .map(|_| {
+                    wrote_dropped(&mut doubt, "a.b", now);
+                    doubt.mark()
+                })
+                .collect();
+            assert!(doubt.marked.len() <= MARKED_MAX);
+            doubt.confirm(marks[acked - 1]);
+            let left = 1000 - acked as u64;
+            let (in_doubt, subjects) = doubt.node_lost();
+            assert_eq!((in_doubt.dropped, subjects.total()), (left, left));
+        }
     }
 
     #[test]

@@ -65,6 +65,18 @@ impl Tally {
         self.counts.is_empty() && self.others == 0
     }
 
+    /// Lowers the counts, the first ones first, so that at most `total` messages are counted.
+    pub(crate) fn lower_to(&mut self, total: u64) {
+        let mut surplus = self.total().saturating_sub(total);
+        let counts = self.counts.iter_mut().map(|(_, count)| count);
+        for count in counts.chain([&mut self.others]) {
+            let cut = surplus.min(*count);
+            *count -= cut;
+            surplus -= cut;
+        }
+        self.counts.retain(|(_, count)| *count > 0);
+    }
+
     /// Resets all counts and keeps the memory for the next use.
     pub(crate) fn clear(&mut self) {
         self.counts.clear();
@@ -162,6 +174,8 @@ mod tests {
         let before = tally.clone();
         tally.add(&before);
         assert_eq!(tally.to_string(), "a=8 b=4");
+        tally.lower_to(3);
+        assert_eq!(tally.to_string(), "b=3");
         tally.clear();
         assert!(tally.is_empty());
     }
