@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use standin_registry::Endpoint;
 
 use super::lock;
+use crate::listener::covers;
 
 /// The properties by which the sidecar recognises itself.
 #[derive(Debug)]
@@ -36,11 +37,11 @@ impl SelfCheck {
     }
 
     /// Returns whether a connection from `local` to `peer` ends at the sidecar itself. This is the case if the
-    /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of this host.
+    /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of its family on this host.
     pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let here = peer.ip() == local.ip() || peer.ip().is_loopback();
         self.listening.iter().any(|own| {
-            own.port() == peer.port() && (own.ip() == peer.ip() || own.ip().is_unspecified() && here)
+            own.port() == peer.port() && (own.ip() == peer.ip() || here && covers(own.ip(), peer.ip()))
         })
     }
 

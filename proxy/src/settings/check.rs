@@ -16,6 +16,7 @@ use standin_wire::Pattern;
 use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError};
+use crate::listener::covers;
 
 /// Allowed range of each numeric key, both ends included.
 const RANGES: &[(&str, i64, i64)] = &[
@@ -264,39 +265,41 @@ fn conflicting_listeners(settings: &Settings) -> impl Iterator<Item = (&'static 
 }
 
 /// Returns whether two listeners cannot be open at the same time: they have the same port, and either the same address, or
-/// one of them has the unspecified address (0.0.0.0 or ::) of the same family. `None`: one of the texts is not an address.
+/// one of them [`covers`] the other. `None`: one of the texts is not an address.
 fn listeners_conflict(one: &str, other: &str) -> Option<bool> {
-    let covers = |one: IpAddr, other: IpAddr| {
-        one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
-    };
-    Some(is_same_address(&one.parse().ok()?, &other.parse().ok()?, covers))
+    let conflict = |one: IpAddr, other: IpAddr| covers(one, other) || covers(other, one);
+    Some(is_same_address(
+        &one.parse().ok()?,
+        &other.parse().ok()?,
+        conflict,
+    ))
 }
 
 /// Returns the first upstream at which this sidecar itself listens, and the text of that listener. Such an upstream is
 /// configured by mistake if the sidecar inherits the component's `NATS_URL`. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     let upstreams = settings.nodes.upstream.iter();
-    let covers = |local: IpAddr, other: IpAddr| local.is_unspecified() && other.is_loopback();
+    let reaches = |local: IpAddr, other: IpAddr| other.is_loopback() && covers(local, other);
     upstreams
         .flat_map(|url| url.reveal().parse())
         .find_map(|upstream: Upstream| {
             let own = settings.listen.iter().find(|text| {
                 let local = text.parse();
-                local.is_ok_and(|local| is_same_address(&local, &upstream.endpoint, covers))
+                local.is_ok_and(|local| is_same_address(&local, &upstream.endpoint, reaches))
             })?;
             Some((upstream, own.as_str()))
         })
 }
 
-/// Returns whether two endpoints have the same port, and either the same host or two addresses for which `covers` is true.
+/// Returns whether two endpoints have the same port, and either the same host or two addresses for which `matches` is true.
 /// `localhost` is 127.0.0.1. Other names are not resolved.
-fn is_same_address(one: &Endpoint, other: &Endpoint, covers: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
+fn is_same_address(one: &Endpoint, other: &Endpoint, matches: impl Fn(IpAddr, IpAddr) -> bool) -> bool {
     let address = |endpoint: &Endpoint| match &*endpoint.host {
         "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         _ => endpoint.ip(),
     };
     let same_host = match (address(one), address(other)) {
-        (Some(one), Some(other)) => one == other || covers(one, other),
+        (Some(one), Some(other)) => one == other || matches(one, other),
         _ => one.host == other.host,
     };
     one.port == other.port && same_host
