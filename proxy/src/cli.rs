@@ -68,7 +68,7 @@ pub struct Cli {
     #[arg(long, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 
-    /// Run N broker nodes (default 1) in this process and use them: for trials and development, not for production
+    /// Run N broker nodes (default 1) in this process and use only them: for trials and development, not for production
     #[arg(
         long,
         value_name = "N",
@@ -76,7 +76,7 @@ pub struct Cli {
         require_equals = true,
         default_missing_value = "1",
         value_parser = embedded_count,
-        conflicts_with_all = ["zookeeper", "upstream", "dns"],
+        conflicts_with_all = ["zookeeper", "upstream", "dns", "cache"],
         help_heading = "Nodes"
     )]
     pub embedded: Option<usize>,
@@ -145,7 +145,16 @@ impl Cli {
             let value = Value::from(texts.clone());
             Flag { key, flag, value }
         });
-        single.chain(lists).collect()
+        // The file and the environment may name other sources of nodes, which would come first.
+        let cleared = [
+            ("nodes.zookeeper", Value::from("")),
+            ("nodes.dns", Value::Array(Vec::new())),
+            ("nodes.cache_file", Value::from("")),
+        ];
+        let cleared = cleared.into_iter().filter(|_| !self.embedded_urls.is_empty());
+        let flag = "--embedded";
+        let cleared = cleared.map(|(key, value)| Flag { key, flag, value });
+        single.chain(lists).chain(cleared).collect()
     }
 }
 
@@ -224,6 +233,7 @@ mod tests {
             "--embedded=0",
             "--embedded=x",
             "--embedded --upstream a:1",
+            "--embedded --cache /c",
             "--embedded 1",
         ] {
             assert_eq!(read(line).unwrap_err().exit_code(), EXIT_USAGE, "{line}");
@@ -239,14 +249,28 @@ mod tests {
             embedded_urls: vec!["nats://127.0.0.1:7".to_owned()],
             ..Cli::default()
         };
+        let environment = [
+            ("NATS_URL", "nats://elsewhere:1"),
+            ("STANDIN_NODES_ZOOKEEPER", "elsewhere:2181"),
+            ("STANDIN_NODES_DNS", "elsewhere:1"),
+            ("STANDIN_NODES_CACHE_FILE", "/c"),
+        ];
         let input = Input {
-            environment: vec![("NATS_URL".to_owned(), "nats://elsewhere:1".to_owned())],
+            environment: environment
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             flags: cli.flags(),
             ..Input::default()
         };
-        let upstream = input.load::<Settings>().unwrap().settings.nodes.upstream;
-        assert_eq!(upstream.len(), 1);
-        assert_eq!(upstream[0].reveal(), "nats://127.0.0.1:7");
+        let config = input
+            .load::<Settings>()
+            .unwrap()
+            .settings
+            .registry_config()
+            .unwrap();
+        assert_eq!(config.fixed.len(), 1);
+        assert_eq!(config.fixed[0].endpoint.to_string(), "127.0.0.1:7");
+        assert!(config.zookeeper.is_none() && config.dns.is_empty() && config.cache_file.is_none());
     }
 
     #[test]
