@@ -69,7 +69,7 @@ type PendingDial = Pin<Box<dyn Future<Output = Result<DialledNode, FailedRound>>
 struct FailedRound {
     /// Number of known nodes.
     known: usize,
-    /// Whether each of them has failed since the session lost its node. The loss counts as a failure.
+    /// Whether each of them has failed since the session lost its node. The loss itself does not count.
     all_tried: bool,
     /// Start of the time without a proved node, if each known node has failed since.
     none_reachable_since: Option<Instant>,
@@ -86,6 +86,9 @@ struct Task {
     dial: Option<PendingDial>,
     /// Rounds of dialling in a row without a node that served the session. Each round waits longer.
     rounds: u32,
+    /// Time from which a failure of a node is a failed dial: after the record of the loss with which the session began to
+    /// search.
+    search_began: Instant,
     /// The connection to the next node, while the present node sends its last answers.
     next: Option<Box<DialledNode>>,
     /// Dial permit, held until the node has taken the session.
@@ -136,6 +139,7 @@ pub(crate) async fn run(
         },
         dial: None,
         rounds: 0,
+        search_began: now,
         next: None,
         permit: None,
         resets_node: false,
@@ -369,7 +373,7 @@ impl Task {
             .node()
             .filter(|_| searching && (self.rounds == 0 || self.session.keeps_node()))
             .map(|node| node.client.clone());
-        let since = self.session.searching_since();
+        let since = self.search_began;
         let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
@@ -408,7 +412,7 @@ impl Task {
             dialled.ok_or_else(|| FailedRound {
                 known,
                 none_reachable_since: shared.book.none_reachable_since(&tried, Instant::now()),
-                all_tried: since.is_some_and(|since| shared.book.all_failed_since(&tried, since)),
+                all_tried: shared.book.all_failed_since(&tried, since),
                 all_refused,
             })
         })

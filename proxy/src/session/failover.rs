@@ -107,9 +107,10 @@ impl Session {
         self.policy.handshake_timeout + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
-    /// Records that none of the `known` nodes was reachable; `all_tried`: each has failed since the session lost its node. If
-    /// nodes are known, a component without INFO, or with an outdated one, is sent `last_known`. With an `outage` limit of 0
-    /// the session ends when all have failed, or when none is known after `info_wait`.
+    /// Records that none of the `known` nodes was reachable; `all_tried`: each has failed since the session lost its node,
+    /// and the loss itself does not count. If nodes are known, a component without INFO, or with an outdated one, is sent
+    /// `last_known`. With an `outage` limit of 0 the session ends when all have failed, or when none is known after
+    /// `info_wait`.
     pub(crate) fn no_node(
         &mut self,
         known: usize,

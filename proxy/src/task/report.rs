@@ -34,6 +34,9 @@ impl Task {
                     self.rounds = 0;
                 }
                 self.node_lost(cause, last_error, origin, in_doubt);
+                if served || self.session.client_label().is_none() {
+                    self.search_began = Instant::now();
+                }
             }
             SessionEvent::Joined { failover } => {
                 self.permit = None;

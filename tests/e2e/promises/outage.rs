@@ -74,6 +74,18 @@ async fn s10_an_outage_longer_than_outage_secs_closes_the_component_and_losses_a
     scene.counted("standin_sessions", 0.0).await;
 }
 
+/// The loss of the node is not a failed dial: the node must be dialled before the component is closed.
+#[tokio::test]
+async fn s10_with_outage_secs_0_only_a_failed_dial_of_the_only_node_closes_the_component() {
+    let (mut scene, mut client, node) = session(&[("session.outage_secs", "0")]).await;
+    node.reset();
+    let mut node = scene.next_node("").await;
+    nothing_else(&mut client, &mut node).await;
+    scene.node.stop_listening();
+    node.reset();
+    assert_eq!(client.expect_end().await, Ending::Closed);
+}
+
 /// npm nats 0.2.9 never reconnects after a reset (see `error_texts`), and the kernel resets a socket that is closed with unread
 /// bytes.
 #[tokio::test]
