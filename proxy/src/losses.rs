@@ -29,7 +29,8 @@ impl Loss {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gathered {
     pub(crate) sessions: u64,
-    pub(crate) bytes: u64,
+    /// Size of all frames that these sessions abandoned, not only of the messages.
+    pub(crate) abandoned_bytes: u64,
     pub(crate) subjects: Tally,
 }
 
@@ -42,14 +43,14 @@ pub(crate) struct Losses {
 }
 
 impl Losses {
-    /// Adds lost messages of one session, `bytes` in total.
-    pub(crate) fn add(&self, loss: Loss, subjects: &Tally, bytes: usize) {
+    /// Adds lost messages of one session. `abandoned_bytes` is the size of all frames that it abandoned.
+    pub(crate) fn add(&self, loss: Loss, subjects: &Tally, abandoned_bytes: usize) {
         if subjects.is_empty() {
             return;
         }
         let mut gathered = self.of(loss);
         gathered.sessions += 1;
-        gathered.bytes += bytes as u64;
+        gathered.abandoned_bytes += abandoned_bytes as u64;
         gathered.subjects.add(subjects);
         self.changed.notify_one();
     }

@@ -81,7 +81,7 @@ pub(crate) fn log_losses_now(shared: &SidecarState) {
             messages = gathered.subjects.total(),
             sessions = gathered.sessions,
             // For publishes in doubt only their number is known.
-            bytes = matches!(loss, Loss::Abandoned).then_some(gathered.bytes),
+            abandoned_bytes = matches!(loss, Loss::Abandoned).then_some(gathered.abandoned_bytes),
             by_subject = %gathered.subjects,
             "messages lost"
         );

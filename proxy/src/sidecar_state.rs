@@ -121,10 +121,10 @@ impl SidecarState {
         self.settings.load().process.shutdown_secs.duration().mul_f64(0.8)
     }
 
-    /// Counts messages that a session lost, by subject. `bytes` is their total size.
-    pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, bytes: usize) {
+    /// Counts messages that a session lost, by subject. `abandoned_bytes` is the size of all frames lost with them.
+    pub(crate) fn lost(&self, loss: Loss, subjects: &Tally, abandoned_bytes: usize) {
         self.metrics.lost.add(loss.as_str(), subjects.total());
-        self.losses.add(loss, subjects, bytes);
+        self.losses.add(loss, subjects, abandoned_bytes);
     }
 
     /// Records that a node answered a session or a probe. If this ends an outage, the other nodes are tried at once.
