@@ -19,7 +19,7 @@ use crate::ends::reach_again;
 use crate::swarm;
 use crate::window::Window;
 
-/// Messages in one write of the publisher.
+/// Limit on the messages in one write of the publisher.
 const BATCH_MESSAGES: u64 = 512;
 /// Subscriptions in one write. The next write waits until the server has answered a PING.
 const BATCH_SUBSCRIPTIONS: u64 = 1_000;
@@ -192,15 +192,16 @@ impl Subscriptions {
         let mut tail = format!(" {}\r\n", self.payload).into_bytes();
         tail.extend(vec![b'x'; self.payload]);
         tail.extend(b"\r\n");
+        let batch = window.batch(BATCH_MESSAGES);
         let mut frames = Vec::new();
         while Instant::now() < until {
             frames.clear();
-            for _ in 0..BATCH_MESSAGES {
+            for _ in 0..batch {
                 let number = random.random_range(0..self.subscriptions);
                 write!(frames, "PUB s.{number}.0")?;
                 frames.extend_from_slice(&tail);
             }
-            window.take(BATCH_MESSAGES)?;
+            window.take(batch)?;
             publisher.send(&frames)?;
         }
         Ok(())

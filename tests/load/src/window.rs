@@ -36,8 +36,14 @@ impl Window {
         }
     }
 
-    /// Waits until the publisher may send `count` more messages, and counts them as sent. Fails if the window stays full for
-    /// [`SILENCE_MAX`].
+    /// Returns the number of messages for one write: at most `count`, and at most a quarter of the window. With a larger part
+    /// the publisher would wait for its previous write to be received.
+    pub(crate) fn batch(&self, count: u64) -> u64 {
+        count.min(self.messages_max.div_ceil(4))
+    }
+
+    /// Waits until the publisher may send `count` more messages, and counts them as sent. `count` must fit into the window.
+    /// Fails if the window stays full for [`SILENCE_MAX`].
     pub(crate) fn take(&self, count: u64) -> io::Result<()> {
         let sent = self.sent.load(Ordering::Relaxed) + count;
         let started = Instant::now();
@@ -85,5 +91,19 @@ impl Window {
 
     fn lost(&self) -> io::Error {
         io::Error::other(format!("{} of {} messages came", self.received(), self.sent()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_fits_into_the_window_whatever_the_size_of_its_messages() {
+        for (frame_bytes, batch) in [(152, 512), (4_120, 128), (1_048_600, 1), (8 * 1024 * 1024, 1)] {
+            let window = Window::new(frame_bytes);
+            assert_eq!(window.batch(512), batch, "{frame_bytes} bytes");
+            window.take(batch).unwrap();
+        }
     }
 }
