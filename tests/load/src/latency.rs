@@ -29,8 +29,8 @@ pub(crate) struct Latency {
     #[arg(long, default_value_t = 128)]
     payload: usize,
     /// Messages per second.
-    #[arg(long, default_value_t = 5_000)]
-    rate: u64,
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
     /// Duration of the measurement, in seconds.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -49,10 +49,10 @@ impl Latency {
         let subject = format!("load.{}", std::process::id());
         let (mut publisher, mut subscriber) = self.ends.connect(&subject)?;
 
-        let messages = (self.rate as f64 * self.seconds) as u64;
+        let messages = (f64::from(self.rate) * self.seconds) as u64;
         let frame = publish(&subject, None, &vec![b'x'; self.payload.max(STAMP_BYTES)]);
         let stamp_at = frame.len() - 2 - self.payload.max(STAMP_BYTES);
-        let period = Duration::from_secs(1) / u32::try_from(self.rate)?;
+        let period = Duration::from_secs(1) / self.rate;
         let started = Instant::now();
         let sending = thread::spawn(move || send(&mut publisher, frame, stamp_at, messages, period, started));
         let latencies = record(&mut subscriber, messages, started)?;

@@ -94,3 +94,22 @@ pub(crate) fn print(result: &Value) -> Outcome<()> {
     writeln!(out, "{result}")?;
     Ok(out.flush()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_with_which_nothing_can_be_measured_are_refused() {
+        for words in [
+            "latency --publisher 127.0.0.1:1 --subscriber 127.0.0.1:1 --rate",
+            "silence --server 127.0.0.1:1 --rate",
+            "subscriptions --server 127.0.0.1:1 --subscriptions",
+            "subscriptions --server 127.0.0.1:1 --connections",
+        ] {
+            let parse = |number| Cli::try_parse_from(format!("load {words} {number}").split(' '));
+            assert!(parse(1).is_ok(), "{words} 1");
+            assert!(parse(0).is_err(), "{words} 0");
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) struct Silence {
     #[arg(long, default_value_t = 100)]
     components: usize,
     /// Messages per second of each component.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Subscriptions {
     #[arg(long, value_name = "ADDRESS,…", required = true, value_delimiter = ',')]
     server: Vec<SocketAddr>,
     /// Number of subscriptions.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     subscriptions: u64,
     /// Number of connections that share them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
