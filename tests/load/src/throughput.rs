@@ -76,6 +76,13 @@ impl Subject {
     fn is_done(&self) -> bool {
         self.passed() >= self.total
     }
+
+    /// Counts `count` more messages as sent if the window has room for them. Returns whether it has.
+    fn take(&self, count: u64, window: u64) -> bool {
+        // One step, because several publishers share the window.
+        let take = |sent| (sent + count <= self.passed() + window).then_some(sent + count);
+        self.sent.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
 }
 
 impl Throughput {
@@ -149,11 +156,10 @@ impl Throughput {
         let mut left = self.messages;
         while left > 0 {
             let count = left.min(batch_max);
-            if subject.sent.load(Relaxed) + count > subject.passed() + window {
+            if !subject.take(count, window) {
                 thread::park_timeout(LOOK_AGAIN);
                 continue;
             }
-            subject.sent.fetch_add(count, Relaxed);
             connection.send(&batch[..frame.len() * count as usize])?;
             left -= count;
         }
@@ -180,4 +186,30 @@ fn receive(connection: &mut Connection, subject: &Subject, number: usize) -> std
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publishers_of_one_subject_together_stay_within_the_window() {
+        const WINDOW: u64 = 100_000;
+        let subject = Subject {
+            name: String::new(),
+            queue: false,
+            total: u64::MAX,
+            sent: AtomicU64::new(0),
+            received: vec![AtomicU64::new(0)],
+        };
+        for _ in 0..20 {
+            subject.sent.store(0, Relaxed);
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| while subject.take(1, WINDOW) {});
+                }
+            });
+            assert_eq!(subject.sent.load(Relaxed), WINDOW);
+        }
+    }
 }
