@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use crate::firehose::run_with_firehose;
 use crate::incoming::Incoming;
 use crate::quantiles::{Quantiles, WARM_UP_PART};
 use crate::swarm::{self, Component};
+use crate::window::SILENCE_MAX;
 
 /// Limit on the bytes of a reply's frame without its payload.
 const AROUND_PAYLOAD_BYTES: usize = 4096;
@@ -52,6 +53,8 @@ struct Work {
     total: u64,
     asked: Cell<u64>,
     latencies: RefCell<Quantiles>,
+    /// Silence after which a requester counts its request or its reply as lost.
+    silence_max: Duration,
 }
 
 impl Request {
@@ -68,6 +71,7 @@ impl Request {
             total: self.requests,
             asked: Cell::new(0),
             latencies: RefCell::new(Quantiles::new()?),
+            silence_max: SILENCE_MAX,
         });
         let seconds = swarm::block_on(self.ask_all(responder, &subject, &work))?;
         let mut result = work.latencies.borrow().result("request");
@@ -130,7 +134,9 @@ async fn ask(
         component.send(&request)?;
         let mut answered = false;
         while !answered {
-            component.receive(&mut incoming, || answered = true).await?;
+            let receiving = component.receive(&mut incoming, || answered = true);
+            let received = tokio::time::timeout(work.silence_max, receiving).await;
+            received.map_err(|_| io::Error::other(format!("no reply came to request {number}")))??;
         }
         if number >= work.total / WARM_UP_PART {
             work.latencies.borrow_mut().record(sent.elapsed());
@@ -152,4 +158,24 @@ fn answer(responder: &mut Connection, requests: u64, payload: &[u8]) -> io::Resu
         responder.send(&replies)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_without_a_reply_is_an_error() {
+        let silent = swarm::tests::server(|mut stream| drop(io::copy(&mut stream, &mut io::sink())));
+        let (component, incoming) = swarm::tests::open_one(silent).await;
+        let work = Rc::new(Work {
+            total: 1,
+            asked: Cell::new(0),
+            latencies: RefCell::new(Quantiles::new().unwrap()),
+            silence_max: Duration::from_millis(10),
+        });
+        let asking = ask(Rc::new(component), incoming, b"PUB s 0\r\n\r\n".to_vec(), work);
+        let asked = tokio::time::timeout(swarm::tests::TIMEOUT, asking).await.unwrap();
+        assert_eq!(asked.unwrap_err().to_string(), "no reply came to request 0");
+    }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::io::Interest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -77,7 +78,7 @@ impl Component {
         }
     }
 
-    /// Sends whole frames. Bytes that the socket does not accept are kept for the next call.
+    /// Sends whole frames. Bytes that the socket does not accept are kept for the next call, and for [`receive`](Self::receive).
     pub(crate) fn send(&self, frames: &[u8]) -> io::Result<()> {
         let mut unsent = self.unsent.borrow_mut();
         unsent.extend_from_slice(frames);
@@ -117,7 +118,7 @@ impl Component {
         self.is_lost.set(true);
     }
 
-    /// Reads once, calls `take` for every message, and answers PINGs.
+    /// Reads once, calls `take` for every message, and answers PINGs. Sends unsent bytes while it waits.
     pub(crate) async fn receive(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
         self.read(incoming).await?;
         while let Some(arrival) = incoming.next()? {
@@ -132,7 +133,16 @@ impl Component {
 
     async fn read(&self, incoming: &mut Incoming) -> io::Result<()> {
         loop {
-            self.stream.readable().await?;
+            let is_sending = self.unsent_bytes() > 0;
+            let interest = if is_sending {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            self.stream.ready(interest).await?;
+            if is_sending {
+                self.send(b"")?;
+            }
             match self.stream.try_read(incoming.space()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -213,4 +223,53 @@ pub(crate) fn block_on<T>(measurement: impl Future<Output = Outcome<T>>) -> Outc
         .enable_all()
         .build()?;
     tokio::task::LocalSet::new().block_on(&runtime, measurement)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// Starts a server that accepts one component, and runs `serve` on its connection.
+    pub(crate) fn server(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut hello = Vec::new();
+            while !hello.ends_with(b"PING\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                hello.extend(byte);
+            }
+            stream.write_all(b"PONG\r\n").unwrap();
+            serve(stream);
+        });
+        address
+    }
+
+    pub(crate) async fn open_one(server: SocketAddr) -> (Component, Incoming) {
+        Component::open(server, None, "s").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_socket_does_not_take_at_once_is_sent_while_the_component_waits_for_the_reply()
+    {
+        const REQUEST_BYTES: usize = 32 * 1024 * 1024;
+        let address = server(|mut stream| {
+            stream.read_exact(&mut vec![0; REQUEST_BYTES]).unwrap();
+            stream.write_all(b"MSG s 1 2\r\nhi\r\n").unwrap();
+        });
+        let (component, mut incoming) = open_one(address).await;
+        component.send(&vec![b'x'; REQUEST_BYTES]).unwrap();
+        assert!(component.unsent_bytes() > 0, "the socket took the whole request");
+        let mut replies = 0;
+        let receiving = component.receive(&mut incoming, || replies += 1);
+        tokio::time::timeout(TIMEOUT, receiving).await.unwrap().unwrap();
+        assert_eq!(replies, 1);
+    }
 }
