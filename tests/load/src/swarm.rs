@@ -35,9 +35,9 @@ pub(crate) struct Component {
     unsent: RefCell<Vec<u8>>,
     /// Number of messages received since the last [`mark`](Self::mark).
     pub(crate) messages: Cell<u64>,
-    /// Time of the last message.
+    /// Time of the last message, or of the last mark if it is later.
     last: Cell<Instant>,
-    /// Longest time between two messages since the last mark.
+    /// Longest silence before a message since the last mark.
     longest: Cell<Duration>,
     /// Whether the connection has ended.
     pub(crate) is_lost: Cell<bool>,
@@ -95,8 +95,9 @@ impl Component {
         self.unsent.borrow().len()
     }
 
-    /// Resets the number of messages and the longest silence.
+    /// Resets the number of messages and the longest silence. A silence that has begun before counts from now.
     pub(crate) fn mark(&self) {
+        self.last.set(Instant::now());
         self.longest.set(Duration::ZERO);
         self.messages.set(0);
     }
@@ -271,5 +272,13 @@ pub(crate) mod tests {
         let receiving = component.receive(&mut incoming, || replies += 1);
         tokio::time::timeout(TIMEOUT, receiving).await.unwrap().unwrap();
         assert_eq!(replies, 1);
+    }
+
+    #[tokio::test]
+    async fn a_mark_begins_a_silence_of_its_own() {
+        let (component, _) = open_one(server(drop)).await;
+        component.last.set(Instant::now() - TIMEOUT);
+        component.mark();
+        assert!(component.longest_silence() < TIMEOUT);
     }
 }
