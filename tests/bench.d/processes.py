@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 LISTEN_SECONDS_MAX = 20
 # Between the ports of the end-to-end tests (tests/src/port.rs) and those of the kernel for outgoing connections.
 PORTS = range(30_500, 32_700)
@@ -150,8 +150,9 @@ class Process:
 
 def build(package):
     """Builds the program under measurement and the load generator."""
+    env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
     for words in (["-p", package], ["-p", "load", "--bins"]):
-        subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, env=env, check=True)
 
 
 def standin_proxy():
