@@ -1,5 +1,6 @@
 """Processes under measurement: start, wait, CPU time, memory, end."""
 
+import contextlib
 import ctypes
 import itertools
 import json
@@ -108,7 +109,8 @@ class Process:
 
     def kill(self):
         for pid in self._pids()[1:]:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         if self.popen.poll() is None:
             self.popen.kill()
         self.popen.wait()
