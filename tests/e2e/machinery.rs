@@ -29,6 +29,12 @@ async fn a_process_is_gone_when_it_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_process_has_every_variable_that_its_test_sets() {
+    let mut printer = Program::new("env").env("NATS_URL", "nats://here").start("env");
+    printer.wait_for_line("NATS_URL=nats://here", TIMEOUT).await;
+}
+
+#[tokio::test]
 async fn zookeeper_holds_registrations_as_long_as_their_session() {
     let zookeeper = ZooKeeper::start().await;
     let mut operator = zookeeper.registrar().await;

@@ -106,10 +106,6 @@ impl Program {
         if let Some(netns) = &self.netns {
             command.args(netns::inside(netns));
         }
-        command
-            .arg(&self.path)
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(n, v)| (n, v)));
         for meant_for_others in [
             "STANDIN_PEERS",
             "STANDIN_PROXY_BIN",
@@ -119,6 +115,9 @@ impl Program {
             command.env_remove(meant_for_others);
         }
         command
+            .arg(&self.path)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(n, v)| (n, v)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
