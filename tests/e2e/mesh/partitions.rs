@@ -232,11 +232,11 @@ async fn subscribed_clients(mesh: &Mesh) -> Vec<RawClient> {
 /// Waits until each node counts the [`SUBSCRIPTIONS`] in addition to those `before` the clients connected.
 async fn until_counted(mesh: &Mesh, before: &[u64]) {
     for (index, before) in before.iter().enumerate() {
-        eventually(
-            format!("node {index} counts {}", counted(index)),
-            LONG_TIMEOUT,
-            async || mesh.nodes[index].num_subscriptions().await == Some(before + counted(index)),
-        )
+        let wanted = before + counted(index);
+        let what = format!("node {index} counts {wanted}");
+        eventually(what, LONG_TIMEOUT, async || {
+            mesh.nodes[index].num_subscriptions().await == Some(wanted)
+        })
         .await;
     }
 }
