@@ -123,7 +123,9 @@ async fn after_sub_ping_pong_a_publish_on_any_node_arrives_ten_thousand_times_wh
     for pair in pairs {
         rounds += pair.await.expect("every message arrived once");
     }
-    eprintln!("{rounds} rounds over nodes that stayed, none missed, while {changes} nodes joined and left");
+    eprintln!(
+        "{rounds} rounds over nodes that stayed, none missed, while a node joined and left {changes} times"
+    );
     mesh.wait_until_agreed().await;
 }
 
