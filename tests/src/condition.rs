@@ -47,7 +47,7 @@ pub fn found<T>(
 }
 
 /// Waits until `look` returns `Ok`. Fails the test at `at` with its last error after `timeout`.
-pub(crate) async fn settled(
+pub async fn settled(
     at: &Location<'_>,
     what: &str,
     timeout: Duration,

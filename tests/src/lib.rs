@@ -42,7 +42,7 @@ pub mod sidecar;
 pub mod zookeeper;
 
 pub use components::{Component, Library};
-pub use condition::{eventually, found};
+pub use condition::{eventually, found, settled};
 pub use conversation::{Conversation, Ending, TIMEOUT};
 pub use ensemble::Ensemble;
 pub use figures::Figures;

@@ -5,10 +5,11 @@
 
 use e2e::http::Endpoint;
 use e2e::raw::CONNECT_OLD;
-use e2e::{Ending, Metrics, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually};
+use e2e::{Ending, Metrics, NodeConnection, RawClient, ScriptedNode, TIMEOUT, eventually, settled};
 use standin_proxy::{Settings, Sidecar};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::Location;
 
 /// Settings that keep the sidecar from sending what a test does not expect. A test may override them.
 const QUIET: &[(&str, &str)] = &[
@@ -154,14 +155,18 @@ impl Scene {
     }
 
     /// Waits until the metric has this value.
-    pub(crate) async fn counted(&self, series: &str, wanted: f64) {
-        let mut last = f64::NAN;
-        let what = format!("{series} becomes {wanted}");
-        eventually(what, TIMEOUT, async || {
-            last = self.metrics().await.value(series);
-            (last - wanted).abs() < f64::EPSILON
-        })
-        .await;
+    #[track_caller]
+    pub(crate) fn counted(&self, series: &str, wanted: f64) -> impl Future<Output = ()> {
+        let at = Location::caller();
+        async move {
+            let what = format!("{series} becomes {wanted}");
+            settled(at, &what, TIMEOUT, async || {
+                let value = self.metrics().await.value(series);
+                let is_wanted = (value - wanted).abs() < f64::EPSILON;
+                is_wanted.then_some(()).ok_or(format!("it is {value}"))
+            })
+            .await;
+        }
     }
 }
 
