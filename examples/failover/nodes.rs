@@ -1,6 +1,6 @@
 //! The nodes of the tour: three processes on loopback that can be killed and started again.
 //!
-//! If no program is given, each node is this program itself, run again with the first argument `standin-broker`.
+//! If no program is given, each node is this program itself, run again with the first argument `--as-node`.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 const NODES: usize = 3;
 /// The first argument that makes this program run as a node.
-const AS_NODE: &str = "standin-broker";
+const AS_NODE: &str = "--as-node";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A cluster. Its processes are killed when it is dropped.
