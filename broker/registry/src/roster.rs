@@ -4,7 +4,7 @@
 //! | list | nodes |
 //! |---|---|
 //! | live | the last answer of ZooKeeper, and for each DNS name the last answer with nodes; errors change nothing |
-//! | cached | for each list that is empty, not yet read or of former settings: its last nodes (from this process or the cache file); if it has become empty, also nodes that had left it a short time before |
+//! | cached | the last nodes (from this process or the cache file) of each source that is empty, not yet read or of former settings; for an emptied source also nodes that had left it a short time before |
 //! | fixed | the addresses in the settings, and nodes named in INFO |
 //!
 //! So if ZooKeeper becomes empty, its nodes move from live to cached, and remain there. But a node that leaves while others
@@ -54,8 +54,8 @@ impl Roster {
         roster
     }
 
-    /// Changes the sources. Keeps the answers of sources that remain, and the last lists until a source of the new settings has
-    /// returned nodes.
+    /// Changes the sources. Keeps the answers of sources that remain, and the former lists until they are replaced; see
+    /// [`forget_former_lists`](Self::forget_former_lists).
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         self.nodes_max = config.nodes_max;
         self.zookeeper_list = config.zookeeper.as_ref().map(ListName::from);
@@ -188,8 +188,8 @@ impl Roster {
         let cached: Vec<_> = cached.map(as_cached).map(Arc::new).collect();
         let in_settings: Vec<_> = self.fixed.iter().filter(&mut unseen).cloned().collect();
 
-        // Only INFOs of nodes from DNS or the settings are used. With ZooKeeper, the operator decides by registration which nodes
-        // are used, so a node that is not registered must not be used because another node named it.
+        // An INFO is used only if its sender, or the sender of an INFO that it replaced, is from DNS or the settings. With ZooKeeper,
+        // the operator decides by registration which nodes are used. That another node names a node is not enough.
         let (dns, fixed, remembered) = (&self.dns, &self.fixed, &self.remembered);
         self.gossip.keep_known(|sender| {
             let remembered = remembered
