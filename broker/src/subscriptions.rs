@@ -65,7 +65,7 @@ struct Known {
     wild: Tree,
     counts: Counts,
     followers: usize,
-    /// Queue groups whose size differs from the announced one, by subject and name.
+    /// Queue groups whose size has changed since it was announced, by subject and name.
     resized: HashTable<Change>,
 }
 
@@ -79,9 +79,9 @@ pub(crate) struct Cursor {
 /// Effect of an added or removed subscription on other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    /// Number of the last change to be announced. An ack of it covers this change too.
+    /// Number of the last change to be announced. An ack of it covers the effect of this subscription too.
     pub(crate) change: u64,
-    /// There is a change to announce.
+    /// There is a change to announce at once. Changed sizes of queue groups are announced later.
     pub(crate) is_new: bool,
 }
 

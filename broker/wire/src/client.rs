@@ -137,7 +137,10 @@ pub fn decode(buf: &[u8], limits: FrameLimits) -> Result<Option<(Frame<'_>, usiz
 /// Decodes the frame `bytes`, for which a [`Scanner`] returned `span`.
 ///
 /// # Errors
-/// [`WireError::Arguments`] if `span` does not belong to these bytes.
+/// [`WireError::Arguments`], only if `span` does not belong to these bytes.
+///
+/// # Panics
+/// Only if `span` does not belong to these bytes.
 #[inline]
 pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireError> {
     let (args, body) = span.parts(bytes);
