@@ -15,7 +15,7 @@ const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Pause after a line about lost messages.
 const LOSSES_PAUSE: Duration = Duration::from_millis(800);
 
-/// Interval between two checks for the end of an outage, if nothing changes meanwhile.
+/// Interval between two checks for a due line about an outage, if nothing changes meanwhile.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Writes the lines until the task is ended.
@@ -25,7 +25,7 @@ pub(crate) async fn run(shared: Arc<SidecarState>) {
 
 async fn log_outages(shared: &SidecarState) {
     loop {
-        // An outage can also end because time passes, without any change.
+        // The line about the end of an outage can become due because time passes, without any change.
         let _ = tokio::time::timeout(OUTAGE_INTERVAL, shared.recovery.changed()).await;
         tokio::time::sleep(GATHERED_FOR).await;
         while let Some(report) = shared
@@ -80,7 +80,7 @@ pub(crate) fn log_losses_now(shared: &SidecarState) {
             reason = loss.as_str(),
             messages = gathered.subjects.total(),
             sessions = gathered.sessions,
-            // For publishes in doubt only their number is known.
+            // The size of publishes in doubt is not known.
             abandoned_bytes = matches!(loss, Loss::Abandoned).then_some(gathered.abandoned_bytes),
             by_subject = %gathered.subjects,
             "messages lost"
