@@ -191,7 +191,7 @@ async fn partly_written(policy: &str, resent: bool) {
 cases! {
     partly_written =>
     s2_a_publish_partly_written_to_a_dying_node_is_sent_whole_to_the_next("'drop'", false);
-    s2_a_publish_partly_written_to_a_dying_node_is_sent_after_those_sent_again("'resend'", true);
+    s2_a_publish_partly_written_to_a_dying_node_is_sent_after_the_resent_ones("'resend'", true);
 }
 
 #[tokio::test]
@@ -346,7 +346,7 @@ async fn s12_publishes_and_messages_at_the_same_time_keep_their_order_over_moves
         let down: Vec<u8> = numbers
             .flat_map(|number| msg_frame("1", "a", number.to_string()))
             .collect();
-        // The node confirms everything, sends its messages, and dies in the middle of another one.
+        // The node sends its messages, confirms everything, and dies in the middle of another message.
         tokio::join!(client.send([&up[..], b"PING\r\n"].concat()), node.send(&down));
         node.expect(&up).await;
         node.expect_line("PING").await;
