@@ -118,7 +118,7 @@ async fn a_changed_record_is_written_at_once_and_the_id_and_the_run_cannot_chang
 }
 
 #[tokio::test]
-async fn an_unregistered_node_is_removed_at_once() {
+async fn unregistering_a_node_removes_its_znode_at_once() {
     let (server, writer) = started().await;
     for _ in 0..3 {
         let announcement = announced(server.hosts(), node("n1", 4222)).await;
@@ -204,7 +204,7 @@ async fn a_missing_chroot_is_created() {
 }
 
 #[tokio::test]
-async fn parents_are_created_below_a_writable_one_whose_own_parent_is_read_only() {
+async fn parents_are_created_below_a_writable_chroot_in_a_read_only_root() {
     let (server, writer) = started().await;
     writer.create_path("/app").await;
     let read_only = Acl::read_unsafe().clone();
@@ -262,7 +262,7 @@ async fn a_reservation_without_a_znode_is_withdrawn_and_another_can_follow() {
     let second = Announcement::reserve(&watch, record.clone()).unwrap();
     second.release();
     until_it_is(&second, "announced").await;
-    // A watch has one announcement at a time. The refused one does not change it, although both have the same run.
+    // A watch has one announcement at a time. A refused second one leaves the first unchanged, although both have the same run.
     let error = Announcement::reserve(&watch, record.clone()).unwrap_err();
     assert!(error.to_string().contains("withdraw it first"), "{error}");
     let draining = draining(&record);

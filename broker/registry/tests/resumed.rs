@@ -1,5 +1,5 @@
-//! The znode of a node when its connection to ZooKeeper is reset, becomes silent, or is interrupted until the session expires. A
-//! reader checks continuously that the znode exists.
+//! The znode of a node when its connection to ZooKeeper is reset, becomes silent, or is interrupted until the session expires. In
+//! the tests `the_znode_exists_throughout_…`, a reader checks continuously that the znode exists.
 
 use crate::zk::announcing::*;
 use crate::zk::proxy::Proxy;
@@ -130,7 +130,7 @@ async fn a_record_that_changes_during_an_interruption_is_written_over_the_next_c
 }
 
 #[tokio::test]
-async fn an_expired_session_is_replaced_at_once() {
+async fn the_node_is_registered_again_after_its_session_expired() {
     let mut scene = scene().await;
     let before = scene.stat().await.2;
     scene.proxy.close();

@@ -83,7 +83,8 @@ impl UnsupportedFlags {
             .collect()
     }
 
-    /// Returns a warning for each given flag that is accepted and has no effect. `off`: the switches given with `=false`.
+    /// Returns a warning for each given flag that is accepted but asks for something that this server does not do. `off`: the
+    /// switches given with `=false`.
     pub(super) fn warnings(&self, off: &[String]) -> Vec<String> {
         let rotated = self.log_size_limit.is_some_and(|bytes| bytes > 0);
         let flags = [

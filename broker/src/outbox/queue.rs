@@ -28,7 +28,7 @@ pub(super) struct Queue {
     pub(super) socket: Option<Arc<TcpStream>>,
     #[cfg(test)]
     pub(super) wire: Option<Wire>,
-    /// A thread is writing. Other threads only add to `parts` then.
+    /// A thread is writing. Until it has finished, no other thread writes.
     pub(super) writing: bool,
     pub(super) parts: VecDeque<Part>,
     /// Bytes were appended that no thread has tried to write yet.
@@ -42,7 +42,7 @@ pub(super) struct Queue {
     pub(super) blocked_since: Instant,
     /// Reason to close the connection.
     pub(super) reason: Option<CloseReason>,
-    /// Pending bytes that were dropped when the connection broke.
+    /// Pending bytes that were dropped when the connection ended.
     pub(super) dropped_bytes: usize,
 }
 
@@ -108,7 +108,7 @@ impl Queue {
         self.push(bytes);
     }
 
-    /// Counts bytes that are added. If none were pending, the socket is blocked from now on at the earliest.
+    /// Counts added bytes. If none were pending, `blocked_since` is set to now.
     fn count(&mut self, added: usize) {
         if self.bytes == 0 {
             self.blocked_since = Instant::now();
@@ -187,7 +187,7 @@ impl Queue {
     }
 
     pub(super) fn end(&mut self, reason: CloseReason) {
-        // A reason that breaks the connection replaces one that closes it in order.
+        // A reason that forbids further writes is kept. Any other reason is replaced.
         if self.reason.is_none_or(|known| !known.is_broken()) {
             self.reason = Some(reason);
         }

@@ -1,5 +1,5 @@
-//! The order in which a session tries the nodes: by rank, then at random by weight. Of failed nodes, those that were
-//! never proved come last; of nodes that cool down, the one whose cool-down ends first comes first.
+//! The order in which a session tries the nodes: by rank, then failed nodes that were never proved last, then by the end
+//! of the cool-down, then at random by weight.
 //!
 //! | rank | nodes |
 //! |---|---|
@@ -24,12 +24,12 @@ use super::{NodeBook, lock};
 /// Rank of proved nodes that no source names any more.
 const WITHDRAWN_RANK: u8 = 4;
 
-/// Sort key of a node: its rank, whether it was never proved, the end of its cool-down, and a random number.
+/// Sort key of a node: its rank, whether it failed and was never proved, the end of its cool-down, and a random number.
 type Order = (u8, bool, Option<Instant>, f64);
 
 impl NodeBook {
-    /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. With `evenly`, nodes of
-    /// a rank with fewer sessions for their weight come first.
+    /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. With `evenly`, within
+    /// a rank, nodes with fewer sessions for their weight usually come first.
     pub(crate) fn candidates(
         &self,
         snapshot: &Snapshot,
