@@ -226,12 +226,17 @@ impl Mesh {
         if within(limit, status.wait_for(is_ready)).await.is_some() {
             return Ok(());
         }
+        self.outlast_namesake(status.wait_for(is_ready)).await;
+        self.unregistered(announcement.state())
+    }
+
+    /// Waits for `registered` if another node has this node's id and may give it up: it may be ending, or this node precedes it. Its
+    /// record is deleted when it ends.
+    async fn outlast_namesake(&self, registered: impl Future) {
         let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
-            // The other node may be ending. Its registration is deleted when it ends.
-            within(self.duplicate_timeout, status.wait_for(is_ready)).await;
+            within(self.duplicate_timeout, registered).await;
         }
-        self.unregistered(announcement.state())
     }
 
     /// Handles a registration that did not succeed in time. Returns an error if a connection has proved that another node with this
@@ -260,9 +265,15 @@ impl Mesh {
         if !is_ready {
             return Ok(());
         }
-        let registered = status.wait_for(|now| *now == Registration::Announced);
-        // The state after the wait decides, not the result of the wait.
-        within(self.sync_timeout, registered).await;
+        let is_registered = |now: &Registration| *now == Registration::Announced;
+        // The state after the waits decides, not their results.
+        if within(self.sync_timeout, status.wait_for(is_registered))
+            .await
+            .is_none()
+        {
+            // Two nodes with one id may both have found it free, and this one was too late with its record.
+            self.outlast_namesake(status.wait_for(is_registered)).await;
+        }
         let status = announcement.state();
         if status != Registration::Announced {
             return self.unregistered(status);

@@ -22,6 +22,7 @@ use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
 use crate::list::{ListName, RememberedLists};
+use crate::node::Source;
 use crate::registration_reporter::RegistrationReporter;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
@@ -352,7 +353,8 @@ impl Hub {
     fn publish(&mut self) {
         let before = self.published.snapshot.load_full();
         let mut now = self.roster.snapshot();
-        self.health.gossip_nodes = self.roster.gossip_nodes();
+        let named_in_info = now.fixed.iter().filter(|node| node.source == Source::Gossip);
+        self.health.gossip_nodes = named_in_info.count();
         if now.same_nodes(&before) {
             return;
         }

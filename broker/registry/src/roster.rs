@@ -123,11 +123,6 @@ impl Roster {
             .collect()
     }
 
-    /// Returns the number of nodes known from INFO.
-    pub(crate) fn gossip_nodes(&self) -> usize {
-        self.gossip.nodes().count()
-    }
-
     /// Forgets the lists of former settings that have been replaced. A list is replaced when its source has nodes with the new
     /// settings. If its source is no longer used, it is replaced when any source has nodes.
     fn forget_former_lists(&mut self) {

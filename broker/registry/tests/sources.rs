@@ -278,7 +278,9 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
         token: None,
     };
     assert_eq!(snapshot.fixed[1].credentials.as_deref(), Some(&wanted));
-    assert_eq!(watch.health().gossip_nodes, 3);
+    // The configured node is named in the INFO too.
+    assert_eq!(watch.health().gossip_nodes, 2);
+    assert_eq!(watch.health().state(Source::Fixed), SourceState::Healthy);
 
     watch.learned(&snapshot.fixed[2].client, None, &["newer:4222".into()]);
     // The later INFO replaces the earlier one.

@@ -135,7 +135,11 @@ impl Queue {
 
     /// Handles the result of writing staged bytes. The rest is put before the bytes that were added meanwhile.
     pub(super) fn wrote_staged(&mut self, staged: &Staged, result: io::Result<usize>) {
-        let Some(written) = self.wrote(result) else { return };
+        let taken = *result.as_ref().unwrap_or(&0);
+        let Some(written) = self.wrote(result) else {
+            self.dropped_bytes += staged.len() - taken;
+            return;
+        };
         self.is_blocked = written < staged.len();
         self.bytes += staged.len() - written;
         let mut rest = VecDeque::new();
@@ -150,7 +154,12 @@ impl Queue {
 
     /// Handles the result of writing `parts` without the first `skip` bytes.
     pub(super) fn wrote_parts(&mut self, mut parts: VecDeque<Part>, skip: usize, result: io::Result<usize>) {
-        let Some(written) = self.wrote(result) else { return };
+        let taken = *result.as_ref().unwrap_or(&0);
+        let Some(written) = self.wrote(result) else {
+            // They were counted as dropped before their write ended.
+            self.dropped_bytes = self.dropped_bytes.saturating_sub(taken);
+            return;
+        };
         self.bytes -= written;
         self.written = skip + written;
         while let Some(first) = parts.front()

@@ -29,7 +29,7 @@ type Order = (u8, bool, Option<Instant>, f64);
 
 impl NodeBook {
     /// Returns the known nodes in the order in which they are to be tried. `avoid` comes last. With `evenly`, within
-    /// a rank, nodes with fewer sessions for their weight usually come first.
+    /// a rank, nodes with fewer sessions for their weight come first.
     pub(crate) fn candidates(
         &self,
         snapshot: &Snapshot,
@@ -68,7 +68,11 @@ impl NodeBook {
             // An exponential draw with the weight as its rate: a node comes first with a probability proportional to its weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
             let load = entry.map_or(0, |entry| entry.sessions) as f64 / weight;
-            let draw = if evenly { load + draw.min(1.0) / 2.0 } else { draw };
+            let draw = if evenly {
+                load + draw.min(1.0 / weight) / 2.0
+            } else {
+                draw
+            };
             ranked.push(((rank, never_proved, cooling, draw), Arc::clone(node)));
         }
         ranked.sort_by(|(a, _), (b, _)| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)).then(a.3.total_cmp(&b.3)));
