@@ -126,7 +126,7 @@ impl Membership {
             self.add_source(node, now, |address| address.is_registered = true);
         }
         if is_changed {
-            // Earlier results of dials to a namesake do not apply to this record, so it is dialled again.
+            // The results of earlier dials to a namesake do not apply to the new record, so the namesake is dialled again.
             let own = &self.rules.own.id;
             let of_namesake = |address: &&mut Address| address.id.as_ref() == Some(own);
             for address in self.addresses.values_mut().filter(of_namesake) {
@@ -240,8 +240,8 @@ impl Membership {
         address.dial_later(now, &mut self.rng, max)
     }
 
-    /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id, this
-    /// node dials the other side: about such nodes, only the answers to its own dials are recorded.
+    /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id, the
+    /// peer is dialled, because such nodes are recorded only from the answers to this node's own dials.
     pub(crate) fn accept_refused(&mut self, refused: &RefusedRoute, now: Instant) {
         let is_own = refused.id == self.rules.own.id;
         if Namesake::from_refusal(refused.why, refused.by_peer, is_own).is_some() {

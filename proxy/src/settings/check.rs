@@ -181,7 +181,7 @@ fn check_rules(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsE
         limits,
         ..
     } = settings;
-    // A key, the other key whose value it must not be below, and the consequence if it is.
+    // A key, the key whose value is its minimum, and the consequence of a lower value.
     let pairs = [
         (
             ("choice.cooldown_max_ms", choice.cooldown_max_ms.0),

@@ -81,7 +81,7 @@ async fn sidecars_in_a_circle_report_it_and_dial_at_a_limited_rate() {
     let before = sum("standin_sessions_total").await;
     client.listen_for(Duration::from_secs(2)).await;
     let made = sum("standin_sessions_total").await - before;
-    // Each sidecar tries a few times a second.
+    // Each sidecar dials a few times a second.
     assert!(made <= 30.0, "{made} sessions in 2 s");
     let mut sessions = f64::NAN;
     eventually("few sessions remain", TIMEOUT, async || {

@@ -116,7 +116,7 @@ async fn a_frame_after_info_in_the_same_packet_is_processed() {
     nothing_else(&mut client, &mut node).await;
 }
 
-/// Starts two nodes. The second one does not listen yet, so the first component is on the first one.
+/// Starts two nodes. The second does not listen yet, so the first node serves the component.
 async fn two_nodes(policy: &str) -> (Scene, ScriptedNode) {
     let first = ScriptedNode::start().await;
     let mut second = ScriptedNode::start().await;
@@ -338,7 +338,7 @@ async fn a_new_component_is_not_delayed_by_addresses_that_do_not_answer_a_syn() 
     let mut scene = Scene::with(&[("nodes.gossip", "true")]).await;
     scene.node.info_mut()["connect_urls"] = named.clone().into();
     let mut kept = vec![scene.open().await];
-    eventually("the others are known", TIMEOUT, async || {
+    eventually("the silent addresses are known", TIMEOUT, async || {
         scene.node_names().await.len() == 1 + NAMED
     })
     .await;
@@ -349,7 +349,7 @@ async fn a_new_component_is_not_delayed_by_addresses_that_do_not_answer_a_syn() 
     // One dial of a silent address alone takes a second.
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 
-    // If the settings name them, they have the same rank as the live node, which is dialled in parallel.
+    // Silent addresses in the settings have the same rank as the live node, which is dialled in parallel with them.
     let upstream: Vec<String> = named
         .iter()
         .map(|address| format!("'nats://{address}'"))

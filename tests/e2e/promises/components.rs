@@ -62,7 +62,7 @@ async fn components_over_the_limit_are_refused_until_another_one_leaves() {
         .await
         .expect("the sidecar listens");
     let mut refused = Conversation::new("component over the limit", stream);
-    // Without an `-ERR`, which would end some client libraries for good although another component may leave soon.
+    // No `-ERR` is sent: some client libraries would stop for good, although another component may leave soon.
     refused.expect_end().await;
     client.close().await;
     node.expect_end().await;
@@ -136,7 +136,7 @@ async fn messages_that_a_slow_component_has_not_read_survive_the_nodes_death() {
 }
 
 #[tokio::test]
-async fn a_node_is_not_left_as_silent_while_the_component_does_not_read() {
+async fn a_node_is_not_judged_silent_while_the_component_does_not_read() {
     let settings = [
         ("session.component_pending_bytes_max", "65536"),
         ("session.component_stall_secs", "30"),

@@ -82,7 +82,7 @@ pub(crate) async fn run(
             Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
             Some(ended) = task.handshakes.join_next() => match ended {
                 Ok((origin, result)) => task.handshake_ended(origin, result).await,
-                // `PendingHandshakes` has evicted it.
+                // `PendingHandshakes` has evicted this handshake.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("handshake panicked: {error}"),
             },

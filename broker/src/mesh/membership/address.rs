@@ -26,13 +26,14 @@ pub(super) struct Address {
     pub(super) failures: u32,
     /// Number of refused connections (ECONNREFUSED) in a row.
     pub(super) connects_refused: u32,
-    /// The node was linked, or the route was refused (not `Linked`, no duplicate id). A starting node does not wait for it.
+    /// The node was linked, or the route was refused for another reason than `Linked` or a duplicate id. A starting node does not
+    /// wait for this address.
     pub(super) answered: bool,
-    /// Text of the last refusal by either side, if an operator has to correct its reason.
+    /// Text of the last refusal by either side, if an operator has to correct something.
     pub(super) refusal: Option<String>,
-    /// Set if the node at this address has this node's id, or is linked with another node that has it.
+    /// Set if the node at this address has this node's id, or is linked with another node that has this id.
     pub(super) namesake: Option<Namesake>,
-    /// Run of the other node with this node's id that answered there when it was last dialled.
+    /// Run of the node that answered the last dial of this address, if it is another node with this node's id.
     pub(super) namesake_run: Option<String>,
     /// Time at which a node last named this address, or at which its route was lost.
     pub(super) seen_at: Instant,
