@@ -1,7 +1,7 @@
 //! HTTP listener for operators and monitoring.
 //!
-//! *Architecture invariant:* no client of this port can block the program. The number, the duration and the size of connections
-//! are limited.
+//! *Architecture invariant:* no client of this port can block the program. The number and duration of connections and the size
+//! of requests are limited.
 
 mod limited_listener;
 

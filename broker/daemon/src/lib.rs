@@ -1,4 +1,4 @@
-//! Operation of a program by an operator, shared by the sidecar and the broker.
+//! Settings, log, metrics, HTTP listener and sockets of a program, shared by the sidecar and the broker.
 //!
 //! | module | holds |
 //! |---|---|

@@ -89,7 +89,7 @@ fn start(config: ZooKeeperConfig, task: SessionTask) -> Result<Running, Registry
     thread::Builder::new()
         .name(THREAD_NAME.to_owned())
         .spawn(move || {
-            // The log of the client library is suppressed: it has every event, and expected losses of a connection as errors.
+            // The client library's log is suppressed: it has a line for every event, and an error for each expected disconnect.
             let silence = tracing::Dispatch::none();
             tracing::dispatcher::with_default(&silence, || session_loop.run());
         })

@@ -1,4 +1,4 @@
-//! Tests of a session between two scripted sockets: promises in terms of bytes.
+//! Tests of the promises, byte by byte: a session between two scripted sockets.
 
 pub(super) mod bench;
 
@@ -28,7 +28,7 @@ fn s2_a_frame_cut_by_the_nodes_death_is_sent_completely_to_the_next_node() {
 }
 
 #[test]
-fn s9_the_sidecar_answers_errors_for_which_every_node_would_close_the_connection() {
+fn s9_the_sidecar_sends_an_err_for_a_fault_for_which_every_node_would_close_the_connection() {
     for bytes in [
         "CONNECT {bad\r\n",
         "CONNECT []\r\n",
@@ -427,7 +427,7 @@ fn s10_a_component_that_closed_in_an_outage_is_kept_only_for_its_publishes() {
         bench.component(held);
         bench.call(Session::component_eof);
         bench.pass(Duration::from_secs(1));
-        assert_eq!(bench.end(), None, "a node may still come: {held}");
+        assert_eq!(bench.end(), None, "a node may still be found: {held}");
         bench.pass(Duration::from_secs(1));
         assert_eq!(bench.end().is_none(), is_kept, "{held}");
     }

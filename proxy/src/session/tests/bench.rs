@@ -110,12 +110,12 @@ impl Bench {
         bench
     }
 
-    /// Connects another node.
+    /// Connects a node.
     pub(crate) fn node_up(&mut self) {
         self.node_up_with(false);
     }
 
-    /// Connects another node. The session holds its publishes if `hold` is set.
+    /// Connects a node. The session holds its publishes if `hold` is set.
     pub(crate) fn node_up_with(&mut self, hold: bool) {
         let (node, info) = (Arc::new(node("n:1")), Info::default());
         self.call(|session, now, wires| session.node_up(node, &info, hold, now, wires));
