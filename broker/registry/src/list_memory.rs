@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn all_nodes_of_a_list_that_was_empty_long_before_the_later_process_are_remembered() {
+    fn a_later_process_remembers_all_nodes_of_a_list_that_became_empty_long_before() {
         let mut first = ListMemory::default();
         answer(&mut first, &[(0, "a b c"), (1, "b c"), (2, "c"), (3, "")]);
         let mut next = ListMemory::of(first.remembered(), at(5_000));

@@ -83,7 +83,7 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
     writer.create(&znode("b"), "b:1", hidden).await.unwrap();
     writer.create(&znode("c"), "c:1", only_us()).await.unwrap();
     in_time(until_live(&reader, &["a:1", "c:1"]).await);
-    until_health(&reader, "one is skipped", |health| health.zookeeper.skipped == 1).await;
+    until_health(&reader, "one record is skipped", |health| health.zookeeper.skipped == 1).await;
     // The credentials are sent again after a reconnect.
     server.kill();
     until_zookeeper_is(&reader, SourceState::Lost).await;
@@ -125,7 +125,7 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
     };
     assert_eq!(skipped(), (2, 2));
     writer.put("more", "10.0.0.6:4222").await;
-    until(&watch, "three", |snapshot| snapshot.live.len() == 3).await;
+    until(&watch, "three live", |snapshot| snapshot.live.len() == 3).await;
     assert_eq!(skipped(), (2, 2), "the same garbage is not counted again");
     writer.put("garbage", "other garbage").await;
     until_health(&watch, "changed garbage counts again", |health| {
@@ -133,7 +133,7 @@ async fn invalid_records_are_skipped_and_counted_once_and_those_of_other_registr
     })
     .await;
     writer.put("garbage", "10.0.0.7:4222").await;
-    until(&watch, "four", |snapshot| snapshot.live.len() == 4).await;
+    until(&watch, "four live", |snapshot| snapshot.live.len() == 4).await;
     assert_eq!(skipped(), (1, 3));
 }
 
@@ -144,7 +144,7 @@ async fn children_above_the_limit_are_ignored_and_counted() {
     let mut config = config(server.hosts());
     config.nodes_max = 10;
     let watch = watch(config).unwrap();
-    until(&watch, "ten", |snapshot| snapshot.live.len() == 10).await;
+    until(&watch, "ten live", |snapshot| snapshot.live.len() == 10).await;
     assert_eq!(watch.health().zookeeper.over_limit, 2);
 }
 

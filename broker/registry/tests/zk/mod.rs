@@ -1,4 +1,4 @@
-//! Tests with real ZooKeeper servers, and their helpers: a client that writes znodes, and waits for the state of a watch.
+//! Helpers of the tests with real ZooKeeper servers: a client that writes znodes, and functions that wait for a state of a watch.
 
 pub(crate) mod announcing;
 pub(crate) mod child;
