@@ -1,6 +1,6 @@
 //! Numbered messages in the background of a test: a publisher and a receiver, each a task around a raw client.
 //!
-//! When the node dies, both tasks end without a failure. The [`Ledger`] and the [`Receipts`] then say how far they came.
+//! When the node dies, both tasks end without a failure. The [`Ledger`] and the [`Receipts`] then have what was sent and received.
 
 use crate::ledger::{Ledger, Receipts};
 use crate::raw::{RawClient, pub_frame};

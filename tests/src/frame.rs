@@ -1,6 +1,6 @@
 //! One frame of the protocol: its bytes, its verb, its words, its payload.
 //!
-//! It does not use the product's own scanner, so that the tests do not share a mistake with what they test.
+//! This parser does not use the product's own scanner, so that the tests do not share a mistake with what they test.
 
 /// The bytes of one frame, the final `\r\n` included, sent by a client or a server.
 #[derive(Clone, PartialEq, Eq)]

@@ -146,7 +146,7 @@ pub(crate) fn store(path: &Path, kept: &CacheContents) -> Result<(), String> {
     let mut temp = tempfile::Builder::new()
         .prefix(".standin-cache-")
         .tempfile_in(folder)
-        // The text of the error contains the random name of the file.
+        // Only the kind of the error: its text contains the random name of the file.
         .map_err(|error| fail("temporary file", error.kind().into()))?;
     temp.write_all(&bytes).map_err(|error| fail("write", error))?;
     temp.as_file().sync_all().map_err(|error| fail("sync", error))?;

@@ -101,7 +101,7 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
     mesh.nodes[1].launch();
-    eventually("it accepts clients or is registered", TIMEOUT, async || {
+    eventually("the second node accepts clients or is registered", TIMEOUT, async || {
         mesh.nodes[1].connect().await.is_ok() || registrar.children(NODES_PATH).await != ["n1"]
     })
     .await;
@@ -216,7 +216,7 @@ async fn a_node_that_is_stopped_while_it_waits_for_others_exits_with_0() {
     mesh.nodes[1].process().assert_no_line("Server is ready");
 }
 
-/// Components that used such a node would reach no other node.
+/// Components on a refused node would reach no other node.
 #[tokio::test]
 async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with_the_reason() {
     let zookeeper = ZooKeeper::start().await;
@@ -249,7 +249,7 @@ async fn a_node_that_the_registered_nodes_refuse_is_not_registered_and_ends_with
     mesh.wait_until_agreed().await;
 }
 
-/// Otherwise a client that connects would wait for INFO as long as the node waits for ZooKeeper.
+/// With an open port, a client would wait for INFO as long as the node waits for ZooKeeper.
 #[tokio::test]
 async fn the_port_for_clients_stays_closed_while_another_session_holds_the_nodes_znode() {
     let zookeeper = ZooKeeper::start().await;

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 const LONG_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longer than the gap that a worker takes for a pause.
+/// Longer than the gap after which a worker counts as paused.
 const FREEZE: Duration = Duration::from_secs(1);
 const NO_ECHO: &str = r#"CONNECT {"verbose":false,"pedantic":false,"echo":false}"#;
 
@@ -53,7 +53,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     }
     let mut closed = node.client().await;
     let mut stays = node.client().await;
-    // After the first PING the node writes nothing to these clients, so only the reset shows it that they are gone.
+    // After the first PING the node writes nothing to these clients, so only the reset shows the node that they are gone.
     for client in given_up.iter_mut().chain([&mut moved_from]) {
         assert_eq!(client.read_frame().await.verb(), "PING");
         client.send("PONG\r\n").await;

@@ -26,7 +26,7 @@ pub(super) struct Address {
     pub(super) failures: u32,
     /// Number of refused connections (ECONNREFUSED) in a row.
     pub(super) connects_refused: u32,
-    /// The node was linked, or the route was refused for another reason than `Linked` or a duplicate id. A starting node does not
+    /// The node was linked, or the route was refused for a reason other than `Linked` or a duplicate id. A starting node does not
     /// wait for this address.
     pub(super) answered: bool,
     /// Text of the last refusal by either side, if an operator has to correct something.
