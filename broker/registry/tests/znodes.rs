@@ -83,7 +83,10 @@ async fn nodes_with_an_acl_need_the_digest_credentials_and_other_nodes_are_read_
     writer.create(&znode("b"), "b:1", hidden).await.unwrap();
     writer.create(&znode("c"), "c:1", only_us()).await.unwrap();
     in_time(until_live(&reader, &["a:1", "c:1"]).await);
-    until_health(&reader, "one record is skipped", |health| health.zookeeper.skipped == 1).await;
+    until_health(&reader, "one record is skipped", |health| {
+        health.zookeeper.skipped == 1
+    })
+    .await;
     // The credentials are sent again after a reconnect.
     server.kill();
     until_zookeeper_is(&reader, SourceState::Lost).await;

@@ -240,8 +240,8 @@ impl Membership {
         address.dial_later(now, &mut self.rng, max)
     }
 
-    /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id, the
-    /// peer is dialled, because such nodes are recorded only from the answers to this node's own dials.
+    /// Records that the route with a node that dialled this one was refused. If the refusal shows another node with this node's id,
+    /// the peer is dialled, because such nodes are recorded only from the answers to this node's own dials.
     pub(crate) fn accept_refused(&mut self, refused: &RefusedRoute, now: Instant) {
         let is_own = refused.id == self.rules.own.id;
         if Namesake::from_refusal(refused.why, refused.by_peer, is_own).is_some() {

@@ -101,9 +101,11 @@ async fn a_node_accepts_no_clients_and_is_not_registered_until_it_is_synced_or_s
     mesh.nodes[0].freeze().await;
     let launched = Instant::now();
     mesh.nodes[1].launch();
-    eventually("the second node accepts clients or is registered", TIMEOUT, async || {
-        mesh.nodes[1].connect().await.is_ok() || registrar.children(NODES_PATH).await != ["n1"]
-    })
+    eventually(
+        "the second node accepts clients or is registered",
+        TIMEOUT,
+        async || mesh.nodes[1].connect().await.is_ok() || registrar.children(NODES_PATH).await != ["n1"],
+    )
     .await;
     let waited = launched.elapsed();
     assert!(
