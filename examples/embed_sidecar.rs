@@ -1,4 +1,4 @@
-//! A program with the sidecar inside it, as a library. It survives the loss of a node without a second process.
+//! A program that uses the sidecar as a library. It survives the loss of a node, and needs no second process.
 //!
 //! `cargo run -p examples --example embed_sidecar -- nats://HOST:4222` uses the nodes given. Without an argument it runs a
 //! broker node in this process.

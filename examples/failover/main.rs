@@ -1,8 +1,8 @@
 //! A guided failover: three broker nodes in a mesh, the sidecar in front of them, and a client that knows one address and does
 //! not survive the loss of its connection. The node under the client is killed three times. The client notices nothing.
 //!
-//! `cargo run --release -p examples --example failover`. With `-- nats-server` at the end the nodes run that program, given by its
-//! name in `PATH` or by its path (in Debian's package nats-server: `/usr/sbin/nats-server`).
+//! `cargo run --release -p examples --example failover`. With `-- nats-server` at the end, the nodes run `nats-server`
+//! from `PATH`. A path can be given instead (in Debian's package nats-server: `/usr/sbin/nats-server`).
 
 #![expect(
     clippy::print_stdout,

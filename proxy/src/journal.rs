@@ -157,8 +157,8 @@ impl Journal {
         }
     }
 
-    /// Returns the UNSUB for the present node if it differs from the component's: its max without the messages that
-    /// earlier nodes delivered.
+    /// Returns the UNSUB for the present node, if it must differ from the component's UNSUB: the messages that earlier
+    /// nodes delivered are subtracted from the max.
     pub(crate) fn unsub_for_node<'a>(&self, unsub: &Unsub<'a>) -> Option<Unsub<'a>> {
         let max = unsub.max.filter(|_| self.moved)?;
         let slot = *self.by_sid.get(unsub.sid)?;
@@ -204,8 +204,8 @@ impl Journal {
         }
     }
 
-    /// Removes a subscription to `subject` (in `queue`) that a node refused. This is the oldest unacked one. If there is
-    /// none, the node has withdrawn a permission, and all such subscriptions end.
+    /// Removes the subscription to `subject` (in `queue`) that a node refused: the oldest unacked one. If all are acked,
+    /// the node has withdrawn a permission, and all subscriptions to `subject` (in `queue`) are removed.
     pub(crate) fn refuse(&mut self, subject: &[u8], queue: Option<&[u8]>) {
         let is_meant = |entry: &Subscription| *entry.subject == *subject && entry.queue.as_deref() == queue;
         let is_meant_and_unacked = |(order, slot): &(u64, u32)| {
@@ -448,7 +448,7 @@ mod tests {
         send(&mut journal, "SUB a 1\r\n");
         deliver(&mut journal, "1", 3);
         send(&mut journal, "UNSUB 1 3\r\n");
-        assert_eq!(journal.len(), 0, "its max was reached before");
+        assert_eq!(journal.len(), 0, "the max was reached before the UNSUB");
     }
 
     #[test]

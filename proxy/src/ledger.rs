@@ -13,7 +13,7 @@ use standin_wire::{ClientFault, encode};
 use crate::doubt::Mark;
 use crate::error_text::ErrorText;
 
-/// An expected answer of the node, or an answer of the sidecar that must be sent in its turn.
+/// An expected answer of the node, or an answer that the sidecar sends at this place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// This number of `+OK`s for the component.

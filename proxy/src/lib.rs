@@ -13,7 +13,7 @@
 //! | `worker` | the threads that run sessions; the beginning and the end of a session |
 //! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial |
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
-//! | `journal`, `ended_sids`, `ledger`, `doubt` | its parts: subscriptions, owed answers, publishes in doubt |
+//! | `journal`, `ended_sids`, `ledger`, `doubt` | the parts of a session: subscriptions, owed answers, publishes in doubt |
 //! | `error_text` | the texts of the sidecar's own `-ERR`s |
 //! | `nodes`, `dial` | the choice of a node, and the connection to it |
 //! | `recovery` | after a loss: the time at which held publishes are sent |

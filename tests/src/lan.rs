@@ -4,8 +4,8 @@
 //! the addresses 10.78.0.1, .2, …, and each has its own loopback. Needs root, iproute2 and util-linux.
 //!
 //! A fault is silence, loss or delay, as on a bad cable, and never a reset. [`Lan::heal`] ends all faults.
-//! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the host,
-//! and `cable.py` beside this file, which gets a copy before the drop, sends it again later, or not at all.
+//! Delay and loss work without `netem`, which many small kernels lack: the switch drops every frame that arrives from the slow
+//! host. `cable.py` beside this file gets a copy of each frame before the drop, and sends the copy later, or not at all.
 
 use crate::netns::{Netns, ip, unique};
 use crate::peers;
@@ -25,7 +25,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// cable is slow.
 const DROP_ALL: &str = "1,6 0 0 2";
 
-/// Hosts 0, 1, … and the switch between them. Dropping it removes them.
+/// Hosts 0, 1, … and the switch between them. They are removed when the `Lan` is dropped.
 #[derive(Debug)]
 pub struct Lan {
     hosts: Vec<Netns>,
@@ -48,7 +48,7 @@ impl Lan {
             let address = Ipv4Addr::new(10, 78, 0, number as u8 + 1);
             Netns::named(format!("standin-{unique}h{number}"), "eth0", address)
         };
-        // Made before the steps that can fail, so that the drop then removes what was made.
+        // Created before the steps that can fail: after a failure, its drop removes the namespaces that exist.
         let lan = Self {
             hosts: (0..size).map(host).collect(),
             switch: Netns::named(format!("standin-{unique}s"), BRIDGE, Ipv4Addr::UNSPECIFIED),
@@ -102,8 +102,8 @@ impl Lan {
         }
     }
 
-    /// Delays everything that this host sends by `delay`, and drops this share of its frames (0.05: 5 %). A frame of a busy
-    /// connection has up to 64 KiB. What the host receives is not changed.
+    /// Delays everything that this host sends by `delay`, and drops this share of its frames (0.05: 5 %). On a busy
+    /// connection, segmentation offload makes frames of up to 64 KiB. What the host receives is not changed.
     pub async fn slow(&mut self, host: usize, delay: Duration, loss: f64) {
         self.heal_slow(host);
         let port = port_name(host);

@@ -99,7 +99,7 @@ impl Receipts {
             return false;
         }
         let payload = String::from_utf8_lossy(frame.payload());
-        // Headers, if any, end in an empty line before it.
+        // Headers, if any, come before the entry and end with an empty line.
         let entry = payload.rsplit("\r\n").next().unwrap_or_default();
         let Some((publisher, number)) = entry.rsplit_once(' ') else {
             return false;

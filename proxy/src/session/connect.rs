@@ -33,7 +33,7 @@ impl Session {
             }
             connect::with_fields(json, fields)
         };
-        // Never invalid here: `plan_alone` refuses an invalid argument.
+        // The argument is valid here: `plan_alone` refuses an invalid one.
         let line = fields().map_or_else(|_| json.to_vec(), String::into_bytes);
         let mut out = Vec::new();
         encode::client(&Frame::Connect(&line), &mut out);
@@ -91,9 +91,9 @@ impl Session {
             node.ledger.expect(expected);
         }
         if before.is_some() {
-            // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). The
-            // first CONNECT of a component that began without one should end none. But for the node it is the second
-            // one, so the subscriptions are created again.
+            // A second CONNECT ends all subscriptions (nats-server 2.15; older servers keep them until an UNSUB). If the
+            // component began without CONNECT, the sidecar has sent one for it. Then the component's first CONNECT is
+            // the second for the node, and the subscriptions that it ends there are created again.
             let mut lines = Vec::new();
             let commands = if again {
                 node.last_slot = None;

@@ -102,7 +102,7 @@ pub(super) struct Connection {
 
     /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
     pub(super) head_written: usize,
-    /// Bytes sent to the node in place of that frame.
+    /// Bytes sent to the node in place of the first held frame.
     pub(super) replacement: Option<Replacement>,
     /// Whether the first held frame is incomplete.
     pub(super) incomplete: bool,

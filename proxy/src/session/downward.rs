@@ -1,5 +1,5 @@
 //! Node → component: frames are scanned in place. Frames for the component pass unchanged. Frames for the sidecar
-//! (PING, its own PONGs, answers to a replay, INFO) are cut out.
+//! (PING, PONGs for its own PINGs, answers to a replay, INFO) are cut out.
 //!
 //! Promise S1: the component only gets complete frames. The beginning of a frame waits for its rest, and is dropped with
 //! the connection if the node dies.
@@ -116,7 +116,7 @@ impl Session {
             if matches!(span.verb, Verb::Msg | Verb::Hmsg) {
                 node.served = true;
                 self.traffic.messages_to_component += 1;
-                // Counted for its subscription (promise S4) on its way to the component.
+                // The message is counted for its subscription (promise S4).
                 let slot = match node.last_slot {
                     Some(slot) if span.repeats => Some(slot),
                     _ => self.journal.slot(server::message_sid(span.args(frame))),
@@ -272,7 +272,7 @@ impl Session {
         }
     }
 
-    /// Returns the sidecar's own answers whose turn has come.
+    /// Returns the sidecar's own answers that are due now.
     pub(super) fn own_answers(&mut self) -> Vec<u8> {
         let node = self.connection.as_mut();
         node.map_or_else(Vec::new, |node| node.ledger.own_answers())
