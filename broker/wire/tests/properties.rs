@@ -274,7 +274,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_of_an_err_has_a_cause(text in vec(any::<u8>(), 0..80)) {
+    fn the_kind_of_an_err_does_not_depend_on_the_case_of_its_text(text in vec(any::<u8>(), 0..80)) {
         let refusal = Refusal::of(&text);
         prop_assert_eq!(Refusal::of(&text.to_ascii_uppercase()), refusal);
         let _ = (refusal.kind(), refusal::replaces_ok(&text), refusal::refused_subscription(&text));

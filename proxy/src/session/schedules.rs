@@ -43,10 +43,10 @@ fn s1_to_s6_and_s12_hold_under_random_schedules() {
     for_each_seed(SCHEDULES, Simulation::run);
 }
 
-/// The timer alone ends a session that stops, whatever its sockets take and its node answers. [`Bench::pass`] checks that
-/// the timer does not fire again at once.
+/// After a shutdown, the timer alone ends the session, although neither the component nor the node does anything.
+/// [`Bench::pass`] checks that the timer does not fire again at once.
 #[test]
-fn a_session_that_stops_ends_at_its_deadlines() {
+fn a_session_that_is_shut_down_ends_at_its_deadlines() {
     for_each_seed(SCHEDULES / 8, Simulation::stop);
 }
 
@@ -111,7 +111,7 @@ impl Simulation {
         self.check();
     }
 
-    /// Stops the session after some steps. Then only time passes.
+    /// Shuts the session down after some steps. Then only time passes.
     fn stop(mut self) {
         let steps = self.rng.random_range(0..STEPS);
         self.take_steps(steps);
@@ -154,7 +154,7 @@ impl Simulation {
                 self.process_output();
             }
             if self.node.is_none() {
-                self.node_comes();
+                self.node_connects();
             }
             self.bench.pipes.node_room = usize::MAX;
             self.bench.pipes.component_room = usize::MAX;
@@ -250,7 +250,7 @@ impl Simulation {
                     self.component_subscribes(sid);
                 }
             }
-            8 => self.component_limits(&sid),
+            8 => self.component_sets_max(&sid),
             _ => self.command("PING\r\n"),
         }
     }
@@ -263,7 +263,7 @@ impl Simulation {
         self.component.subs.insert(sid, SimSub::new(subject));
     }
 
-    fn component_limits(&mut self, sid: &str) {
+    fn component_sets_max(&mut self, sid: &str) {
         let asked = self.rng.random_range(1..20);
         if let Some(sub) = self.component.subs.get_mut(sid)
             && sub.max.is_none()
@@ -398,11 +398,11 @@ impl Simulation {
                 node.says.clear();
             }
             Some(_) => {}
-            None => self.node_comes(),
+            None => self.node_connects(),
         }
     }
 
-    /// Lets the session read the end of stream of a node that still reads. The node has processed everything sent to it.
+    /// Lets a half-closed node process everything sent to it, and then lets the session read the end of the node's stream.
     fn end_of_stream(&mut self) {
         self.node_takes(usize::MAX);
         let end = Cause::EndOfStream;
@@ -410,7 +410,7 @@ impl Simulation {
             .call(|session, now, wires| session.node_lost(end, now, wires));
     }
 
-    fn node_comes(&mut self) {
+    fn node_connects(&mut self) {
         self.bench.pipes.node.clear();
         self.node = Some(SimNode {
             verbose: true,

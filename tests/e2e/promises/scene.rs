@@ -131,7 +131,7 @@ impl Scene {
         Metrics::read(&self.http).await
     }
 
-    /// Waits until the sidecar has taken this many bytes of components since `before`, and has written or buffered them.
+    /// Waits until the sidecar has read this many bytes from components since `before`, and has written or buffered them.
     pub(crate) async fn until_taken(&self, before: &Metrics, bytes: usize) {
         let written = |metrics: &Metrics| metrics.value("standin_bytes_total{direction=to_node}");
         eventually(

@@ -1,4 +1,4 @@
-//! Fuzz target: the stream of a client that sends arbitrary bytes. The frames must not depend on how it is split into reads.
+//! Fuzz target: a client that sends arbitrary bytes. The frames must not depend on how its stream is split into reads.
 
 #![no_main]
 

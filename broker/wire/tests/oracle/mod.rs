@@ -72,7 +72,7 @@ fn roomy(limits: FrameLimits) -> FrameLimits {
     }
 }
 
-/// Scans `stream` with `scanner`, which may remember a control line. `cuts` are the offsets at which the reads end.
+/// Scans `stream` with `scanner`, which may have scanned other bytes before. `cuts` are the offsets at which the reads end.
 pub(crate) fn scan<D: Side>(scanner: &mut Scanner<D>, stream: &[u8], cuts: &[usize]) -> Scan<D::Verb> {
     let mut spans: Vec<Span<D::Verb>> = Vec::new();
     let mut at = 0;

@@ -93,7 +93,7 @@ impl SimComponent {
 }
 
 impl SimNode {
-    /// Processes one frame. Returns `None` if there is no complete frame; otherwise the number of the publish, if it is one.
+    /// Processes one frame. Returns `None` if no frame is complete; `Some(None)` unless the frame is a publish with a number.
     pub(super) fn process(&mut self) -> Option<Option<u64>> {
         let got = self.got.make_contiguous();
         let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;
