@@ -50,7 +50,7 @@ pub(crate) struct Outbox {
     stalled: AtomicBool,
     /// Messages sent to the client, for the monitoring pages.
     pub(crate) messages_out: AtomicU64,
-    /// Bytes of their headers and payloads.
+    /// Bytes of the headers and payloads of these messages.
     pub(crate) bytes_out: AtomicU64,
     /// Index of the client's slot on each worker's stage.
     places: Box<[AtomicU32]>,
@@ -286,7 +286,7 @@ impl Outbox {
         self.queue().reason
     }
 
-    /// Drops the pending bytes and the socket after the end of the client, although other threads may still hold the outbox.
+    /// Drops the pending bytes and the socket after the end of the client, even while other threads still hold the outbox.
     pub(crate) fn release(&self) {
         let mut queue = self.queue();
         queue.end(CloseReason::ClientClosed);

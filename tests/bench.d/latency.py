@@ -9,7 +9,7 @@ from report import say, table
 # Targets (ours ÷ nats-server's): the rate at least, the others at most.
 REQUEST_TARGETS = {"cpu": 0.7, "rate": 1.3, "p50": 0.8}
 LATENCY_TARGETS = {"cpu": 0.7, "p50": 0.8, "p99": 1.0}
-# name, measurement, messages, words for the load generator, targets
+# name, measurement, messages, arguments of the load generator, targets
 CASES = [
     ("request and reply, 1 client", "request", 20_000, ["--requests", 20_000], REQUEST_TARGETS),
     ("request and reply, 16 clients", "request", 100_000, ["--requests", 100_000, "--clients", 16], REQUEST_TARGETS),
@@ -50,7 +50,7 @@ def once(case, who, server, measurement, words):
 
 
 def measure(case, who, measurement, words):
-    """Runs the load generator with these words, and adds the figures to the case."""
+    """Runs the load generator with these arguments, and adds the figures to the case."""
     done = load(measurement, "--payload", PAYLOAD, *words)
     for what, key in QUANTILES.items():
         case.add(what, who, done[key])

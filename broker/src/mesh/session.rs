@@ -312,7 +312,7 @@ impl Session for RouteSession {
         let mut at = 0;
         // An ack that is still owed from the last turn comes first. Otherwise, it could be delayed forever.
         while !router.turn_exhausted() && (at > 0 || self.ack(router)) {
-            // Used in place: copying a frame that was just decoded takes longer than decoding it (`tests/bench mesh`, 16 B).
+            // The frame is used in place: to copy it takes longer than to decode it (`tests/bench mesh`, 16 B).
             let decoded = frame::decode(&bytes[at..], FRAME_BYTES_MAX);
             let (frame, length) = match &decoded {
                 Ok(Some((frame, length))) => (frame, length),
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_answered_once_the_batches_of_other_workers_are_sent_and_later_frames_wait() {
+    fn a_ping_is_answered_after_the_batches_of_other_workers_are_sent_and_later_frames_wait() {
         let (shared, mut session, _events) = session();
         let (mut router, mut other) = (Router::new(0, 10), Stage::new(1));
         shared.flush.add_stage(&router.stage);
