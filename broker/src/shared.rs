@@ -47,8 +47,8 @@ pub(crate) struct Shared {
     lame_duck: AtomicBool,
     /// Addresses at which clients reach the other nodes.
     connect_urls: ArcSwap<Vec<String>>,
-    /// Whether INFO has ever had other nodes in `connect_urls`. If so, it continues to have this node's address when there are no other
-    /// nodes, so that clients remove the others from their lists.
+    /// Whether `connect_urls` of INFO has ever named other nodes. From then on, it names this node even when there are no others, so that
+    /// clients remove the others from their lists.
     had_peers: AtomicBool,
     /// The cluster name of the settings, or of the cluster that the node has joined.
     cluster_name: ArcSwap<String>,
@@ -180,7 +180,7 @@ impl Shared {
         own.into_iter().chain(others.iter()).cloned().collect()
     }
 
-    /// Updates `connect_urls` after a change of the routes, and sends clients a new INFO if it differs.
+    /// Updates `connect_urls` after a change of the routes. If the URLs have changed, clients get a new INFO.
     pub(crate) fn update_connect_urls(&self) {
         if self.settings.load().cluster.no_advertise {
             return;

@@ -6,7 +6,7 @@ from pair import OURS, THEIRS, Case, address, both
 from processes import load
 from report import say, table
 
-# name, messages, words for the load generator, targets ours ÷ theirs: CPU at most, throughput at least
+# name, messages, arguments of the load generator, targets (ours ÷ nats-server's): CPU at most, throughput at least
 CASES = [
     ("publish only, 16 B", 3_000_000, ["--subscribers", 0, "--payload", 16], 0.5, 1.5),
     ("1→1, 16 B", 2_000_000, ["--payload", 16], 0.5, 1.4),

@@ -70,7 +70,7 @@ impl CacheWriter {
         written.unwrap_or_else(|error| Err(format!("the writer of the cache file stopped: {error}")))
     }
 
-    /// Waits for the write in progress, then writes the changes that came after its start. Returns the result of the last write.
+    /// Waits for the write in progress, then writes the changes made after its start. Returns the result of the last write.
     pub(crate) async fn finish(&mut self, contents: CacheContents) -> Option<Result<(), String>> {
         let mut last = None;
         if self.writing.is_some() {

@@ -2,7 +2,7 @@
 //!
 //! Each read sets a watch on the data of the child. A child is read again only after its watch has fired or the audit found a
 //! difference, so that there is at most one watch per child. These watches report at once that a node has begun to drain, because
-//! its state is in its data.
+//! the state of the node is in the data of its znode.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -42,7 +42,8 @@ struct Entry {
     /// Transaction id of the last change of its data. `None` if the ACL forbids reading the record: it has no watch then, and each
     /// audit marks it to be read again.
     mzxid: Option<i64>,
-    /// The node, `None` if the record says that it does not serve clients, or the reason why the record was not read.
+    /// The node; `None` if the record says that the node does not serve clients. An error says why the record could not be read
+    /// or parsed.
     node: Result<Option<Arc<Node>>, String>,
 }
 

@@ -57,8 +57,8 @@ impl EndReason {
         )
     }
 
-    /// Returns the label in `standin_client_errors_total` for an end that the component did not want, if no `-ERR` of
-    /// the sidecar was counted for it.
+    /// Returns the label under which the end is counted in `standin_client_errors_total`. `None` if the component or a
+    /// shutdown ended the session, or if an `-ERR` of the sidecar was counted instead.
     pub(crate) const fn error_kind(self) -> Option<&'static str> {
         match self {
             Self::ComponentClosed | Self::ComponentBroke | Self::ComponentProtocol(_) | Self::Shutdown => {
