@@ -1,7 +1,7 @@
 //! The command line. It has the flags of `nats-server`, so that start scripts for `nats-server` work. Flags override all other settings.
 //!
-//! `words` parses it as `nats-server` does. The supported flags are in this file, the flags of unsupported features in `unsupported`.
-//! [`signal`] is the command `--signal`.
+//! `words` parses the command line as `nats-server` does. The supported flags are in this file, the flags of unsupported features in
+//! `unsupported`. [`signal`] implements `--signal`.
 
 // clap shows the doc comments of the flags as help texts, in which brackets are not links.
 #![allow(rustdoc::broken_intra_doc_links)]

@@ -20,9 +20,9 @@ enum Kind {
     Flag,
 }
 
-/// Fields without which a client library does not connect or misreads INFO, each with such a library or a reason. Examined:
-/// npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node` 3; PyPI `nats-core` 0.2, `nats-py`, `nats-python`; the crates
-/// `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`.
+/// Fields that client libraries require: without one of them, a library does not connect or misreads INFO. Each is
+/// listed with libraries that require it, or with another reason. Examined: npm `nats` 0.2, 0.8, 1.4 and `@nats-io/transport-node`
+/// 3; PyPI `nats-core` 0.2, `nats-py`, `nats-python`; the crates `nats` 0.26 and `async-nats` 0.51; `nats.go`; `libnats`.
 const REQUIRED: &[(&str, Kind, &str)] = &[
     ("server_id", Kind::Name, "nats-core, the crate nats"),
     ("server_name", Kind::Text, "nats-core declares it as required"),

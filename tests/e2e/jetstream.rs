@@ -89,7 +89,7 @@ async fn jetstream_key_value_and_requests_work_before_and_after_the_loss_of_a_no
     let nobody = client.request("nobody.listens", "hello".into()).await;
     assert!(nobody.is_err_and(|error| error.kind() == async_nats::RequestErrorKind::NoResponders));
 
-    // Retried, because the others elect a new leader if the stream's leader was on the dead node.
+    // Retried, because the other nodes elect a new leader if the stream's leader was on the dead node.
     let consumer: PullConsumer = e2e::found("the consumer is made", TIMEOUT, async || {
         stream
             .create_consumer(jetstream::consumer::pull::Config::default())

@@ -128,8 +128,8 @@ impl Session for ClientSession {
         self.client.flush.is_started()
     }
 
-    fn end_turn(&mut self, came: usize, now: Instant) {
-        if came > 0 {
+    fn end_turn(&mut self, received: usize, now: Instant) {
+        if received > 0 {
             self.heard(now);
         }
         if self.client.is_connected() && !self.was_connected {
@@ -218,7 +218,8 @@ impl ClientSession {
             encode::err(text.as_bytes(), &mut line);
             turn::send(&self.outbox, &line);
         }
-        // When a node stops, its routes are closed after its last client. The client's last messages must be in their queues by then.
+        // When a node stops, its routes are closed after its last client. By then, the client's last messages must be in the routes'
+        // queues.
         turn::flush();
     }
 }

@@ -27,7 +27,7 @@ use crate::ledger::Expected;
 /// cause.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
 /// Credentials that no node has accepted count as refused when this many nodes in a row have closed the connection after
-/// them.
+/// they got them.
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
 /// Time for which a node is not tried again after it refused credentials that another node has accepted.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
@@ -107,10 +107,10 @@ impl Session {
         self.policy.handshake_timeout + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
-    /// Records that none of the `known` nodes was reachable; `all_tried`: each has failed since the session lost its node,
-    /// and the loss itself does not count. If nodes are known, a component without INFO, or with an outdated one, is sent
-    /// `last_known`. With an `outage` limit of 0 the session ends when all have failed, or when none is known after
-    /// `info_wait`.
+    /// Records that none of the `known` nodes was reachable. `all_tried` says whether each of them has failed since the
+    /// session lost its node; the loss itself does not count. If nodes are known, a component without INFO, or with an
+    /// outdated one, is sent `last_known`. With an `outage` limit of 0 the session ends when all have failed, or when
+    /// none is known after `info_wait`.
     pub(crate) fn no_node(
         &mut self,
         known: usize,
@@ -153,8 +153,9 @@ impl Session {
         }
     }
 
-    /// Called when everything before the first held publish, or everything that has arrived, was sent. If the node has
-    /// answered all of it, reports that the session is back. Returns whether a PING must be sent first.
+    /// Called when everything before the first held publish, or everything that has arrived, was sent. While publishes
+    /// are held: if the node has answered all of it, reports that the session is back; if not, queues a PING unless one
+    /// is queued or unanswered. Returns whether a PING was queued.
     pub(super) fn check_back(&mut self) -> bool {
         if let Some(node) = &mut self.connection
             && node.hold == Hold::Away
