@@ -27,7 +27,7 @@ use crate::ledger::Expected;
 /// cause.
 const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
 /// Credentials that no node has accepted count as refused when this many nodes in a row have closed the connection after
-/// they got them.
+/// receiving them.
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
 /// Time for which a node is not tried again after it refused credentials that another node has accepted.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
