@@ -2,7 +2,7 @@
 //!
 //! *Flush.* A client's PONG waits until every route has acked all changes of interest that the client made before its PING. So after
 //! SUB, PING and PONG, a message published on any node reaches the client. To ask for an ack, a node first sends all changes of all
-//! clients, then PING with the number of the last one. The peer's PONG with this number acks all of them. So one ack serves all clients
+//! clients, then PING with the number of the last change. The peer's PONG with this number acks all of them. So one ack serves all clients
 //! that wait for it or for an earlier one.
 //!
 //! *Routes that are not waited for:*
@@ -177,7 +177,7 @@ fn is_acked(routes: &Routes, change: u64) -> bool {
     routes.load().iter().all(|route| has_acked(route, change))
 }
 
-/// Returns whether a message from a route that has acked the change `acked` is for this client: see *A client that moves* above.
+/// Returns whether this client gets messages from a route whose last ack is of the change `acked`: see *A client that moves* above.
 #[inline]
 pub(crate) fn admits(client: &Outbox, acked: u64) -> bool {
     client.watermark.load(Relaxed) <= acked
@@ -246,7 +246,7 @@ impl ClientFlush {
         self.waits_for.is_some()
     }
 
-    /// Returns the time limit if the PONG has to wait longer. If not, it is sent by [`send_pong`](Self::send_pong) in the client's next
+    /// Returns the time limit if the PONG has to wait longer. If not, [`send_pong`](Self::send_pong) sends the PONG in the client's next
     /// turn.
     pub(crate) fn waits_until(
         &mut self,

@@ -1,4 +1,4 @@
-//! ZooKeeper fails, is emptied, or gets a node late: sessions stay where they are, and still find a live node after a failure.
+//! ZooKeeper fails, is emptied, or gets a node late: sessions stay where they are, and still move to a live node when theirs dies.
 
 use crate::scenario::all_that_components_do;
 use crate::site::{Site, TIMEOUT, component_of, is_served};
@@ -64,7 +64,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
     let mut component = component_of(Library::NatsPython, &site.sidecar.url()).await;
     let before = site.node_of_session().await.expect("the session has a node");
     site.registrar.wipe().await;
-    eventually("the sidecar has noticed", TIMEOUT, async || {
+    eventually("no node is listed as from ZooKeeper", TIMEOUT, async || {
         site.sidecar
             .node_rows()
             .await
@@ -89,7 +89,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
 /// Unregisters this node, and waits until the sidecar has only `left` registered nodes.
 async fn withdraw(site: &mut Site, node: usize, left: usize) {
     site.registrar.withdraw(site.cluster.nodes[node].name()).await;
-    eventually("the sidecar has noticed", TIMEOUT, async || {
+    eventually("the sidecar has noticed that the node left", TIMEOUT, async || {
         let registered = |row: &&serde_json::Value| row["source"] == "zookeeper" && row["withdrawn"] == false;
         site.sidecar.node_rows().await.iter().filter(registered).count() == left
     })

@@ -255,6 +255,6 @@ async fn restarted_in_turn(end: End) {
 
 cases! {
     restarted_in_turn =>
-    all_nodes_stopped_in_turn_under_load_are_not_noticed_by_components(End::Graceful);
-    all_nodes_killed_in_turn_under_load_are_not_noticed_by_components(End::Killed);
+    components_keep_their_connections_while_each_node_is_stopped_in_turn(End::Graceful);
+    components_keep_their_connections_while_each_node_is_killed_in_turn(End::Killed);
 }
