@@ -2,8 +2,8 @@
 //!
 //! *Flush.* A client's PONG waits until every route has acked all changes of interest that the client made before its PING. So after
 //! SUB, PING and PONG, a message published on any node reaches the client. To ask for an ack, a node first sends all changes of all
-//! clients, then PING with the number of the last change. The peer's PONG with this number acks all of them. So one ack serves all clients
-//! that wait for it or for an earlier one.
+//! clients, then PING with the number of the last change. The peer's PONG with this number acks all of them. So one ack serves all
+//! clients that wait for it or for an earlier one.
 //!
 //! *Routes that are not waited for:*
 //!

@@ -1,4 +1,4 @@
-//! Detection of a paused worker: the worker did not run for a while, because the process was stopped (SIGSTOP) or its virtual machine was.
+//! Detection of a paused worker: the worker did not run for a while, because its process (SIGSTOP) or its virtual machine was stopped.
 //!
 //! Input that arrived during a pause may be out of date. A sidecar or a node that declared this node dead has reset the connection, counts
 //! its bytes as lost, and sends further messages elsewhere. If the old input were delivered now, it would come after newer messages. So,

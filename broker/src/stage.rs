@@ -11,10 +11,10 @@ use std::sync::atomic::{
 
 use crate::outbox::{Outbox, Staged};
 
-/// Once this many bytes are staged for one client, they are sent before the end of the turn. It bounds the memory for large messages
+/// Once this many bytes are staged for one client, they are sent before the end of the turn. This bounds the memory for large messages
 /// to many subscribers.
 const STAGED_BYTES_MAX: usize = 128 * 1024;
-/// If more bytes than this are staged for all clients together, all are sent before the end of the turn. It bounds the memory when ten
+/// If more bytes than this are staged for all clients together, all are sent before the end of the turn. This bounds the memory when ten
 /// thousand subscribers each have less than [`STAGED_BYTES_MAX`].
 const STAGED_TOTAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Limit on the total size of the empty buffers that are kept for the next turn. Buffers above it are freed.

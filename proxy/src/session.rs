@@ -102,7 +102,7 @@ pub(crate) struct Session {
     doubt: Doubt,
     /// Answers that lost nodes still owed the component, in order.
     owed: VecDeque<Expected>,
-    /// The failover to another node, and the time of the loss. Set from then until the next node has taken the session.
+    /// The time of a node's loss, and the failover to another node. Set from the loss until the next node has taken the session.
     failover: Option<(Instant, Box<Failover>)>,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
     /// to other components.
@@ -192,7 +192,7 @@ impl Session {
         }
     }
 
-    /// Returns whether the connection dialled in addition can take over now.
+    /// Returns whether the node that the session leaves is drained. The session can then move to the node dialled meanwhile.
     pub(crate) fn can_switch(&self) -> bool {
         self.connection.as_ref().is_some_and(Connection::is_drained)
     }

@@ -66,7 +66,7 @@ impl Workers {
         }
     }
 
-    /// Accepts no more connections. Returns the threads, which end with their last sessions.
+    /// Accepts no more connections. Returns the threads, which end with the last session of the sidecar.
     pub(crate) fn finish(self) -> Vec<JoinHandle<()>> {
         self.0.into_iter().map(|worker| worker.thread).collect()
     }

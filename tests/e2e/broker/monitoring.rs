@@ -418,7 +418,7 @@ async fn answers(kind: ServerKind) -> Vec<String> {
         let connect = format!("CONNECT {{\"verbose\":false,\"name\":\"{name}\"}}");
         let gone = RawClient::open_with(server.address(), &connect).await;
         gone.close().await;
-        eventually("it is listed as closed", TIMEOUT, async || {
+        eventually("the client is listed as closed", TIMEOUT, async || {
             let page = http.get_json("/connz?state=closed").await.unwrap_or_default();
             let rows = page["connections"].as_array().cloned().unwrap_or_default();
             rows.iter().any(|row| row["name"] == name)

@@ -207,7 +207,7 @@ async fn a_reload_applies_to_connected_clients() {
         .process()
         .wait_for_line_after(mark, "Reloaded server configuration", TIMEOUT)
         .await;
-    // nats-server, too, closes it without an error text.
+    // The user of this client was removed. nats-server, too, closes it without an error text.
     goes.expect_end().await;
     let info = stays.read_frame().await;
     assert_eq!(info.json()["max_payload"], 1000);
@@ -239,13 +239,13 @@ async fn sigusr1_opens_a_new_log_file_after_the_old_one_was_moved() {
     let folder = Folder::new();
     let log = folder.path("log").display().to_string();
     let mut process = broker(&["-a", "127.0.0.1", "-p", "-1", "-l", &log, "-D"]);
-    eventually("it logs into the file", TIMEOUT, async || {
+    eventually("the broker logs into the file", TIMEOUT, async || {
         folder.text("log").contains("Server is ready")
     })
     .await;
     fs::rename(folder.path("log"), folder.path("log.1")).expect("moved");
     process.signal(Signal::SIGUSR1);
-    eventually("it logs into a new file", TIMEOUT, async || {
+    eventually("the broker logs into a new file", TIMEOUT, async || {
         folder.text("log").contains("log file reopened")
     })
     .await;

@@ -33,7 +33,7 @@ const fn malformed(name: &'static str, sends: &'static str) -> Row {
     closing(name, sends, "-ERR 'Unknown Protocol Operation'\r\n")
 }
 
-/// The same, but real nats-server closes the connection without a reason.
+/// Like [`malformed`], but real nats-server closes the connection without a reason.
 const fn unexplained(name: &'static str, sends: &'static str) -> Row {
     malformed(name, sends).but_nats_server("")
 }

@@ -86,7 +86,7 @@ async fn one_of_two_nodes_with_one_name_in_zookeeper_serves_even_when_both_start
             [0, 1].into_iter().find(|index| !mesh.nodes[*index].is_running())
         })
         .await;
-        assert!(at_once || ended == 1, "the node that was there first has ended");
+        assert!(at_once || ended == 1, "the node that started first has ended");
         let process = is_refused(&mut mesh, ended, "n1").await;
         process.assert_no_line("Server is ready");
         mesh.nodes[1 - ended].wait_until_ready().await;
@@ -112,7 +112,7 @@ async fn a_frozen_node_that_was_replaced_meanwhile_sends_its_clients_away_and_en
         let (received, _) = client.read_to_end().await;
         assert!(
             String::from_utf8_lossy(&received).contains("\"ldm\":true"),
-            "its client gets no INFO with ldm before the end"
+            "the client of the frozen node gets no INFO with ldm before the end"
         );
         mesh.wait_until_linked(&[0, second]).await;
         stop(&mut mesh, &[0, second]).await;
