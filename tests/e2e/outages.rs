@@ -239,7 +239,7 @@ async fn s10_sessions_that_end_with_held_messages_log_one_warning_with_the_subje
     assert_eq!(lost as usize, 2 * SUBSCRIBERS);
 }
 
-/// A server that is not NATS, and a name without an address: both are known nodes, and none is proved.
+/// A server that is not NATS, and a name without an address: both are known nodes, and neither is proved.
 #[tokio::test]
 async fn readyz_and_healthz_show_that_an_upstream_cannot_be_used() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -89,7 +89,7 @@ async fn when_zookeeper_is_emptied_sessions_stay_and_the_nodes_are_remembered() 
 /// Unregisters this node, and waits until the sidecar has only `left` registered nodes.
 async fn withdraw(site: &mut Site, node: usize, left: usize) {
     site.registrar.withdraw(site.cluster.nodes[node].name()).await;
-    eventually("the sidecar has noticed that the node left", TIMEOUT, async || {
+    eventually("the node has left the list", TIMEOUT, async || {
         let registered = |row: &&serde_json::Value| row["source"] == "zookeeper" && row["withdrawn"] == false;
         site.sidecar.node_rows().await.iter().filter(registered).count() == left
     })

@@ -34,7 +34,7 @@ use crate::snapshot::Snapshot;
 
 /// Minimum time between writes of the cache file when the node list changes.
 const CACHE_WRITE_MS_MIN: u64 = 1_000;
-/// Minimum time between writes when only the INFO changes. If the nodes differ in their features, it changes with sessions that
+/// Minimum time between writes when only the INFO changes. If the nodes differ in their features, the INFO changes whenever sessions
 /// move.
 const INFO_WRITE_MS_MIN: u64 = 10_000;
 /// Time for which INFO reports are collected, so that nodes whose INFO changes all the time cost little.

@@ -98,7 +98,7 @@ async fn the_interest_of_ten_thousand_clients_disappears_everywhere_when_their_n
 /// Checks that a node has as many threads as before, no more open files, and not much more memory (the allocator keeps some).
 async fn uses_no_more_than(mesh: &Mesh, node: usize, before: &Figures) {
     eventually(
-        format!("node {node} uses what it did before: {before:?}"),
+        format!("node {node} uses no more threads and files than before: {before:?}"),
         TIMEOUT,
         async || {
             let now = mesh.nodes[node].figures();

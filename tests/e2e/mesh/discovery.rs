@@ -73,7 +73,7 @@ async fn a_node_with_no_advertise_is_not_listed() {
     let client = RawClient::open_with(mesh.nodes[0].address(), CONNECT_NEW).await;
     assert_eq!(listed(&client.info()), urls(&mesh, 0, &[1]));
     let client = RawClient::open_with(mesh.nodes[2].address(), CONNECT_NEW).await;
-    assert_eq!(client.info().get("connect_urls"), None, "it lists other nodes");
+    assert_eq!(client.info().get("connect_urls"), None, "INFO lists nodes");
 }
 
 /// Old npm clients hang on a longer line. Clients that accept a later INFO get the complete list in it.

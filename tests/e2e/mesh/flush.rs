@@ -172,7 +172,7 @@ async fn a_frozen_node_delays_one_pong_of_each_other_node_by_the_flush_timeout()
             assert!(pong < QUICK, "delayed again: {pong:?}");
         }
     }
-    // Each node waits once for the frozen one. The interest that it knows of other nodes stays exact.
+    // Each node waits once for the frozen one. New interest still reaches the other live nodes.
     let delayed = pong_after(&mut there, "SUB b 1\r\n").await;
     assert!(delayed < FLUSH_TIMEOUT + QUICK, "{delayed:?}");
     here[0].publish("b", "hi").await;

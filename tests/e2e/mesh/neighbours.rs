@@ -197,7 +197,7 @@ async fn a_node_with_its_own_address_among_its_routes_makes_no_route_to_itself()
         .iter()
         .map(|node| format!("nats://{}", node.cluster_address()))
         .collect();
-    // Also by a host name. The node recognizes it as its own only after it has connected.
+    // The first node's address by host name too. The node recognizes this one as its own only after it has connected.
     let by_name = all[0].replace("127.0.0.1", "localhost");
     for node in &mut mesh.nodes {
         node.add_flags(&["--routes", &format!("{},{by_name}", all.join(","))]);
@@ -253,7 +253,7 @@ async fn a_node_that_reads_nothing_costs_the_others_bounded_memory_and_does_not_
     // Messages sent to the frozen node before may arrive or not. Messages published from now on arrive once.
     publisher.publish("load", "after").await;
     let mut copies = 0;
-    eventually("the message after the fault", TIMEOUT, async || {
+    eventually("the message after the thaw", TIMEOUT, async || {
         let frames = far.frames_for(Duration::from_millis(20)).await;
         copies += frames.iter().filter(|frame| frame.payload() == b"after").count();
         copies > 0
