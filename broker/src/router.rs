@@ -37,7 +37,7 @@ pub(crate) struct Router {
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
     /// and the index of the chosen node in the group's `remote`.
     chosen: Vec<(usize, usize)>,
-    /// Buffer for the encoded names of the groups for which one route was chosen.
+    /// Buffer for the encoded names of the groups in the message to one route.
     names: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
@@ -145,8 +145,8 @@ impl Router {
         delivered
     }
 
-    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each of its queue groups.
-    /// `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
+    /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each queue group
+    /// that the message names. `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
     /// the message (see [`flush`]). Returns whether any client gets it.
     pub(crate) fn deliver_here(
         &mut self,

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `one` for each seed. If `STANDIN_SEED` is set, runs only that one, and only if it is in `seeds`. Panics with the number of the seed
-/// that fails. Returns the number of runs.
+/// Runs `one` for each seed. If `STANDIN_SEED` is set, runs only that seed, and only if it is in `seeds`. Panics with the number
+/// of the first seed that fails. Returns the number of runs.
 pub(crate) fn play(seeds: Range<u64>, mut one: impl FnMut(u64)) -> u64 {
     let seeds = match std::env::var("STANDIN_SEED") {
         Ok(seed) => {

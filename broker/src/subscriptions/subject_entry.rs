@@ -7,8 +7,8 @@ use super::matched::Matched;
 use crate::name_index::NameIndex;
 use crate::subscription::Subscription;
 
-/// Effect of a change on the announced interest. All subscriptions to one subject without a queue group are announced
-/// as one, and all members of a queue group as one with the size of the group.
+/// Effect of a change on the announced interest. For one subject, all subscriptions without a queue group are announced
+/// as one, and the members of each queue group as one with the size of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
     /// No effect.

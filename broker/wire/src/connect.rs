@@ -127,7 +127,7 @@ pub fn with_fields<'f>(
 /// Returns the CONNECT argument `json` with the fields of `later`, a later CONNECT of the same client.
 ///
 /// # Errors
-/// The error of `serde_json` if one of them is not a JSON object.
+/// The error of `serde_json` if `json` or `later` is not a JSON object.
 pub fn merged(json: &[u8], later: &[u8]) -> Result<String, serde_json::Error> {
     let later = crate::json::fields(later)?;
     with_fields(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_a_go_server_accepts_is_accepted() {
+    fn json_that_nats_server_accepts_is_accepted() {
         for (json, verbose, name) in [
             (b"null".as_slice(), true, None),
             (br#"{"Verbose":false}"#, false, None),

@@ -1,6 +1,6 @@
 //! Recognition of this sidecar among the nodes, by its mark in INFO and by its addresses.
 //!
-//! A sidecar that dials itself would get a new component with each dial, whose session would dial the same address.
+//! If a sidecar dialled itself, it would accept a new component, whose session would dial the same address, and so on.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -37,7 +37,8 @@ impl SelfCheck {
     }
 
     /// Returns whether a connection from `local` to `peer` ends at the sidecar itself. This is the case if the
-    /// sidecar listens on `peer`'s port, at `peer`'s address or at all addresses of its family on this host.
+    /// sidecar listens on `peer`'s port, either at `peer`'s address or, if `peer` is on this host, at an unspecified address
+    /// that covers it.
     pub(crate) fn is_own(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let here = peer.ip() == local.ip() || peer.ip().is_loopback();
         self.listening.iter().any(|own| {

@@ -194,7 +194,7 @@ fn withdrawn_nodes_that_were_proved_recently_are_still_tried() {
 }
 
 #[tokio::test]
-async fn a_failed_node_is_dialled_by_one_at_a_time_and_not_before_its_retry_time() {
+async fn a_failed_node_is_dialled_by_one_session_at_a_time_and_not_before_its_retry_time() {
     let book = book();
     let node = Arc::new(node("a:1"));
     assert!(book.permit(&node).await.is_some_and(|permit| !permit.is_trial()));
@@ -221,7 +221,7 @@ fn the_rate_of_dials_to_failed_nodes_is_limited_for_the_whole_process() {
     assert_eq!(trials.len(), 20, "the dials of one second");
 }
 
-/// The other nodes failed some time ago. One of them is back, and no session or probe has noticed it yet.
+/// The other nodes failed some time ago. They may be back before a session or probe notices it.
 #[test]
 fn when_the_last_proved_node_fails_the_others_are_dialled_at_once_before_an_outage_begins() {
     let book = book();
@@ -355,7 +355,7 @@ fn idle_nodes_are_probed_slowly_and_failed_ones_after_their_cool_down() {
 }
 
 #[test]
-fn while_no_node_is_proved_and_no_session_searches_failed_nodes_are_probed_each_second() {
+fn failed_nodes_are_probed_each_second_while_none_is_proved_and_no_session_searches() {
     let (book, mut now) = (book(), Instant::now());
     let nodes = snapshot(&["a:1", "b:1"]);
     book.take_snapshot(&nodes, now);
@@ -370,7 +370,7 @@ fn while_no_node_is_proved_and_no_session_searches_failed_nodes_are_probed_each_
 }
 
 #[test]
-fn the_spread_grows_with_the_sessions_that_search_above_the_limit_on_dials() {
+fn the_spread_grows_with_the_number_of_searching_sessions_above_the_limit_on_dials() {
     let book = book();
     let searchers: Vec<_> = (0..100).map(|_| book.searcher()).collect();
     for searcher in &searchers[..=2] {
@@ -390,7 +390,7 @@ fn withdrawn_nodes_that_were_never_proved_are_removed() {
 }
 
 #[test]
-fn nodes_proved_before_are_retried_before_nodes_never_proved() {
+fn nodes_once_proved_are_retried_before_nodes_never_proved() {
     let (book, now) = (book(), Instant::now());
     let dead: Vec<String> = (0..40).map(|number| format!("dead{number}:1")).collect();
     let names: Vec<&str> = dead.iter().map(String::as_str).chain(["lost:1"]).collect();

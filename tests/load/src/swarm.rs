@@ -35,7 +35,7 @@ pub(crate) struct Component {
     unsent: RefCell<Vec<u8>>,
     /// Number of messages received since the last [`mark`](Self::mark).
     pub(crate) messages: Cell<u64>,
-    /// Time of the last message, or of the last mark if it is later.
+    /// Time of the last message or of the last mark, whichever is later.
     last: Cell<Instant>,
     /// Longest silence before a message since the last mark.
     longest: Cell<Duration>,
@@ -44,7 +44,7 @@ pub(crate) struct Component {
 }
 
 impl Component {
-    /// Connects, subscribes to `subject`, and waits until the server has processed it.
+    /// Connects, subscribes to `subject`, and waits until the server has processed the subscription.
     pub(crate) async fn open(
         server: SocketAddr,
         source: Option<IpAddr>,
@@ -95,14 +95,14 @@ impl Component {
         self.unsent.borrow().len()
     }
 
-    /// Resets the number of messages and the longest silence. A silence that has begun before counts from now.
+    /// Resets the number of messages and the longest silence. A silence that has already begun counts from now.
     pub(crate) fn mark(&self) {
         self.last.set(Instant::now());
         self.longest.set(Duration::ZERO);
         self.messages.set(0);
     }
 
-    /// Returns the longest silence since the last mark, or the present one if it is longer.
+    /// Returns the longest silence since the last mark. Includes the present silence.
     pub(crate) fn longest_silence(&self) -> Duration {
         self.longest.get().max(self.last.get().elapsed())
     }
@@ -195,7 +195,7 @@ pub(crate) async fn open_listening(
     Ok(listening.collect())
 }
 
-/// Returns the source address of the component `number` if the server is on the loopback, where every 127.0.0.x can be used.
+/// Returns the source address of component number `number` if the server is on the loopback, where every 127.0.0.x can be used.
 /// Otherwise returns `None`, and the system chooses the address.
 fn source(server: SocketAddr, number: usize) -> Option<IpAddr> {
     let last = u8::try_from(2 + number / COMPONENTS_PER_SOURCE).unwrap_or(u8::MAX);
@@ -275,7 +275,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_mark_begins_a_silence_of_its_own() {
+    async fn a_silence_counts_from_the_last_mark() {
         let (component, _) = open_one(server(drop)).await;
         component.last.set(Instant::now() - TIMEOUT);
         component.mark();

@@ -79,14 +79,14 @@ impl Subject {
 
     /// Counts `count` more messages as sent if the window has room for them. Returns whether it has.
     fn take(&self, count: u64, window: u64) -> bool {
-        // One step, because several publishers share the window.
+        // One atomic step, because several publishers share the window.
         let take = |sent| (sent + count <= self.passed() + window).then_some(sent + count);
         self.sent.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 }
 
 impl Throughput {
-    /// Measures, and prints messages per second, published and delivered.
+    /// Measures, and prints the messages published and delivered, and those published per second.
     pub(crate) fn run(self) -> Outcome<()> {
         let subjects: Vec<Arc<Subject>> = (0..if self.own_subjects { self.publishers } else { 1 })
             .map(|number| Arc::new(self.subject(number)))
