@@ -146,8 +146,8 @@ impl Router {
     }
 
     /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each queue group
-    /// that the message names. `acked` is the last change that the other node acked before the message. Plain subscribers with a later watermark do not get
-    /// the message (see [`flush`]). Returns whether any client gets it.
+    /// that the message names. `acked` is the last change that the other node acked before the message. Plain subscribers with a
+    /// later watermark do not get the message (see [`flush`]). Returns whether any client gets it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,

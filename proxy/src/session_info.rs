@@ -1,5 +1,5 @@
-//! State of each session as the rest of the sidecar sees it, and the way to send the session commands. The session's
-//! task updates the counters after each turn with plain stores. `/sessionz` reads the state.
+//! State of each session as the rest of the sidecar sees it, and the way to send commands to the session. The
+//! session's task updates the counters after each turn with plain stores. `/sessionz` reads the state.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{
@@ -83,7 +83,7 @@ impl SessionInfo {
     /// Sends the session a command and wakes its task.
     pub(crate) fn send(&self, command: SessionCommand) {
         self.pending.fetch_or(1 << command as u8, Relaxed);
-        // With the fence in `set_waker`: the task sees the command, or this call sees the waker.
+        // Pairs with the fence in `set_waker`: the task sees the command, or this call sees the waker.
         fence(SeqCst);
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();

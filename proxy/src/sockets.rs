@@ -24,7 +24,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Closes the connection to the node. With `reset` it is closed by an RST, which discards the bytes in the send buffer.
     /// Without the RST, a frozen node that resumes would receive them and deliver them after newer messages (promise S12).
-    /// It may still read what is in its receive buffer.
+    /// The node may still read what is already in its receive buffer.
     pub(crate) fn drop_node(&mut self, reset: bool) {
         if let Some(node) = self.node.take()
             && reset

@@ -65,7 +65,7 @@ impl Tally {
         self.counts.is_empty() && self.others == 0
     }
 
-    /// Lowers the counts, the first ones first, so that at most `total` messages are counted.
+    /// Lowers the counts, beginning with the first, so that at most `total` messages are counted.
     pub(crate) fn lower_to(&mut self, total: u64) {
         let mut surplus = self.total().saturating_sub(total);
         let counts = self.counts.iter_mut().map(|(_, count)| count);

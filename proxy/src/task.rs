@@ -39,12 +39,10 @@ use recovery_entry::RecoveryEntry;
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
 /// processor's cache (`tests/bench sidecar`).
 const READ_BYTES: usize = 256 * 1024;
-/// A turn of a busy session ends after this number of rounds, or after the first round that ends later than
-/// [`TURN_MAX`].
+/// A turn of a busy session ends after this number of rounds, or at the end of the round in which [`TURN_MAX`] passes.
 const ROUNDS_MAX: usize = 16;
 const TURN_MAX: Duration = Duration::from_millis(2);
-/// Limit on the wait between two rounds of dialling all nodes: a base that doubles with each round, up to a maximum. The
-/// wait is random below it.
+/// The wait between two rounds of dialling all nodes is random. Its limit doubles with each round, up to a maximum.
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
@@ -86,8 +84,7 @@ struct Task {
     dial: Option<PendingDial>,
     /// Rounds of dialling in a row without a node that served the session. Each round waits longer.
     rounds: u32,
-    /// Time from which a failure of a node is a failed dial: after the record of the loss with which the session began to
-    /// search.
+    /// Time at which the search for a node began, after the loss was recorded. Any later failure of a node is a failed dial.
     search_began: Instant,
     /// The connection to the next node, while the present node sends its last answers.
     next: Option<Box<DialledNode>>,
@@ -156,8 +153,8 @@ pub(crate) async fn run(
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
     task.recovery_entry.end(&ended);
-    // Boxed: inside this future its buffers would make up a third of an idle session's memory (`tests/bench sidecar
-    // --only crowd`).
+    // Boxed: inside this future, the buffers of `close` would make up a third of an idle session's memory (`tests/bench
+    // sidecar --only crowd`).
     Box::pin(close(task.sockets, ended.reason)).await;
     ended
 }
@@ -208,8 +205,8 @@ impl Task {
             }
         }
         self.report();
-        // This session runs again after all sessions whose sockets are ready. A plain wake would come before the next
-        // poll of the sockets.
+        // This session runs again after all sessions whose sockets are ready. After a plain wake, it would run before the
+        // sockets are polled again.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
     }
@@ -300,7 +297,7 @@ impl Task {
         })
     }
 
-    /// Lets the session continue writing to sockets that take bytes again. Returns whether one did.
+    /// Lets the session continue writing to each socket that is writable again. Returns whether one was.
     fn write(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
         let mut progress = false;
         if requests.write_component
@@ -397,8 +394,8 @@ impl Task {
             let snapshot = shared.registry.snapshot();
             let now = Instant::now();
             let mut candidates = shared.book.candidates(&snapshot, avoid.as_ref(), evenly, now);
-            // A session that leaves a node may not choose it again. A session that lost a node may, because it may be the
-            // only one.
+            // A session that leaves a node may not choose it again. A session that lost a node may, because that node
+            // may be the only one.
             let is_other = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
             candidates.retain(|node| !leaving || is_other(node));
             let known = candidates.len();
@@ -444,7 +441,7 @@ impl Task {
         }
     }
 
-    /// Counts the session on `node` instead of on the node before.
+    /// Counts the session on `node` instead of on its previous node.
     fn count_node(&mut self, node: Option<&Arc<Node>>) {
         let mut status = self.session_info.status();
         if let Some(old) = std::mem::replace(&mut status.node, node.cloned()) {

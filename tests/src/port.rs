@@ -1,7 +1,7 @@
 //! Free loopback ports that no other test, no other test process and no outgoing connection can take.
 //!
 //! Ports come from blocks below the kernel's range for outgoing connections. A process claims a block with a file lock, which the
-//! kernel releases at the end of the process. It never hands out the same port twice.
+//! kernel releases at the end of the process. A process never hands out the same port twice.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, create_dir_all};

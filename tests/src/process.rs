@@ -354,7 +354,7 @@ impl Process {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
-    /// Returns the lines around this one, for a failure message that is not about the last lines.
+    /// Returns the lines around the line with index `line`, for a failure message that is not about the last lines.
     pub(crate) fn around(&self, line: usize) -> String {
         Self::listed(
             self.lines()

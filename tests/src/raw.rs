@@ -66,8 +66,8 @@ impl RawClient {
         Self::open_with(address, CONNECT_OLD).await
     }
 
-    /// Connects, sends `connect` (a line without `\r\n`) and PING, and waits for the PONG, and for the `+OK` before it if `connect`
-    /// asks for verbose.
+    /// Connects, sends `connect` (a line without `\r\n`) and PING, and waits for the PONG. If `connect` asks for verbose, a
+    /// `+OK` must come before the PONG.
     pub async fn open_with(address: SocketAddr, connect: &str) -> Self {
         let mut client = Self::connect(address).await;
         client.send(format!("{connect}\r\nPING\r\n")).await;

@@ -34,8 +34,8 @@ impl ScriptedNode {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), None)
     }
 
-    /// Starts a node on a free port of another address of this machine. The kernel reuses ports, so at 127.0.0.1 a client of
-    /// another test that retries its dead node could connect to this one.
+    /// Starts a node on a free port of `address`. A test passes an address that no other test uses: the kernel reuses ports, so
+    /// at 127.0.0.1 a client of another test could connect to this node when it retries its own dead node.
     pub async fn start_on(address: IpAddr) -> Self {
         Self::start_at(SocketAddr::from((address, 0)), None)
     }
@@ -64,7 +64,7 @@ impl ScriptedNode {
         }
     }
 
-    /// Returns the address on which it listens.
+    /// Returns the address on which the node listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

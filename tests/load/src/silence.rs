@@ -1,5 +1,5 @@
 //! Many busy components. Each publishes at a fixed rate to a subject that only it subscribes to, and records its longest silence. The
-//! command `mark` begins a window, and `report` prints the messages and the longest silence of each component in it. The end of
+//! command `mark` begins a window, and `report` prints each component's messages and longest silence in that window. The end of
 //! standard input ends the program.
 
 use std::net::SocketAddr;

@@ -43,7 +43,7 @@ pub(crate) struct Subscriptions {
     /// Number of subscriptions.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     subscriptions: u64,
-    /// Number of connections that share them.
+    /// Number of connections that share the subscriptions.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     connections: u64,
     /// Bytes in each message.

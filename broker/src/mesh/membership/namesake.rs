@@ -29,8 +29,8 @@ pub(super) fn precedes(one: &Hello, other: &Hello) -> bool {
 }
 
 /// Returns whether the route with `holder` is replaced by one with `claimant`, which has the same id. That is so if `holder` does not
-/// serve yet and `claimant` precedes. Otherwise, `claimant` would have to wait for the end of `holder`, and would compete with each
-/// new run of it.
+/// serve yet and `claimant` precedes. If it were refused, `claimant` would have to wait for the end of `holder`, and would compete
+/// with each new run of it.
 pub(super) fn is_replaced_by(holder: &Hello, claimant: &Hello) -> bool {
     holder.run != claimant.run && !holder.serving && precedes(claimant, holder)
 }
@@ -71,7 +71,7 @@ impl Namesake {
     /// Evaluates a refusal by the peer (`by_peer`) or by this node. `is_own`: the peer has this node's id. Returns `None` if the refusal
     /// says nothing about a namesake of this node.
     pub(super) fn from_refusal(why: RefusalReason, by_peer: bool, is_own: bool) -> Option<Self> {
-        // This node has refused a peer because of a duplicate of the peer's id, not of its own.
+        // This node has refused a peer because of a duplicate of the peer's id, not of this node's.
         if !why.is_duplicate() || !(by_peer || is_own) {
             return None;
         }

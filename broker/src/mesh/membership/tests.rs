@@ -272,7 +272,7 @@ fn when_two_namesakes_meet_both_know_which_one_stays() {
 }
 
 #[test]
-fn a_third_node_refuses_a_namesake_by_the_state_of_the_linked_one() {
+fn a_third_nodes_refusal_of_a_namesake_depends_on_the_state_of_the_linked_node() {
     let mut third = node(&[]);
     third.link("n2", 7);
     // The linked node serves and began at 0.
@@ -286,20 +286,20 @@ fn a_third_node_refuses_a_namesake_by_the_state_of_the_linked_one() {
             "{case}"
         );
     };
-    check(&third, "it may be dead", "a", 1, false, DuplicateId);
+    check(&third, "linked node may be dead", "a", 1, false, DuplicateId);
     let now = third.now;
     third.update(7, |route| route.answered_at = Some(now));
-    check(&third, "it began first", "a", 1, true, PrecedingDuplicate);
-    check(&third, "it serves", "a", 0, false, PrecedingDuplicate);
-    check(&third, "lower run", "a", 0, true, LivingDuplicate);
-    check(&third, "greater run", "z", 0, true, PrecedingDuplicate);
+    check(&third, "linked node began first", "a", 1, true, PrecedingDuplicate);
+    check(&third, "linked node serves", "a", 0, false, PrecedingDuplicate);
+    check(&third, "claimant has the lower run", "a", 0, true, LivingDuplicate);
+    check(&third, "claimant has the greater run", "z", 0, true, PrecedingDuplicate);
     third.now += Duration::from_secs(1);
     check(&third, "no PONG for a second", "a", 1, true, DuplicateId);
     let now = third.now;
     third.update(7, |route| {
         (route.answered_at, route.peer.draining) = (Some(now), true)
     });
-    check(&third, "it is draining", "a", 1, true, DuplicateId);
+    check(&third, "linked node is draining", "a", 1, true, DuplicateId);
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_third_node_at_two_addresses_counts_once_and_not_at_all_when_linked() {
     assert!(!n1.is_outnumbered(), "each of the two is linked with one node");
     n1.route_ended(1);
     assert!(n1.is_outnumbered());
-    // The third node dials this one, from an address at which it was not dialled.
+    // The third node dials n1, from an address at which n1 has not dialled it.
     n1.link("n2", 2);
     assert_eq!(n1.namesake_precedes(), None);
     assert!(!n1.has_living_namesake() && !n1.is_outnumbered());
