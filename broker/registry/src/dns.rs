@@ -67,7 +67,7 @@ impl fmt::Display for DnsName {
 pub(crate) type DnsAnswer = Result<Vec<Arc<Node>>, LookupError>;
 
 /// Resolves `name` repeatedly and passes each answer to `report`, until that returns `false`. The interval is `refresh_ms`, or
-/// the TTL of the records if it is shorter. Without `server`, the system's settings are used.
+/// the TTL of the records if that is shorter. Without `server`, the system's settings are used.
 pub(crate) async fn resolve_repeatedly(
     name: DnsName,
     server: Option<SocketAddr>,
@@ -93,7 +93,7 @@ pub(crate) async fn resolve_repeatedly(
     }
 }
 
-/// `known` are the addresses of the last answer. This answer replaces them.
+/// Resolves `name` once. `known` contains the addresses of the last answer, which the new ones replace.
 async fn lookup(
     resolver: &Resolver,
     name: &DnsName,

@@ -112,7 +112,7 @@ async fn s8_the_first_ping_comes_two_seconds_after_connect_to_an_idle_and_to_a_b
 }
 
 #[tokio::test]
-async fn s8_no_ping_comes_before_connect_nor_between_it_and_the_first_pong() {
+async fn s8_the_first_ping_waits_for_connect_and_for_the_first_pong() {
     let mut scene = Scene::start().await;
     let (mut silent, _its_node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());
     let (mut client, mut node) = tokio::join!(RawClient::connect(scene.address), scene.node.accept());

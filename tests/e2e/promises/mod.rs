@@ -15,7 +15,7 @@
 //! | [`choice`] | the choice of a session's node |
 //! | [`neighbours`] | a busy session does not delay the others |
 //! | [`chains`] | sidecars in front of sidecars, also in a circle |
-//! | [`components`] | components that are too many, too slow, or gone at once |
+//! | [`components`] | components that are too many, too slow, or leave at once |
 
 mod answers;
 mod chains;

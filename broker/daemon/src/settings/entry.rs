@@ -17,7 +17,7 @@ impl Entry {
         self.item.key.split_once('.').unwrap_or(("", &self.item.key))
     }
 
-    /// Returns the unit of the value, which is the end of the key.
+    /// Returns the unit of the value, which the end of the key shows.
     pub(super) fn unit(&self) -> &'static str {
         let units = [("_us", "µs"), ("_ms", "ms"), ("_secs", "s")];
         let unit = units.iter().find(|(end, _)| self.item.key.ends_with(end));
