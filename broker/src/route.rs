@@ -40,7 +40,7 @@ pub(crate) struct Acks {
     pub(crate) asked: AtomicU64,
     /// The last change that the peer has acked.
     pub(crate) acked: AtomicU64,
-    /// 0 while the peer acks in time. Otherwise the number of a change: flushes wait for the peer again once it has acked this change.
+    /// 0 while the peer acks in time. Otherwise flushes wait for the peer again once it has acked this change.
     pub(crate) late: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Route {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) peer: Hello,
     pub(crate) address: SocketAddr,
-    /// The address that this side dialled, as it was named. `None` if the peer dialled.
+    /// The address that this side dialled, unresolved. `None` if the peer dialled.
     pub(crate) dialled: Option<String>,
     pub(crate) stats: ConnectionStats,
     /// The peer accepts clients.

@@ -1,4 +1,4 @@
-//! Tests of single rules of the membership. The schedules test all rules together, on a whole mesh.
+//! Tests of single rules of the membership. The tests in `mesh/schedules` test all rules together, on a whole mesh.
 
 use super::RefusalReason::{
     ClusterName, Credentials, DuplicateId, Full, Itself, Leaving, LivingDuplicate, PrecedingDuplicate,
@@ -275,7 +275,7 @@ fn when_two_namesakes_meet_both_know_which_one_stays() {
 fn a_third_nodes_refusal_of_a_namesake_depends_on_the_state_of_the_linked_node() {
     let mut third = node(&[]);
     third.link("n2", 7);
-    // The linked node serves and began at 0.
+    // The linked node ("it" in the cases) serves and began at 0.
     third.update(7, |route| route.peer.serving = true);
     let check = |third: &Node, case, run, began, serving, expected| {
         let claimant = namesake("n2", run, began, serving);
@@ -286,20 +286,20 @@ fn a_third_nodes_refusal_of_a_namesake_depends_on_the_state_of_the_linked_node()
             "{case}"
         );
     };
-    check(&third, "linked node may be dead", "a", 1, false, DuplicateId);
+    check(&third, "it may be dead", "a", 1, false, DuplicateId);
     let now = third.now;
     third.update(7, |route| route.answered_at = Some(now));
-    check(&third, "linked node began first", "a", 1, true, PrecedingDuplicate);
-    check(&third, "linked node serves", "a", 0, false, PrecedingDuplicate);
-    check(&third, "claimant has the lower run", "a", 0, true, LivingDuplicate);
-    check(&third, "claimant has the greater run", "z", 0, true, PrecedingDuplicate);
+    check(&third, "it began first", "a", 1, true, PrecedingDuplicate);
+    check(&third, "it serves", "a", 0, false, PrecedingDuplicate);
+    check(&third, "lower run", "a", 0, true, LivingDuplicate);
+    check(&third, "greater run", "z", 0, true, PrecedingDuplicate);
     third.now += Duration::from_secs(1);
     check(&third, "no PONG for a second", "a", 1, true, DuplicateId);
     let now = third.now;
     third.update(7, |route| {
         (route.answered_at, route.peer.draining) = (Some(now), true)
     });
-    check(&third, "linked node is draining", "a", 1, true, DuplicateId);
+    check(&third, "it is draining", "a", 1, true, DuplicateId);
 }
 
 #[test]
