@@ -185,7 +185,7 @@ impl Client {
         live
     }
 
-    /// Records a change of the client's interest for its next PONG, and puts the routes on the stage if the
+    /// Records a change of interest: the client's next PONG waits for its acks. Puts the routes on the stage if the
     /// change is to be announced.
     fn record(&mut self, recorded: Recorded, router: &mut Router) {
         self.flush.changed(recorded.change);

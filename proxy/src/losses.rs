@@ -55,7 +55,7 @@ impl Losses {
         self.changed.notify_one();
     }
 
-    /// Waits until something was lost since the last call of [`take`](Self::take).
+    /// Waits until something is lost. Returns at once if that has happened since the last call.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }

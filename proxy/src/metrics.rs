@@ -27,7 +27,7 @@ const FAILOVER_BUCKETS_SECS: &[f64] = &[
     60.0,
 ];
 
-/// Number of samples in memory at which they are added to the histogram without waiting for a scrape.
+/// Number of samples that may wait in memory for a scrape. At this number they are added to the histogram at once.
 const FAILOVER_SAMPLES_MAX: u32 = 256;
 
 /// Reasons of `standin_sessions_closed_total`: the names of `EndReason`.
@@ -78,7 +78,7 @@ const CLIENT_ERRORS: &[&str] = &[
     "outage",
     "signed",
 ];
-/// Kinds of `standin_node_errors_total`: those of `Refusal` for `-ERR`s, `loop` for a node behind this sidecar, and those
+/// Kinds of `standin_node_errors_total`: those of `Refusal` for `-ERR`s, `loop` for a refused chain of sidecars, and those
 /// of `WireError` for bytes that are not a frame.
 const NODE_ERRORS: &[&str] = &[
     "command",
@@ -421,7 +421,7 @@ mod tests {
             "standin_failover_seconds_bucket{le=\"0.01\"} 0",
             "standin_failover_seconds_bucket{le=\"0.02\"} 1",
             "standin_failover_seconds_count 2",
-            // Silence is counted from the last byte heard.
+            // Silence is counted from the last byte received.
             "standin_failover_silent_seconds_bucket{le=\"2.5\"} 1",
         ];
         assert_lines(&metrics, &lines);

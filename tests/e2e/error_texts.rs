@@ -1,8 +1,8 @@
 //! Reaction of real client libraries to the end of a connection. It decides which `-ERR` texts the sidecar may send by itself
 //! (promise S9).
 //!
-//! [`TABLE`] is measured: each library is connected directly to a node that does what a row says, and a library that reacts
-//! otherwise fails the test. The rule from it is: **the sidecar sends no `-ERR` of its own to a component without a fault.**
+//! [`TABLE`] is measured: the test connects each library directly to a node that acts as a row says, and fails if the library
+//! does not react as its column says. It leads to a rule: **the sidecar sends no `-ERR` of its own to a component without a fault.**
 //! It closes the connection without a text, and every library that can reconnect then does. nats-py, the C and the Go library
 //! close for good after an unknown text, and also after some texts of `nats-server` ("Server Shutdown"). npm nats 0.2 to 1.4
 //! emit `error`, which ends a program without a listener for it. npm nats 0.8.10 reads nothing more after a permissions
@@ -13,7 +13,7 @@
 //! `session.subscriptions_max`. The texts are those of `nats-server`, so a component sees the same as without the sidecar. A
 //! component that is too slow, or does not answer PINGs, is closed without a text.
 //!
-//! The sidecar must end with a FIN: npm nats 0.2.9 never reconnects after a reset (tested in `promises::outage`).
+//! The sidecar must end a connection with a FIN: npm nats 0.2.9 never reconnects after a reset (tested in `promises::outage`).
 //!
 //! The Go library is 1.22 of Debian. The newest was not found in the package registries that `tests/run` uses.
 
@@ -34,8 +34,8 @@ use tokio::time::{sleep, timeout};
 /// - `lost`: never reconnects, and does not tell its program;
 /// - `exits`: throws an exception that ends its program.
 ///
-/// With `!` npm nats also emits an error, and a program without a listener for `error` ends (but not one without a listener for
-/// `permission_error`). Events of the other libraries do not end a program, and are not in the table.
+/// `!`: npm nats also emits `error`, which ends a program without a listener for it, or `permission_error`, which does not. Events
+/// of the other libraries do not end a program, and are not in the table.
 const TABLE: &str = r#"
 | -ERR                                            | then | Node02 | Node08 | Node14 | NodeNow | NatsPython | NatsPy | C      | Go     |
 |                                                 | FIN  | again  | again  | again  | again   | exits      | again  | again  | again  |
@@ -53,7 +53,7 @@ const TABLE: &str = r#"
 | Permissions Violation for Publish to "a"        | open | stays! | deaf!  | stays! | stays   | exits      | stays  | stays  | stays  |
 "#;
 
-/// Timeout for a library to reconnect. Most wait two seconds before they try. Shorter than the timeout of a scripted node.
+/// Timeout for a library to reconnect. Most wait two seconds first. It must be shorter than the timeout of a scripted node.
 const RECONNECT_WAIT: Duration = Duration::from_secs(8);
 
 /// Timeout for the first message after an `-ERR` that leaves the connection open.
@@ -62,7 +62,7 @@ const MESSAGE_WAIT: Duration = Duration::from_secs(3);
 /// Limit on the components that start at the same time. If all started at once, each would take too long.
 const STARTS_MAX: usize = 6;
 
-/// Address of the nodes. No other test uses it, so none of their clients tries to reconnect here.
+/// Address of the nodes. No other test uses it, so no client of another test reconnects here.
 const OWN_ADDRESS: [u8; 4] = [127, 0, 9, 1];
 
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -76,7 +76,7 @@ async fn s9_each_library_reacts_to_each_end_of_a_connection_as_the_table_says() 
         .collect();
     assert_eq!(rows[0][2..], libraries, "a column for each library");
 
-    // All are connected before the first one is observed, so that starting components do not slow down others.
+    // All components are connected before the first one is observed, so that starting components do not slow down others.
     let starts = Semaphore::new(STARTS_MAX);
     let cases = rows[1..].iter().flat_map(|row| {
         let permits = &starts;

@@ -46,7 +46,7 @@ pub fn found<T>(
     }
 }
 
-/// Waits until `look` returns `Ok`. Fails the test at `at` with its last error after `timeout`.
+/// Waits until `look` returns `Ok`. After `timeout`, fails the test at `at` with the last error of `look`.
 pub async fn settled(
     at: &Location<'_>,
     what: &str,

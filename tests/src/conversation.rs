@@ -64,8 +64,8 @@ impl Conversation {
         }
     }
 
-    /// Lets every later expectation answer and skip the PINGs before what it takes. Only [`expect`](Self::expect) and
-    /// [`expect_line`](Self::expect_line) can still take a PING. For a test longer than the peer's keep-alive interval.
+    /// Makes every later expectation answer the PINGs before the expected bytes and skip them. Only [`expect`](Self::expect) and
+    /// [`expect_line`](Self::expect_line) can still take a PING. For tests longer than the peer's keep-alive interval.
     pub fn answer_pings(&mut self) {
         self.answers_pings = true;
     }
@@ -246,7 +246,7 @@ impl Conversation {
         }
     }
 
-    /// Expects that nothing arrives within `silence`. Where the peer answers a PING, use that as a barrier instead: it is exact.
+    /// Expects that nothing arrives within `silence`. If the peer answers PINGs, use a PING as a barrier instead: that is exact.
     #[track_caller]
     pub fn expect_silence(&mut self, silence: Duration) -> impl Future<Output = ()> {
         let at = Location::caller();
@@ -403,7 +403,7 @@ impl Conversation {
     }
 
     fn fail(&self, at: Place, wanted: &str) -> ! {
-        let came = if self.untaken().is_empty() {
+        let got = if self.untaken().is_empty() {
             "nothing".to_owned()
         } else {
             escaped(self.untaken())
@@ -415,7 +415,7 @@ impl Conversation {
         };
         let before = escaped_tail(&self.received[..self.taken]);
         panic!(
-            "{at}: {name} expected {wanted}\n  came:   {came}\n  before: {before}\n  state:  {state}, timeout {timeout:?}",
+            "{at}: {name} expected {wanted}\n  got:    {got}\n  before: {before}\n  state:  {state}, timeout {timeout:?}",
             name = self.name,
             timeout = self.timeout,
         );

@@ -114,7 +114,7 @@ fn since_epoch(at: SystemTime) -> i128 {
     nanos(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A client of the page, with its final state if it is closed.
+/// A client, with its final state if it is closed.
 struct Connection {
     info: Arc<ClientInfo>,
     closed: Option<Arc<Closed>>,

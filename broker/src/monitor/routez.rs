@@ -49,7 +49,7 @@ struct Row {
     list: SubsList,
     /// All bytes received over the route, interest included. Not in `nats-server`.
     raw_in_bytes: u64,
-    /// Whether the node is draining and accepts no clients. Not in `nats-server`.
+    /// Whether the peer is draining and accepts no clients. Not in `nats-server`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     draining: bool,
 }
@@ -121,7 +121,7 @@ mod tests {
     use crate::route::hello::Hello;
 
     #[test]
-    fn a_route_is_configured_by_the_peers_address_or_by_the_name_that_was_dialled() {
+    fn is_configured_is_true_if_the_settings_have_the_peers_address_or_the_dialled_name() {
         let configured = ["n1:6222", "10.0.0.2:6222"].map(str::to_owned);
         for (dialled, mesh, is_configured) in [
             (Some("n1:6222"), "10.0.0.1:6222", true),
