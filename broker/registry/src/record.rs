@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_record_has_a_new_run_and_other_formats_are_not_ours() {
+    fn each_new_node_has_a_run_of_its_own_and_parse_own_reads_only_our_format() {
         let node = |id: &str| Node::new(id, Endpoint::new("10.0.0.1", 4222));
         assert_ne!(node("n1").run, node("n1").run);
         let own = node("n1");

@@ -68,8 +68,8 @@ fn curator(record: &Map<String, Value>) -> Result<Option<Node>, String> {
     }))
 }
 
-/// Parses a ServerSet. The node serves clients if its status is `ALIVE` or missing, not if it is `STARTING`, `STOPPING`, `DEAD` or
-/// another.
+/// Parses a ServerSet. The node serves clients only if its status is `ALIVE` or missing. Other statuses are `STARTING`, `STOPPING`
+/// and `DEAD`.
 fn server_set(record: &Map<String, Value>) -> Result<Option<Node>, String> {
     let status = record.get("status");
     if status.is_some_and(|status| status.as_str() != Some("ALIVE")) {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_id_of_a_node_without_a_record_of_ours_is_its_address() {
+    fn the_id_of_a_node_with_a_plain_address_is_that_address() {
         assert_eq!(node("10.0.0.1:4222\n"), at("10.0.0.1", 4222));
         assert_eq!(&*node("\"10.0.0.1:4222\"").id, "10.0.0.1:4222");
     }

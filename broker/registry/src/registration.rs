@@ -62,7 +62,7 @@ impl fmt::Display for Ghost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) holder: Holder,
-    /// Whether the holder is considered alive: its znode has outlived any dead session, or is persistent.
+    /// Whether the holder is considered alive: its znode exists longer than that of a dead session can, or is persistent.
     pub(crate) is_taken: bool,
 }
 

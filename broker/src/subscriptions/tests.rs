@@ -162,7 +162,7 @@ proptest! {
             for (subject, seen) in subjects.iter().zip(&mut seen) {
                 let now = generations.sum(generations.counters_of(subject.as_bytes()));
                 let found = found(&all, subject);
-                prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed {subject} without a new generation");
+                prop_assert!(now != seen.0 || found == seen.1, "{pattern} changed the matches of {subject}, but not its generation");
                 *seen = (now, found);
             }
         }

@@ -127,8 +127,8 @@ impl Tree {
             .flatten()
     }
 
-    /// Calls `each` for the entries of `count` nodes from index `start` on. A node keeps its index, so an entry that exists all the time is
-    /// seen, even if others are added and removed between two calls. Returns whether there are more nodes.
+    /// Calls `each` for the entries of `count` nodes from index `start` on. A node keeps its index, so an entry that exists during all
+    /// calls is not missed, even if others are added and removed between them. Returns whether there are more nodes.
     pub(super) fn piece(&self, start: usize, count: usize, mut each: impl FnMut(&SubjectEntry)) -> bool {
         let end = (start + count).min(self.nodes.len());
         for node in self.nodes.get(start..end).unwrap_or_default() {
