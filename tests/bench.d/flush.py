@@ -1,4 +1,4 @@
-"""Messages missed by a subscriber that had the PONG to its SUB and PING on one node before the publish on another."""
+"""Messages that a subscriber missed, although they were published (on another node) after the PONG to its SUB and PING."""
 
 from contextlib import ExitStack
 

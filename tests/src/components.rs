@@ -225,7 +225,7 @@ impl Component {
             .collect()
     }
 
-    /// Waits until the subscription with this name has received exactly these payloads, in this order. Fails on any other.
+    /// Waits until the subscription with this name has received exactly these payloads, in this order. Fails on any other payload.
     #[track_caller]
     pub fn expect_payloads(&mut self, name: &str, expected: &[&str]) -> impl Future<Output = ()> {
         let at = Location::caller();

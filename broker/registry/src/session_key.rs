@@ -1,9 +1,9 @@
 //! The id and password of a ZooKeeper session. With both, another connection can resume the session, at the same server
 //! or at another.
 //!
-//! The client library sends them only when it reconnects, and then restores neither watches nor credentials. So `relay.rs`
-//! reads and writes them in the two messages that open a connection. A new client of the library requests a new
-//! session and gets the existing one.
+//! The client library sends them only when it reconnects by itself, and it then restores neither watches nor credentials. So
+//! each connection has a new client of the library, which requests a new session. `relay.rs` puts the id and password into this
+//! request, so that the client gets the existing session, and reads them from the server's answer.
 
 use std::ops::Range;
 
@@ -133,9 +133,9 @@ mod tests {
         for end in 0..whole.len() - 1 {
             assert!(SessionAnswer::parse(&whole[..end]).is_none(), "{end}");
         }
-        let mut other_password = whole;
-        other_password[23] = 8;
-        assert!(SessionAnswer::parse(&other_password).is_none());
+        let mut short_password = whole;
+        short_password[23] = 8;
+        assert!(SessionAnswer::parse(&short_password).is_none());
     }
 
     #[tokio::test]

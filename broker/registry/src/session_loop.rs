@@ -69,7 +69,7 @@ impl SessionLoop {
     /// Creates the loop. Dropping the sender of `stopped` stops it.
     ///
     /// # Errors
-    /// [`RegistryError::Address`] for the host list.
+    /// [`RegistryError::Address`] if the host list is invalid.
     pub(crate) fn new(
         config: ZooKeeperConfig,
         task: SessionTask,
@@ -281,8 +281,8 @@ impl SessionLoop {
     }
 }
 
-/// Returns the reason for the end of the connection, which is more specific than `reason`, that of the failed call.
-/// Returns `reason` if the connection has not ended.
+/// Returns why the connection ended, which says more than `reason`, the error of the failed call. Returns `reason` if the
+/// connection has not ended.
 async fn reason_of_end(relay: &mut Relay, reason: String) -> String {
     match tokio::time::timeout(Duration::ZERO, relay.ended()).await {
         Ok(ended) => ended,
