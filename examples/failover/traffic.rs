@@ -86,8 +86,8 @@ fn publish(mut client: OldClient, counts: &Counts) -> io::Result<()> {
     Ok(())
 }
 
-/// Receives until the publisher has stopped and nothing more comes. The orders arrive in the order of their numbers, so a number
-/// that is not above the highest one came twice.
+/// Receives until the publisher has stopped and nothing more arrives. The orders arrive in the order of their numbers, so a number
+/// that is not above the highest one was received before.
 fn receive(mut client: OldClient, counts: &Counts) -> io::Result<()> {
     let (mut last, mut highest) = (Instant::now(), None);
     loop {

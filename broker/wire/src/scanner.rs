@@ -1,6 +1,6 @@
 //! The scanner: finds the next whole frame at the start of a buffer. Every message passes it, so it is optimised.
 //!
-//! A scanner keeps no unread bytes. When a frame is incomplete, the caller reads more and calls again with the same bytes and
+//! A scanner does not keep the bytes of an incomplete frame: the caller reads more, and calls again with the same bytes and
 //! the new ones. The scanner remembers only the control line of the last message. Most lines equal the one before, because
 //! publishers repeat subject and size, and subscribers receive the same subscription id. There are three paths:
 //!
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_frames_are_those_that_would_be_found_one_by_one() {
+    fn repeated_counts_the_frames_that_next_finds_one_by_one() {
         let frames = [
             "PUB a 1\r\nx\r\n",
             "PUB a 1\r\ny\r\n",

@@ -1,5 +1,5 @@
-//! Whether a publish on one node reaches a client that has just subscribed on another. The client sends SUB and PING. At its PONG
-//! the publisher sends two messages: one to the new subject, and one to a subject with an old subscription. Messages of one
+//! Whether a publish on one node reaches a client that has just subscribed on another. The client sends SUB and PING. After the
+//! PONG, the publisher sends two messages: one to the new subject, and one to a subject with an old subscription. Messages of one
 //! publisher stay in order, so the first message is lost if the second one arrives without it.
 
 use std::time::Instant;
@@ -25,7 +25,7 @@ pub(crate) struct Flush {
 }
 
 impl Flush {
-    /// Measures, and prints how many messages never came, and quantiles of the time from SUB to PONG.
+    /// Measures, and prints the number of lost messages and quantiles of the time from SUB to PONG.
     pub(crate) fn run(self) -> Outcome<()> {
         let known = format!("load.{}.known", std::process::id());
         let (mut publisher, mut subscriber) = self.ends.connect(&known)?;
