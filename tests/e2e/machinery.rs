@@ -59,7 +59,7 @@ async fn zookeeper_holds_registrations_as_long_as_their_session() {
     .await;
 }
 
-/// The waits of other tests for routes and interest rely on pages that change from version to version.
+/// Other tests wait for routes and interest with the help of HTTP pages, which change from version to version.
 #[tokio::test]
 async fn a_mesh_of_real_nodes_is_complete_after_its_start_a_kill_a_freeze_and_a_new_node() {
     let mut mesh = Mesh::start(ServerKind::NatsServer, 3).await;
@@ -203,8 +203,8 @@ async fn a_partition_drops_everything_between_hosts_until_it_heals() {
 
     // In one direction: everything that 0 sends to 1 is lost, its TCP acks too.
     lan.silence(0, 1);
-    assert!(arrives(&mut b, &mut a, TIMEOUT).await, "0 hears 1");
-    assert!(!arrives(&mut a, &mut b, SILENCE).await, "1 does not hear 0");
+    assert!(arrives(&mut b, &mut a, TIMEOUT).await, "0 gets what 1 sends");
+    assert!(!arrives(&mut a, &mut b, SILENCE).await, "1 gets nothing from 0");
     lan.heal();
     timeout(TIMEOUT, b.read_exact(&mut byte))
         .await

@@ -1,5 +1,5 @@
 //! One node of a simulated mesh, without sockets, timers or threads: its keeper, the sessions of its routes, and the routers of two
-//! workers. A worker may be stopped for a few steps while its batch is sent to some of its recipients and not to the others.
+//! workers. A worker may be stopped for a few steps when its batch has been sent to only some of its recipients.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -178,7 +178,7 @@ impl World {
         for (name, (here, all)) in groups {
             assert_eq!(all, 1, "{subject} reaches one member of {name:?}");
             let expected = usize::from(groups_here.contains(&name));
-            assert_eq!(here, expected, "a member on the publishing node comes first");
+            assert_eq!(here, expected, "a member on the publishing node is preferred");
         }
     }
 }
