@@ -1,4 +1,4 @@
-//! Network namespaces: programs and sockets inside them, and silence between two of them.
+//! Network namespaces: runs programs and opens sockets inside them, and drops the packets from one to another.
 //!
 //! Needs root, iproute2 and util-linux, and works in a chroot.
 
@@ -31,7 +31,7 @@ impl Netns {
         &self.name
     }
 
-    /// Returns the address of its end of the cable.
+    /// Returns the address of its end of the veth pair.
     pub fn address(&self) -> IpAddr {
         IpAddr::V4(self.address)
     }
@@ -72,7 +72,7 @@ impl Netns {
 
     /// Drops everything that this namespace sends to the other. The other direction is not changed.
     pub(crate) fn send_nothing_to(&self, other: &Self) {
-        // Frames go to a link-layer address that does not exist. Unlike netem, every kernel can do this.
+        // Frames go to a link-layer address that does not exist. This works on every kernel, unlike netem.
         let neighbour = [
             "neigh",
             "replace",
@@ -90,12 +90,12 @@ impl Netns {
         self.ip(&["neigh", "delete", &other.address.to_string(), "dev", &self.cable]);
     }
 
-    /// Runs `ip` in this namespace, which must succeed.
+    /// Runs `ip` in this namespace. Panics if it fails.
     pub(crate) fn ip(&self, arguments: &[&str]) {
         self.run("ip", arguments);
     }
 
-    /// Runs a program in this namespace, which must succeed.
+    /// Runs a program in this namespace. Panics if it fails.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) {
         let [enter, namespace, end] = &inside(&self.name);
         run(enter, &[&[namespace, end, program], arguments].concat());
@@ -130,14 +130,14 @@ fn enter(path: &str) -> std::io::Result<()> {
     Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
 }
 
-/// Connects from inside the namespace with this name, or from that of the test.
+/// Connects from inside the namespace with this name; without a name, from that of the test.
 pub(crate) async fn connect_inside(netns: Option<&str>, address: SocketAddr) -> std::io::Result<TcpStream> {
     let Some(netns) = netns else {
         return TcpStream::connect(address).await;
     };
     let path = path_of(netns);
     let (done, connected) = tokio::sync::oneshot::channel();
-    // Only a thread of its own may enter the namespace: tokio's threads must stay where they are.
+    // A new thread enters the namespace, because tokio's threads must stay in theirs.
     std::thread::spawn(move || {
         let connect = || {
             enter(&path)?;
@@ -151,12 +151,12 @@ pub(crate) async fn connect_inside(netns: Option<&str>, address: SocketAddr) -> 
     TcpStream::from_std(stream)
 }
 
-/// Runs `ip`, which must succeed.
+/// Runs `ip`. Panics if it fails.
 pub(crate) fn ip(arguments: &[&str]) {
     run("ip", arguments);
 }
 
-/// Runs a program of iproute2 or util-linux, which must succeed.
+/// Runs a program of iproute2 or util-linux. Panics if it fails.
 fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
     let output = output
@@ -171,7 +171,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        // Removing a namespace removes its end of the cable, and so the other end. It may already be removed.
+        // Removing a namespace removes its end of the veth pair, and so the other end. The namespace may already be removed.
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
     }
 }

@@ -52,7 +52,7 @@ struct LogFile {
     reopening: Arc<Reopening>,
 }
 
-/// The path of the log file. After it was reopened, also the new file, until the next line is written.
+/// The path of the log file, and the reopened file until the next line is written.
 #[derive(Debug)]
 struct Reopening {
     path: PathBuf,
@@ -155,7 +155,7 @@ impl Logging {
         })
     }
 
-    /// Reopens the log file and logs the result, so that a file moved away by logrotate is closed. On error, the old file stays in
+    /// Reopens the log file, so that a file moved away by logrotate is closed, and logs the result. On error, the old file stays in
     /// use. Does nothing without a file.
     pub fn reopen(&self) {
         let Some(reopening) = &self.reopening else {

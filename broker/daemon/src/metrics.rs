@@ -31,7 +31,7 @@ impl Labelled {
 /// Labels of a metric, each with its value.
 type Labels<'l> = &'l [(&'static str, &'static str)];
 
-/// Recorder of one program: creates the handles of its metrics and renders them.
+/// Recorder of one sidecar or broker: creates the handles of its metrics and renders them.
 pub struct Names {
     recorder: PrometheusRecorder,
 }

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_with_which_nothing_can_be_measured_are_refused() {
+    fn a_rate_or_number_of_zero_is_refused() {
         for words in [
             "latency --publisher 127.0.0.1:1 --subscriber 127.0.0.1:1 --rate",
             "silence --server 127.0.0.1:1 --rate",

@@ -185,7 +185,7 @@ fn the_id_is_taken_when_another_owner_exists_longer_than_a_ghost_could() {
 }
 
 #[test]
-fn a_persistent_znode_is_never_changed_and_reported_at_once() {
+fn a_persistent_znode_is_reported_at_once_and_never_changed() {
     for data in [ours().to_record(), "10.0.0.1:4222".into()] {
         let step = in_session(7).step(&raw_znode(0, 5, &data));
         let Step::Wait(waiting) = step else {
