@@ -88,7 +88,7 @@ async fn probe(shared: &SidecarState, node: Arc<Node>) {
     }
 }
 
-/// Begins an outage if every known node has failed since the last one was proved.
+/// Begins an outage if every known node has failed since a node was last proved.
 fn check_for_failure_of_all(shared: &SidecarState) {
     let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
     if !nodes.is_empty()

@@ -30,7 +30,7 @@ use crate::session_info::SessionInfo;
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);
-/// Longest wait for other sessions that lost the same node, counted from the time at which the session is back.
+/// Longest wait of a session that is back for other sessions that lost the same node.
 const GROUP_WAIT_MAX: Duration = Duration::from_millis(50);
 /// Time without a proved node after which an outage begins although a dial is still under way: a frozen node accepts
 /// connections and then sends nothing. Within this time even a distant node answers a session.
@@ -190,14 +190,14 @@ impl Recovery {
         }
     }
 
-    /// Records that no node is proved since `since` and every known node failed when it was last dialled or probed.
+    /// Records that no node has been proved since `since` and every known node failed when it was last dialled or probed.
     pub(crate) fn all_probes_failed(&self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool) {
         if self.lock().begin_outage(since, has_failed) {
             self.changed.notify_one();
         }
     }
 
-    /// Records that no node is proved since `since`.
+    /// Records that no node has been proved since `since`.
     pub(crate) fn none_proved(&self, since: Instant, has_failed: impl Fn(&Endpoint) -> bool, now: Instant) {
         let mut state = self.lock();
         let is_missing = |away: &Away| away.node.is_some() && away.back_at.is_none();

@@ -85,7 +85,7 @@ impl Sidecar {
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
-        // HTTP comes first, so that its pages can be read as soon as components can connect.
+        // The HTTP address is bound first, so that its pages can be read as soon as components can connect.
         let http_listener = match settings.http.listen.as_str() {
             "" => None,
             address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),

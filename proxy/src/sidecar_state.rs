@@ -151,7 +151,7 @@ impl SidecarState {
 
     /// Spreads sessions over the nodes after an outage while some known nodes are still down. A session that had no node
     /// waits for a random time; otherwise all sessions would be on the first node that returns. Returns whether nodes
-    /// with fewer sessions should come first.
+    /// with fewer sessions should be tried first.
     pub(crate) async fn spread_after_outage(&self, had_no_node: bool) -> bool {
         let now = Instant::now();
         let Some(until) = self.recovery.spread_until(now).filter(|_| self.book.any_failed()) else {

@@ -43,7 +43,7 @@ def once(folder, who, places, case):
             interest = Interest(node)
             tests = [lambda: accepts(node.port), lambda: interest.knows(SUBSCRIPTIONS)]
             accepted, known = seconds_until(tests, started)
-            # Measured by the load generator, whose clock starts at the command, because its answer is read late.
+            # The load generator measures the time from the command on, because its answer is read late.
             case.add("reaches", who, told_at - started + crowd.answer()["seconds"])
             case.add("accepts", who, accepted)
             case.add("knows", who, known)

@@ -17,7 +17,7 @@ def start(folder, who):
 
 
 def both(folder, running):
-    """Starts both. `running` is the ExitStack that ends them."""
+    """Starts both programs. `running` is the ExitStack that ends them."""
     return {who: running.enter_context(start(folder, who)) for who in (OURS, THEIRS)}
 
 
@@ -33,7 +33,7 @@ class Case:
         self.figures = {}
 
     def in_turn(self, runs):
-        """Yields the name of the program to measure next, so that each is measured once in each run, and they take turns to be first."""
+        """Yields the name of the program to measure next. Each is measured once in each run, and they take turns to be first."""
         for number in range(runs):
             for who in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
                 progress(f"{self.name}, {who}: run {number + 1} of {runs}")
@@ -55,7 +55,7 @@ class Case:
         return f"{middle:.3f} ± {apart * 50:.0f} %"
 
     def beside(self, what, digits=0):
-        """Returns ours, theirs and the ratio in one cell, or a dash if it was not measured."""
+        """Returns ours, theirs and the ratio in one cell, or a dash if `what` was not measured."""
         if what not in self.figures:
             return "–"
         mine, theirs = (f"{self.median(what, who):,.{digits}f}" for who in (OURS, THEIRS))
@@ -65,5 +65,5 @@ class Case:
         targets.later(f"{self.name}: {named} ÷ nats-server's", self.ratio(what), limit, "×")
 
     def check_rate_later(self, targets, least):
-        """Adds a check of the rate. Checks are "at most", so this one is of the inverse ratio."""
+        """Adds a check of the rate. A check has an upper limit, so this one is of the inverse ratio."""
         targets.later(f"{self.name}: nats-server's throughput ÷ ours", 1 / self.ratio("rate"), 1 / least, "×")

@@ -38,7 +38,7 @@ class Node(Process):
         super().__init__(folder, name, program or nats_server(), *options, port=port, wait=wait)
 
     def routes(self):
-        """Returns the number of servers with all their route connections: one, or a pool and one for the system account."""
+        """Returns the number of servers to which all routes are open: one, or those of the pool and one for the system account."""
         pool = get_json(self.http, "/varz")["cluster"].get("pool_size")
         found = Counter(route["remote_id"] for route in get_json(self.http, "/routez")["routes"] or [])
         return sum(count >= (pool + 1 if pool else 1) for count in found.values())

@@ -130,7 +130,7 @@ class Process:
         return [self.popen.pid, *map(int, children)]
 
     def cpu_ns(self):
-        """Returns the CPU time of each thread so far, user and system, in nanoseconds (`stat` counts ticks of 10 ms)."""
+        """Returns the CPU time of each thread so far, user and system, in nanoseconds. (`stat` has ticks of 10 ms only.)"""
         times = {}
         for pid in self._pids():
             for thread in Path(f"/proc/{pid}/task").glob("*"):

@@ -13,11 +13,11 @@ use crate::tally::{Tally, whole_publishes};
 /// all held bytes.
 const PLAN_BYTES_MAX: usize = 256 * 1024;
 
-/// Maximum number of frames with an effect of their own that are written at once. These are all frames, except publishes
+/// Maximum number of frames with an effect of their own that are written at once. Every frame has one, except publishes
 /// while no policy is `resend`.
 const PLAN_OTHERS_MAX: u32 = 1024;
 
-/// Number of entries in the ledger from which nothing more is sent until the node has answered some.
+/// When the ledger has this many entries, nothing more is sent until the node has answered some.
 const ANSWERS_OWED_MAX: usize = 65_536;
 
 /// Decision on the frames at the head of the component's bytes.
@@ -28,7 +28,7 @@ pub(super) enum Plan {
     Held,
     /// Do nothing until a PONG arrives: the limit on publishes in doubt or on the ledger is reached, or a sid is not free.
     Wait,
-    /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a fault.
+    /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a `refusal`.
     Skip {
         len: usize,
         refusal: Option<ClientFault>,
@@ -48,7 +48,7 @@ pub(super) enum Effect<'a> {
     Frame { bytes: &'a [u8], span: &'a Span<Verb> },
 }
 
-/// Publishes under `drop` in a row.
+/// Consecutive publishes under `drop`.
 #[derive(Debug, Default)]
 pub(super) struct Publishes {
     pub(super) count: u32,
@@ -272,7 +272,7 @@ impl Session {
         })
     }
 
-    /// Returns the plan for a frame that does not simply pass; `None` if it does. `before` describes the frames that
+    /// Returns the plan for this frame if it cannot pass unchanged, otherwise `None`. `before` describes the frames that
     /// pass before it.
     fn plan_alone(
         &mut self,
@@ -283,7 +283,7 @@ impl Session {
         let len = span.len;
         let replace = |span, with| Some(Plan::Replace(Replacement { span, with }));
         Ok(match client::frame(bytes, span)? {
-            // For this, a server closes the connection without an `-ERR`, as if it had died. Every next node would do the same.
+            // On an invalid CONNECT, a server closes without an `-ERR`, as if it had died. Every next node would do the same.
             Frame::Connect(json) if Connect::parse(json).is_err() => {
                 return Err(WireError::Arguments {
                     verb: "CONNECT",

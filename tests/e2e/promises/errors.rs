@@ -252,7 +252,7 @@ async fn s9_an_error_about_the_node_at_the_first_connect_is_not_shown() {
     for text in ABOUT_THE_NODE {
         let connecting = RawClient::open(scene.address);
         let serving = async {
-            // The error comes instead of INFO, after INFO, and after CONNECT. The fourth connection is served.
+            // Three connections get the error: instead of INFO, after INFO, and after CONNECT. The fourth is served.
             scene.node.accept_silently().await.err(text).await;
             let mut node = scene.node.accept().await;
             node.err(text).await;

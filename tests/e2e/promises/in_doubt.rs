@@ -248,7 +248,7 @@ async fn s3_a_full_window_at_the_nodes_death_loses_nothing() {
 }
 
 #[tokio::test]
-async fn s3_the_sidecar_sends_a_ping_after_each_confirm_bytes() {
+async fn s3_the_sidecar_sends_a_ping_each_time_it_has_sent_confirm_bytes() {
     let (_scene, mut client, mut node) = session(&[("publish.confirm_bytes", "1024")]).await;
     let publish = pub_frame("a", vec![b'x'; 100]);
     let until_full = 1024_usize.div_ceil(publish.len());

@@ -244,7 +244,7 @@ fn errors_above_the_limit_of_lines_are_counted() {
 }
 
 #[test]
-fn conflicts_are_reported_with_other_errors_unless_one_of_their_values_is_invalid() {
+fn a_conflict_is_reported_with_other_errors_unless_one_of_its_values_is_invalid() {
     let shown = error_of("[session]\nping_max = 50\n[log]\nformat = \"xml\"\n");
     let lines: Vec<_> = shown.lines().collect();
     assert_eq!(lines.len(), 2, "{shown}");
