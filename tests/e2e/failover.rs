@@ -99,7 +99,7 @@ async fn every_subscription_receives(
     stage: &str,
 ) {
     // Published again and again, because interest takes a moment to reach the counterpart's node.
-    let heard = async || {
+    let all_receive = async || {
         for subject in [
             format!("probe.{stage}"),
             "shared".to_owned(),
@@ -110,9 +110,9 @@ async fn every_subscription_receives(
         counterpart.flush().await;
         ["all", "star", "member"]
             .iter()
-            .all(|name| component.payloads(name).iter().any(|came| came == stage))
+            .all(|name| component.payloads(name).iter().any(|payload| payload == stage))
     };
-    eventually(format!("every subscription receives at {stage}"), TIMEOUT, heard).await;
+    eventually(format!("every subscription receives at {stage}"), TIMEOUT, all_receive).await;
     assert!(site.sidecar.process().is_running());
 }
 

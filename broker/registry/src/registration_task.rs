@@ -1,6 +1,6 @@
 //! The keeper of our own znode: creates it and its parents, then guards and repairs it. `registration.rs` decides on each step;
-//! this file executes the steps, one call at a time, and reads the znode again after each. The state of the znode is taken
-//! from a read, never from the answer to a write.
+//! this file executes the steps, one call at a time, and reads the znode again after each step. The state of the znode
+//! is taken from a read, never from the answer to a write.
 //!
 //! When only the connection is lost, the znode stays: the next connection resumes the session (`session_loop.rs`).
 
@@ -196,8 +196,8 @@ impl RegistrationTask {
     }
 }
 
-/// Creates the missing parents of a znode. A parent that exists is not created, because ZooKeeper would answer that this is not
-/// allowed if the parent's own parent is read-only.
+/// Creates the missing parents of a znode. Each is looked up first, because a create below a read-only znode is answered with
+/// NoAuth even if the znode to be created exists.
 async fn create_parents(client: &Client, znode: &str) -> Result<(), CallError> {
     let ends = znode.match_indices('/').map(|(end, _)| end).skip(1);
     for parent in ends.map(|end| &znode[..end]) {

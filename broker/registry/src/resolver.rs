@@ -80,7 +80,8 @@ impl Resolver {
     pub(crate) async fn hosts(&self, name: &str, known: &[IpAddr]) -> Result<Records<IpAddr>, LookupError> {
         let found = self.inner()?.lookup_ip(name).await.map_err(lookup_error)?;
         let mut ips: Vec<IpAddr> = found.iter().collect();
-        // The library ignores that one query failed. So records of a type that are missing since the last answer are queried again.
+        // The library hides the failure of one query. So a type of which the last answer had records, and this one has none, is
+        // queried again.
         for (record_type, is_of_type) in [
             (RecordType::A, IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
             (RecordType::AAAA, IpAddr::is_ipv6),

@@ -213,7 +213,7 @@ impl Keys {
     }
 
     /// Sets a limit for which 0 means the default and negative numbers "no limit"; `no_limit` is the number for that in this server's
-    /// settings. In new versions of `nats-server`, a `max_connections` of 0 or less admits no client; this server has no such limit.
+    /// settings. In new versions of `nats-server`, a `max_connections` of 0 or less admits no client; here it does not.
     fn unlimited(&mut self, entry: &Entry, key: &str, no_limit: i64) {
         match entry.node {
             Node::Integer(number, _) if number < 0 => {
@@ -223,7 +223,7 @@ impl Keys {
         }
     }
 
-    /// Sets a string. For a value without quotes, this is its source text, even if it looks like a number.
+    /// Sets a string. A value without quotes is set as its source text, even if it looks like a number.
     pub(super) fn text(&mut self, entry: &Entry, key: &str) {
         match as_text(&entry.node) {
             Some(text) => self.put(&entry.place, &entry.key, key, Value::String(text.to_owned())),

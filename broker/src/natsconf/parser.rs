@@ -152,7 +152,7 @@ impl<'a> Parser<'a> {
         taken
     }
 
-    /// Consumes the text up to `quote`, which is also consumed. `unclosed` is the error text if there is none.
+    /// Consumes the text up to `quote`, and `quote` itself. `unclosed` is the error text if `quote` is missing.
     fn take_until(&mut self, quote: char, unclosed: &str) -> Parsed<&'a str> {
         let Some(end) = self.rest.find(quote) else {
             return self.wrong(unclosed);

@@ -78,7 +78,7 @@ impl TestServer {
 }
 
 #[tokio::test]
-async fn healthz_is_200_until_shutdown_and_with_nodes_only_while_a_node_is_reachable() {
+async fn healthz_is_200_until_shutdown_and_with_nodes_1_only_while_a_node_is_reachable() {
     let served = serving().await;
     assert_eq!(served.get("/healthz").await, (200, "ok\n".to_owned()));
     let no_node = (503, "no node known from any source\n".to_owned());

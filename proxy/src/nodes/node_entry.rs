@@ -51,7 +51,7 @@ pub(super) struct NodeEntry {
     pub(super) last_failure: Option<(Instant, String)>,
     /// Time at which a session or a probe last proved the node.
     pub(super) proved_at: Option<Instant>,
-    /// Time at which the node ceased to be proved.
+    /// Time at which the node last failed while it was proved.
     pub(super) unproved_at: Option<Instant>,
     /// Time of the next probe if the node has no session by then.
     pub(super) probe_at: Instant,
@@ -176,8 +176,8 @@ impl NodeEntry {
     }
 
     /// Returns the time until which the last proof counts: two probe intervals plus the longest cool-down after it,
-    /// and at least until now while the node serves a session. Returns `None` if the node is not proved or has failed
-    /// since.
+    /// and at least until now while the node serves a session. Returns `None` if the node was never proved or has
+    /// failed since.
     pub(super) fn proved_until(&self, settings: &Settings, now: Instant) -> Option<Instant> {
         let proved_at = self.proved_at.filter(|_| !self.has_failed())?;
         let probe_interval = settings.health.idle_probe_interval_ms.duration();

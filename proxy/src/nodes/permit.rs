@@ -21,7 +21,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Returns whether dials to the node are limited, so that this dial shows whether it has recovered.
+    /// Returns whether dials to the node are limited. Then this dial shows whether the node has recovered.
     pub(crate) fn is_trial(&self) -> bool {
         self.trial.is_some()
     }

@@ -19,7 +19,7 @@ async fn clients(mesh: &Mesh, row: &Row) -> Vec<RawClient> {
     clients
 }
 
-/// Runs a step, and returns what each client received, as one text.
+/// Runs a step, and returns one text for each client: everything that it received.
 async fn received(clients: &mut [RawClient], step: &Step, verbose: bool) -> Vec<String> {
     let sender = &mut clients[step.sender];
     sender.send(step.sends).await;
@@ -133,11 +133,11 @@ async fn messages_of_any_size_reach_other_nodes_unchanged_and_in_order() {
     for subscriber in &mut subscribers {
         for (number, size) in sizes.into_iter().enumerate() {
             let expected = msg_frame("1", &format!("big.{number}"), payload(number, size));
-            let came = subscriber.read_command().await;
+            let delivered = subscriber.read_command().await;
             assert!(
-                came.bytes() == expected,
-                "message {number} of {size} bytes came as {}",
-                came.bytes().len()
+                delivered.bytes() == expected,
+                "message {number} of {size} bytes was delivered with {}",
+                delivered.bytes().len()
             );
         }
     }

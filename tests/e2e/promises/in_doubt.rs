@@ -209,7 +209,7 @@ async fn s3_a_full_window_blocks_the_component_and_loses_nothing() {
     while read < total {
         let frame = node.read_frame().await;
         if frame.verb() == "PING" {
-            // The window is full, so no more publishes come now.
+            // The window is full, so no more publishes arrive now.
             if read < total / 10 {
                 node.expect_silence(Duration::from_millis(30)).await;
             }
