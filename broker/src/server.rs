@@ -293,7 +293,7 @@ impl Server {
             self.shared.all_clients_closed().await;
             mesh.leave().await;
         }
-        // Each worker ends with its last client. Closing a client takes a bounded time.
+        // Each worker ends when its last client is closed. Closing a client takes a bounded time.
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 if thread.join().is_err() {

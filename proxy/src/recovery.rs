@@ -350,7 +350,7 @@ impl Recovery {
             lost: outage.in_doubt.dropped + outage.abandoned,
         };
         state.outage = None;
-        // No session waits for those that are not back by now, in this outage or the next.
+        // Sessions that are not back by now are no longer waited for, in this outage or the next.
         let missing = |(_, away): &(&u64, &Away)| away.in_outage && away.back_at.is_none();
         let missing: Vec<u64> = state.away.iter().filter(missing).map(|(id, _)| *id).collect();
         missing.into_iter().for_each(|id| drop(state.remove(id)));

@@ -54,7 +54,7 @@ async fn nodes_are_found_although_a_zookeeper_host_does_not_answer_syn() {
         .await;
     lan.partition(&[&[0], &[1]]);
     let dead = SocketAddr::new(lan.host(1).address(), 2181);
-    // Hosts are tried in random order. Some of six rounds begin with a dead one.
+    // Hosts are tried in random order. Some of the six rounds begin with a dead one.
     for round in 0..6 {
         let sidecar = Sidecar::builder()
             .inside(lan.host(0))

@@ -62,7 +62,7 @@ pub(crate) struct Wanted {
     pub(crate) node: Arc<Node>,
     /// The znode is not created before [`Announcement::release`](crate::Announcement::release).
     pub(crate) awaits_release: bool,
-    /// Run of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).
+    /// The `run` of a node that holds the path and was found dead; see [`Watch::supersede`](crate::Watch::supersede).
     pub(crate) dead_run: Option<String>,
 }
 

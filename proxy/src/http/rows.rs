@@ -89,9 +89,9 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// Returns the readiness. Ready means: listening, not stopping, and with `http.ready_needs_node` a node proved. By default
-    /// the sidecar stays ready in an outage of all nodes, because it keeps its components and serves them when the outage
-    /// ends. Kubernetes would take a sidecar that is not ready out of service, which would make the outage worse.
+    /// Returns the readiness. Ready means: listening, not stopping, and, with `http.ready_needs_node`, a node is proved. By
+    /// default the sidecar stays ready in an outage of all nodes, because it keeps its components and serves them when the outage
+    /// ends. Kubernetes would take an unready sidecar out of service, which would make the outage worse.
     pub(super) fn of(shared: &SidecarState) -> Self {
         let reach = shared.book.reachability(Instant::now());
         let needs_node = shared.settings.load().http.ready_needs_node;

@@ -138,7 +138,7 @@ fn s10_sessions_do_not_wait_for_one_that_has_ended() {
 }
 
 #[test]
-fn s10_after_the_loss_of_one_node_of_several_only_its_sessions_wait_for_each_other_and_briefly() {
+fn s10_after_the_loss_of_one_of_several_nodes_only_its_sessions_wait_and_only_briefly() {
     let mut world = world();
     let (mut one, mut two) = (world.session_on("a", 1), world.session_on("a", 2));
     let elsewhere = world.session_on("b", 3);

@@ -12,7 +12,7 @@ impl Session {
         self.component.outbox.len() < self.policy.component_pending_bytes_max
     }
 
-    /// Sets whether the node is not read because the shared buffer budget is exhausted.
+    /// Records whether reads from the node are paused because the shared buffer budget is exhausted.
     pub(crate) fn set_node_starved(&mut self, starved: bool) {
         if let Some(node) = &mut self.connection {
             node.starved = starved;

@@ -10,7 +10,7 @@ pub(super) struct Step {
     pub(super) sender: usize,
     pub(super) sends: &'static str,
     pub(super) receives: [&'static str; 3],
-    /// The step first waits until all nodes know that a subscription has ended at its maximum. No PING of a client waits for that.
+    /// Whether the step first waits until all nodes know that a subscription has ended at its maximum. A PONG does not show that.
     pub(super) settled: bool,
 }
 

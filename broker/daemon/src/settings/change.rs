@@ -15,8 +15,8 @@ pub struct Change {
     pub from: String,
     /// The new value, with secrets masked.
     pub to: String,
-    /// Whether the change takes effect only at the next start of the process. Any other takes effect at once, also for running
-    /// sessions.
+    /// Whether the change takes effect only at the next start of the process. Any other change takes effect at once, also for
+    /// running sessions.
     pub needs_restart: bool,
 }
 

@@ -238,7 +238,7 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
 }
 
 #[test]
-fn errors_above_the_limit_of_lines_are_counted() {
+fn errors_beyond_the_maximum_number_of_lines_are_counted() {
     let text: String = (0..101).map(|i| format!("unknown{i} = 1\n")).collect();
     assert_eq!(error_of(&text).lines().last(), Some("and 1 more"));
 }
@@ -260,7 +260,7 @@ fn a_conflict_is_reported_with_other_errors_unless_one_of_its_values_is_invalid(
 }
 
 #[test]
-fn a_flag_may_hold_a_comma_separated_list_as_a_variable_may() {
+fn a_flag_may_hold_a_comma_separated_list_like_a_variable() {
     let upstream = |texts: &[&str]| {
         let texts = texts.iter().map(|text| Value::from(*text)).collect();
         loaded(&[], flag("nodes.upstream", "--upstream", Value::Array(texts)))
