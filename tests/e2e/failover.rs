@@ -112,7 +112,12 @@ async fn every_subscription_receives(
             .iter()
             .all(|name| component.payloads(name).iter().any(|payload| payload == stage))
     };
-    eventually(format!("every subscription receives at {stage}"), TIMEOUT, all_receive).await;
+    eventually(
+        format!("every subscription receives at {stage}"),
+        TIMEOUT,
+        all_receive,
+    )
+    .await;
     assert!(site.sidecar.process().is_running());
 }
 
