@@ -1,6 +1,6 @@
 //! The sockets that listen for components. Each accepted connection is passed to a worker.
 
-use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,12 +11,6 @@ use tracing::warn;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 use crate::worker::Workers;
-
-/// Returns whether a socket that listens on `own` also listens on `other` because `own` is an unspecified address: 0.0.0.0
-/// covers all IPv4 addresses, and :: all addresses of both families.
-pub(crate) const fn covers(own: IpAddr, other: IpAddr) -> bool {
-    own.is_unspecified() && (own.is_ipv6() || other.is_ipv4())
-}
 
 /// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>, workers: Arc<Workers>) {

@@ -82,10 +82,12 @@ impl NodeBook {
 
     /// Replaces the settings.
     pub(crate) fn set_settings(&self, settings: Arc<Settings>) {
+        // Under the lock, so that each entry is made either from the former settings or from the new ones.
+        let mut entries = lock(&self.entries);
         let dials_max = settings.dial.dials_concurrent_max;
         let before = self.settings.swap(settings).dial.dials_concurrent_max;
         let more = dials_max.checked_sub(before);
-        for entry in lock(&self.entries).values_mut() {
+        for entry in entries.values_mut() {
             match more {
                 // Sessions that already wait for a permit get the added ones.
                 Some(more) => entry.dials.add_permits(more),
@@ -197,8 +199,8 @@ impl NodeBook {
     /// Updates the entries from a snapshot. A withdrawn node is kept while a session is connected to it. Without
     /// sessions it is kept for [`WITHDRAWN_KEPT`] if it was ever proved, and otherwise only until a trial of it ends.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
-        let settings = self.settings.load();
         let mut entries = lock(&self.entries);
+        let settings = self.settings.load();
         for node in snapshot.iter() {
             let entry = entries
                 .entry(node.client.clone())
@@ -230,8 +232,8 @@ impl NodeBook {
 
     /// Calls `change` with the entry of `node`. Creates the entry if there is none.
     fn with_entry<T>(&self, node: &Arc<Node>, change: impl FnOnce(&mut NodeEntry, &Settings) -> T) -> T {
-        let settings = self.settings.load();
         let mut entries = lock(&self.entries);
+        let settings = self.settings.load();
         let entry = entries
             .entry(node.client.clone())
             .or_insert_with(|| NodeEntry::new(Arc::clone(node), &settings, Instant::now()));

@@ -120,6 +120,8 @@ impl SessionInfo {
         if more.bytes_to_node > 0 {
             add(&self.messages_to_node, more.messages_to_node);
             add(&self.bytes_to_node, more.bytes_to_node);
+        }
+        if more.own_pings > 0 {
             add(&self.own_pings, more.own_pings);
         }
         if more.bytes_to_component > 0 {

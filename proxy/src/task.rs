@@ -48,7 +48,7 @@ const REDIAL_MAX: Duration = Duration::from_millis(500);
 
 /// Limit on the wait for the last answers of a node that the session is about to leave. The component's bytes are held
 /// during this time.
-const LAST_ANSWERS: Duration = Duration::from_secs(5);
+const LEAVE_ANSWERS: Duration = Duration::from_secs(5);
 /// Maximum number of last reads: from a component when the sidecar stops, from a node after a write to it failed.
 const LAST_READS_MAX: usize = 64;
 /// Wait before the last read when the sidecar stops. Timers and sockets share one driver. So when the timer fires,
@@ -353,7 +353,7 @@ impl Task {
             }
             Ok(dialled) if self.session.keeps_node() => {
                 self.next = Some(Box::new(dialled));
-                self.session.next_ready(LAST_ANSWERS, now, &mut self.sockets);
+                self.session.next_ready(LEAVE_ANSWERS, now, &mut self.sockets);
             }
             Ok(dialled) => self.join(dialled, now),
         }
@@ -571,16 +571,21 @@ impl Task {
         progress
     }
 
-    /// Runs the session's actions that are due. Returns whether the timer has fired.
+    /// Runs the session's actions that are due. Returns whether there were any.
     fn tick(&mut self) -> bool {
         let now = self.now;
-        let has_fired = self.timer_at.take_if(|at| *at <= now).is_some();
-        if has_fired {
-            let late = now.saturating_duration_since(self.session.deadline());
+        if self.timer_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        // From here on each round looks at the deadline, until a round without progress sets the timer again.
+        self.timer_at = None;
+        let due = self.session.deadline();
+        if due <= now {
+            let late = now.duration_since(due);
             self.session
                 .tick(late, &self.shared.last_info(), now, &mut self.sockets);
         }
-        has_fired
+        due <= now
     }
 
     /// Sets the timer to the next deadline. Returns `Ready` if that has passed.

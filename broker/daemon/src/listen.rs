@@ -102,6 +102,13 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Returns whether a socket that listens on `own` also listens on `other` because `own` is an unspecified address: 0.0.0.0
+/// covers all IPv4 addresses, and :: all addresses of both families.
+#[must_use]
+pub const fn covers(own: IpAddr, other: IpAddr) -> bool {
+    own.is_unspecified() && (own.is_ipv6() || other.is_ipv4())
+}
+
 /// Returns whether the error means that the host lacks this address or its address family.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {

@@ -152,11 +152,22 @@ async fn addresses_of_one_type_are_kept_if_only_their_lookup_fails() {
     server.aaaa(Script::Records(60, vec![RData::AAAA(AAAA(Ipv6Addr::LOCALHOST))]));
     let watch = server.watch("nats.test:4222");
     until_ids(&watch, LIVE, &["10.0.0.1:4222", "[::1]:4222"]).await;
-    server.aaaa(Script::Failure);
-    server.a(60, &[[10, 0, 0, 2]]);
-    until_ids(&watch, LIVE, &["10.0.0.2:4222", "[::1]:4222"]).await;
+    for (script, last) in [(Script::Failure, 2), (Script::Silence, 3)] {
+        server.aaaa(script);
+        server.a(60, &[[10, 0, 0, last]]);
+        until_ids(&watch, LIVE, &[&format!("10.0.0.{last}:4222"), "[::1]:4222"]).await;
+    }
     server.aaaa(Script::Records(60, vec![]));
-    until_ids(&watch, LIVE, &["10.0.0.2:4222"]).await;
+    until_ids(&watch, LIVE, &["10.0.0.3:4222"]).await;
+}
+
+#[tokio::test]
+async fn addresses_of_one_type_are_used_although_the_lookup_of_the_other_is_not_answered() {
+    let server = Server::start().await;
+    server.a(60, &[[10, 0, 0, 1]]);
+    server.aaaa(Script::Silence);
+    let watch = server.watch("nats.test:4222");
+    until_ids(&watch, LIVE, &["10.0.0.1:4222"]).await;
 }
 
 #[tokio::test]

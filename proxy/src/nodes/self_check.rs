@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use standin_daemon::listen::covers;
 use standin_registry::Endpoint;
 
 use super::lock;
-use crate::listener::covers;
 
 /// The properties by which the sidecar recognises itself.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use standin_wire::{Info, ServerScanner, Span, encode};
 
 use super::end::EndReason;
 use crate::journal::Slot;
-use crate::ledger::Ledger;
+use crate::ledger::{Expected, Ledger};
 
 /// A node that has answered and kept the session for this long has served it, even without traffic.
 const SERVES_AFTER: Duration = Duration::from_millis(250);
@@ -97,7 +97,7 @@ pub(super) struct Connection {
     since: Instant,
     /// Time at which the node last sent anything.
     pub(super) heard: Instant,
-    /// Time at which the last own PING was sent.
+    /// Time at which the oldest unanswered PING was sent; without one, the last.
     pub(super) pinged: Instant,
 
     /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
@@ -167,6 +167,14 @@ impl Connection {
     /// answers, has not.
     pub(super) fn has_served(&self, now: Instant) -> bool {
         self.served || self.verified && self.has_lasted(SERVES_AFTER, now)
+    }
+
+    /// Adds the PONG of a PING that is sent now.
+    pub(super) fn expect_pong(&mut self, expected: Expected, now: Instant) {
+        if !self.ledger.awaits_pong() {
+            self.pinged = now;
+        }
+        self.ledger.expect(expected);
     }
 
     /// Queues a PING of the sidecar's own for the next frame boundary.

@@ -233,6 +233,21 @@ fn a_silent_node_is_sent_a_ping_and_then_left() {
 }
 
 #[test]
+fn a_silent_node_is_left_in_time_although_publishes_add_pings() {
+    let mut bench = Bench::connected(Policy {
+        confirm_bytes: 1024,
+        ..policy()
+    });
+    let publish = format!("PUB a 1024\r\n{}\r\n", "x".repeat(1024));
+    for _ in 0..20 {
+        assert!(bench.session.keeps_node());
+        bench.component(&publish);
+        bench.pass(Duration::from_millis(100));
+    }
+    assert!(!bench.session.keeps_node());
+}
+
+#[test]
 fn a_sidecar_that_was_frozen_itself_sends_a_new_ping_before_it_leaves_a_node() {
     let mut bench = Bench::connected(policy());
     bench.pass(Duration::from_secs(1));

@@ -19,7 +19,7 @@ use crate::settings::InDoubt;
 use crate::tally::publishes;
 
 /// Maximum wait for the node's answers to the frames before an invalid frame.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const ERROR_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Moves held bytes to the head of `buf`; the shell reads more bytes after them. So a frame cut by a read is
@@ -193,7 +193,7 @@ impl Session {
             Err(error) => {
                 // No byte after this frame can be trusted. Frames before it are answered first.
                 let reason = EndReason::ComponentProtocol(error.kind());
-                self.end_after_answers(reason, Some(error), now + LAST_ANSWERS);
+                self.end_after_answers(reason, Some(error), now + ERROR_ANSWERS);
                 Some(0)
             }
         }
@@ -223,8 +223,7 @@ impl Session {
             return true;
         };
         if let Some(mark) = mark {
-            node.pinged = now;
-            (0..pings).for_each(|_| node.ledger.expect(Expected::OwnPong(mark)));
+            (0..pings).for_each(|_| node.expect_pong(Expected::OwnPong(mark), now));
             self.traffic.own_pings += u64::from(pings);
         }
         while !node.own.is_empty() {
@@ -273,8 +272,7 @@ impl Session {
         node.head_written = done - whole;
         if let Some(mark) = mark {
             // The PING's first bytes were written; its rest goes next.
-            node.ledger.expect(Expected::OwnPong(mark));
-            node.pinged = now;
+            node.expect_pong(Expected::OwnPong(mark), now);
             node.own.extend_from_slice(&encode::PING[of_ping..]);
             self.traffic.own_pings += 1;
         }
@@ -319,7 +317,7 @@ impl Session {
             Frame::Ping => {
                 let mark = self.mark();
                 if let Some(node) = &mut self.connection {
-                    node.ledger.expect(Expected::ComponentPong(mark));
+                    node.expect_pong(Expected::ComponentPong(mark), now);
                 }
             }
             Frame::Connect(_) | Frame::Pong => {}

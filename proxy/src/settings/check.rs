@@ -8,6 +8,7 @@ use std::{
     str::FromStr,
 };
 
+use standin_daemon::listen::covers;
 use standin_daemon::settings::{
     self, Places, Schema, ZooKeeperAuth, host_and_port, masked_pair, masked_url, refused,
 };
@@ -16,7 +17,6 @@ use standin_wire::Pattern;
 use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError};
-use crate::listener::covers;
 
 /// Allowed range of each numeric key, both ends included.
 const RANGES: &[(&str, i64, i64)] = &[

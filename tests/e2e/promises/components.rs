@@ -3,7 +3,8 @@
 use super::scene::{Scene, nothing_else, session};
 use e2e::conversation::Conversation;
 use e2e::raw::{CONNECT_OLD, msg_frame};
-use e2e::{RawClient, ScriptedNode, Sidecar, TIMEOUT, eventually};
+use e2e::{Node, RawClient, ScriptedNode, ServerKind, Sidecar, TIMEOUT, eventually};
+use std::io::Write;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -53,6 +54,37 @@ async fn a_component_that_never_reads_uses_bounded_memory_and_is_closed() {
     node.read_to_end().await;
     drop(client);
     scene.counted("standin_buffered_bytes", 0.0).await;
+}
+
+/// The sidecar always has bytes of the component to read, so the session is never idle.
+#[tokio::test]
+async fn a_component_that_sends_all_the_time_and_never_reads_is_closed() {
+    let nodes = [Node::start(ServerKind::Standin, &[]).await];
+    let sidecar = Sidecar::builder()
+        .nodes(&nodes)
+        .setting("session.component_stall_secs", 1)
+        .start()
+        .await;
+    let mut component = std::net::TcpStream::connect(sidecar.address()).expect("the sidecar listens");
+    let hello = b"CONNECT {\"verbose\":false}\r\nSUB big 1\r\n";
+    component.write_all(hello).expect("the component sends");
+    let flood = "UNSUB 9\r\n".repeat(10_000);
+    let sending = std::thread::spawn(move || while component.write_all(flood.as_bytes()).is_ok() {});
+    let mut publisher = nodes[0].client().await;
+    eventually("the subscription is on the node", TIMEOUT, async || {
+        nodes[0].num_subscriptions().await == Some(1)
+    })
+    .await;
+    for _ in 0..40 {
+        publisher.publish("big", vec![b'x'; 1_000_000]).await;
+    }
+    eventually("the component is closed", TIMEOUT, async || sending.is_finished()).await;
+    assert_eq!(
+        sidecar
+            .metric("standin_sessions_closed_total{reason=component_slow}")
+            .await,
+        1.0
+    );
 }
 
 #[tokio::test]

@@ -325,7 +325,9 @@ fn is_kubernetes_variable(name: &str) -> bool {
 
 /// Returns whether `value` is the address of a service (`tcp://10.0.0.1:4222`), to which Kubernetes sets variables `…_PORT`.
 fn is_service_url(value: &str) -> bool {
-    value.starts_with("tcp://") || value.starts_with("udp://")
+    ["tcp://", "udp://", "sctp://"]
+        .iter()
+        .any(|scheme| value.starts_with(scheme))
 }
 
 #[cfg(test)]
