@@ -24,9 +24,9 @@ use self::keys::Keys;
 use self::parser::{FaultKind, Text};
 pub(crate) use self::words::is_hash;
 
-/// Converts `text` to keys of this server's settings. `name` is the name of the file in errors. Errors are those of the parser, unknown
-/// keys, keys of unsupported features, and values of the wrong type. Range and syntax of each value are checked later, with the other
-/// settings.
+/// Converts `text` to keys of this server's settings. Error messages show `name` as the name of the file. The errors in the
+/// [`Document`] are those that the parser found, and one for each unknown key, each key of an unsupported feature, and each value of the
+/// wrong type. Range and syntax of each value are checked later, with the other settings.
 pub(crate) fn read(name: &str, text: &str) -> Document {
     let Text { entries, faults } = parser::read(name, text);
     let mut keys = Keys::default();

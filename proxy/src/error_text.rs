@@ -10,7 +10,8 @@ use standin_wire::{ClientFault, encode};
 pub(crate) enum ErrorText<'a> {
     /// An error of the component.
     Fault(ClientFault),
-    /// The text of a node's `-ERR`, kept until it is clear that it concerns the component.
+    /// The text of a node's `-ERR` that refused the component's credentials. It is sent only after every known node has
+    /// refused them.
     OfNode(&'a str),
 }
 

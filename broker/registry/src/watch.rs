@@ -86,7 +86,7 @@ impl Watch {
     }
 
     /// Waits for a snapshot published after the last return of this function. A new clone has seen the same snapshots as its
-    /// original. After [`close`](Self::close), never returns once the last snapshot was seen. Cancel-safe.
+    /// original. Waits forever if the registry is closed and this clone has seen the last snapshot. Cancel-safe.
     pub async fn changed(&mut self) {
         if self.generation.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -94,8 +94,8 @@ impl Watch {
     }
 
     /// Waits until the snapshot includes the first list that ZooKeeper has returned since the start, even an empty one. From
-    /// then on, until the sources change, the live nodes of the snapshot include the last such list. Never returns if ZooKeeper is
-    /// not a source. Cancel-safe.
+    /// then on, the live nodes of the snapshot include all nodes of ZooKeeper's last list. This holds until the sources change.
+    /// Never returns if ZooKeeper is not a source. Cancel-safe.
     pub async fn answered(&self) {
         let mut answered = self.published.answered.subscribe();
         if answered.wait_for(|answered| *answered).await.is_err() {
@@ -118,9 +118,9 @@ impl Watch {
         }
     }
 
-    /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If the dead node's znode has the
-    /// announced id, it is deleted, and the announcement need not wait until the dead node's session expires. Does nothing
-    /// without an announcement. `None` removes the mark: a node that answers again keeps its znode.
+    /// Marks the node with this `run` as dead, because it does not answer on its mesh address. If that node holds the znode of
+    /// this registry's announcement, the znode is deleted. Then the announcement need not wait until the dead node's session
+    /// expires. Does nothing without an announcement. `None` removes the mark: a node that answers again keeps its znode.
     pub fn supersede(&self, run: Option<&str>) {
         self.published.wanted.send_if_modified(|wanted| {
             let wanted = wanted.as_mut();

@@ -117,7 +117,7 @@ pub fn with_fields<'f>(
 ) -> Result<String, serde_json::Error> {
     let mut object = crate::json::fields(json)?;
     for (name, value) in fields {
-        // A server ignores the case of names. Of two equal names the last counts.
+        // A server ignores the case of field names and uses the last of two equal ones. So the old fields are removed.
         object.retain(|other, _| !other.eq_ignore_ascii_case(name));
         object.insert(name.to_owned(), value);
     }

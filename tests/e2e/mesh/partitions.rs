@@ -117,7 +117,7 @@ async fn a_route_that_is_silent_in_one_direction_ends_on_both_sides_and_others_s
 /// Publishes from one node to another over this network, and checks that no message is lost.
 async fn nothing_is_lost(mesh: &mut Mesh, subject: &str, count: u64) {
     let subscriber = mesh.nodes[1].subscriber(subject).await;
-    // When packets are lost, the flush may time out before all nodes have the interest.
+    // When packets are lost, the subscriber's flush may time out before all nodes have the interest.
     mesh.wait_until_agreed().await;
     let publisher = mesh.nodes[0].client().await;
     let receiving = Receiving::start(subscriber, "the subscriber");
@@ -204,8 +204,8 @@ const SUBSCRIPTIONS: [&[(&str, &str)]; 3] = [
     &[("c.>", ""), ("work", "q"), ("work", "r")],
 ];
 
-/// Returns the number that `/subsz` of node `index` must show: each subscription of its own clients, and for each other node one per
-/// subject and queue group. So the nodes of a complete mesh may show different numbers.
+/// Returns the number that `/subsz` of node `index` must show. Each subscription of the node's own clients counts. Equal subscriptions
+/// (same subject and queue group) on one other node count as one. So the nodes of a complete mesh may show different numbers.
 fn counted(index: usize) -> u64 {
     let others = SUBSCRIPTIONS
         .iter()
@@ -229,7 +229,7 @@ async fn subscribed_clients(mesh: &Mesh) -> Vec<RawClient> {
     clients
 }
 
-/// Waits until each node counts the [`SUBSCRIPTIONS`] in addition to those `before` the clients connected.
+/// Waits until each node counts the [`SUBSCRIPTIONS`] in addition to its number in `before`, read before the clients connected.
 async fn until_counted(mesh: &Mesh, before: &[u64]) {
     for (index, before) in before.iter().enumerate() {
         let wanted = before + counted(index);

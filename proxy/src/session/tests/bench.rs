@@ -115,7 +115,7 @@ impl Bench {
         self.node_up_with(false);
     }
 
-    /// Connects a node. The session holds its publishes if `hold` is set.
+    /// Connects a node. With `hold`, the session holds the component's publishes.
     pub(crate) fn node_up_with(&mut self, hold: bool) {
         let (node, info) = (Arc::new(node("n:1")), Info::default());
         self.call(|session, now, wires| session.node_up(node, &info, hold, now, wires));
@@ -137,7 +137,7 @@ impl Bench {
         self.session.report().0
     }
 
-    /// Returns the cause, the origin and the publishes in doubt of the loss since the last call.
+    /// Returns the first loss of a node since the last call: its cause, its origin, and the number of publishes in doubt.
     pub(crate) fn loss(&mut self) -> (Cause, LossOrigin, InDoubtCount) {
         let events = self.events();
         let loss = events.iter().find_map(|event| match event {
@@ -191,8 +191,8 @@ impl Bench {
         self.pass_late(time, Duration::ZERO);
     }
 
-    /// Lets `time` pass, and calls the session `late` after its deadline. Checks that its timer does not fire again at
-    /// once.
+    /// Lets `time` pass, then ticks the session and reports `late` as the delay of this tick. Checks that the next
+    /// deadline of the session is in the future.
     pub(crate) fn pass_late(&mut self, time: Duration, late: Duration) {
         self.now += time;
         let info = Info::default();
