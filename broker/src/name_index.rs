@@ -47,8 +47,8 @@ impl NameIndex {
         }
     }
 
-    /// Records that the item at `at` is about to be removed from the list, which still has `len` items, and replaced
-    /// by the last item.
+    /// Records that the item at `at` is about to be removed by `Vec::swap_remove`, which moves the last item to `at`.
+    /// The list still has `len` items.
     pub(crate) fn swap_removing<'n>(&mut self, at: usize, len: usize, name_at: impl Fn(usize) -> &'n [u8]) {
         let Some(Places { table, hasher }) = self.0.as_deref_mut() else {
             return;

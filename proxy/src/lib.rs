@@ -16,7 +16,7 @@
 //! | `journal`, `ended_sids`, `ledger`, `doubt` | the parts of a session: subscriptions, owed answers, publishes in doubt |
 //! | `error_text` | the texts of the sidecar's own `-ERR`s |
 //! | `nodes`, `dial` | the choice of a node, and the connection to it |
-//! | `recovery` | after a loss: the time at which held publishes are sent |
+//! | `recovery` | the time at which a session sends the publishes that it held after the loss of its node |
 //!
 //! Around them:
 //!
@@ -25,10 +25,10 @@
 //! | `sidecar` | start, reload, stop |
 //! | `sidecar_state` | the state of the sidecar that workers, prober and pages share |
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
-//! | `prober` | probes of nodes without a session |
+//! | `prober` | probes of the nodes to which no session is connected |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
-//! | [`settings`], `policy`, `identity` | the settings, and their parts as sessions use them |
+//! | [`settings`], `policy`, `identity` | the settings, and the parts of them that a session reads |
 //! | [`cli`] | the command line |
 //! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |

@@ -11,7 +11,8 @@ use crate::settings::Loaded;
 pub const EXIT_DONE: u8 = 0;
 /// Invalid command line or settings.
 pub const EXIT_USAGE: u8 = 64;
-/// The program cannot listen, reach a server that it needs, keep its name, send a signal, or write its output.
+/// The program cannot listen, reach a server that it needs, send a signal, or write its output; or another node has taken
+/// its server name.
 pub const EXIT_UNAVAILABLE: u8 = 69;
 /// Bug in the program.
 pub const EXIT_BUG: u8 = 70;

@@ -191,7 +191,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Formats a duration in whole microseconds, with the largest unit: `409µs`, `1.5ms`.
+/// Rounds a duration down to whole microseconds, and formats it in the largest unit that gives 1 or more: `409µs`, `1.5ms`.
 fn microseconds(time: Duration) -> String {
     format!("{:?}", Duration::from_micros(time.as_micros() as u64))
 }

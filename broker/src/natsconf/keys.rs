@@ -35,8 +35,8 @@ pub(super) struct Listen {
 /// Maximum number of characters of an unknown key in an error.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// The keys that have no effect in this server, separated by spaces. Those of the last line matter only with TLS, which another key
-/// switches on.
+/// The keys that have no effect in this server, separated by spaces. The keys in the last line have an effect only with TLS.
+/// TLS needs the key `tls`, which is refused.
 const WITHOUT_EFFECT: &str = "server_tags server_metadata max_closed_clients no_system_account no_system no_sys_acc logfile_max_num \
     log_max_num logtime_utc max_traced_msg_len trace_headers connect_error_reports reconnect_error_reports disable_sublist_cache \
     no_sublist_cache prof_block_rate store_dir storedir default_js_domain no_fast_producer_stall feature_flags \
@@ -212,8 +212,9 @@ impl Keys {
         }
     }
 
-    /// Sets a limit for which 0 means the default and negative numbers "no limit"; `no_limit` is the number for that in this server's
-    /// settings. In new versions of `nats-server`, a `max_connections` of 0 or less admits no client; here it does not.
+    /// Sets a limit. In the file, 0 means the default, and a negative number means "no limit". In this server's settings, `no_limit`
+    /// means "no limit". New versions of `nats-server` admit no client if `max_connections` is 0 or less; this server keeps the
+    /// meanings above.
     fn unlimited(&mut self, entry: &Entry, key: &str, no_limit: i64) {
         match entry.node {
             Node::Integer(number, _) if number < 0 => {

@@ -162,7 +162,8 @@ impl settings::Settings for Settings {
         if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
             return Err(SettingsError::Missing(NO_SOURCE));
         }
-        // An error in that file must be reported by `--check`, and after a SIGHUP before any setting is changed.
+        // Reads the auth file, so that `--check` reports an error in it, and a reload (SIGHUP) reports the error before it
+        // changes any setting.
         self.registry_config().map(drop)
     }
 }
@@ -275,8 +276,8 @@ fn listeners_conflict(one: &str, other: &str) -> Option<bool> {
     ))
 }
 
-/// Returns the first upstream at which this sidecar itself listens, and the text of that listener. Such an upstream is
-/// configured by mistake if the sidecar inherits the component's `NATS_URL`. Names other than `localhost` are not resolved.
+/// Returns the first upstream at which this sidecar itself listens, and the text of that listener. This mistake happens when
+/// the sidecar inherits the component's `NATS_URL`. Names other than `localhost` are not resolved.
 fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     let upstreams = settings.nodes.upstream.iter();
     let reaches = |local: IpAddr, other: IpAddr| other.is_loopback() && covers(local, other);

@@ -37,7 +37,7 @@ pub(crate) struct Component {
     pub(crate) messages: Cell<u64>,
     /// Time of the last message or of the last mark, whichever is later.
     last: Cell<Instant>,
-    /// Longest silence before a message since the last mark.
+    /// Longest silence that ended with a message since the last mark.
     longest: Cell<Duration>,
     /// Whether the connection has ended.
     pub(crate) is_lost: Cell<bool>,
@@ -258,8 +258,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_that_the_socket_does_not_take_at_once_is_sent_while_the_component_waits_for_the_reply()
-    {
+    async fn unsent_bytes_of_a_request_are_sent_while_the_component_waits_for_the_reply() {
         const REQUEST_BYTES: usize = 32 * 1024 * 1024;
         let address = server(|mut stream| {
             stream.read_exact(&mut vec![0; REQUEST_BYTES]).unwrap();
