@@ -1,0 +1,19 @@
+//! TLS for the sidecar and the broker.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`files`] | the settings of one door: certificate, key, authorities, and how strict it is |
+//! | [`certificate`] | what the programs read in a certificate: names, subject, expiry |
+//! | [`acceptor`] | handshakes of connections that are accepted |
+//! | [`dialler`] | handshakes of connections that are dialled |
+//! | [`stream`] | a TCP connection, with or without TLS |
+//!
+//! *Architecture invariant:* this is the only crate that names `rustls`, and it chooses the one provider of cryptography (`ring`).
+
+pub mod acceptor;
+pub mod certificate;
+pub mod dialler;
+pub mod files;
+pub mod stream;
+#[cfg(test)]
+mod tests;
