@@ -11,8 +11,11 @@
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
 //! | [`tcp`] | the options of a connection that carries messages |
+//! | [`tls`] | `[tls.…]`, the TLS settings of one door |
+//! | [`certificate_watch`] | certificate files that change or expire |
 //! | [`linger`] | the orderly close of a connection |
 
+pub mod certificate_watch;
 pub mod cli;
 pub mod connection_limit;
 pub mod http;
@@ -24,3 +27,4 @@ pub mod metrics;
 pub mod reload;
 pub mod settings;
 pub mod tcp;
+pub mod tls;

@@ -40,6 +40,9 @@ pub struct Info {
     /// The connection continues in TLS after INFO.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls_required: bool,
+    /// The connection continues in TLS after INFO if the client begins TLS, and else without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls_available: bool,
     /// The client must present a certificate.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls_verify: bool,
@@ -94,6 +97,7 @@ impl Default for Info {
             headers: false,
             auth_required: false,
             tls_required: false,
+            tls_available: false,
             tls_verify: false,
             max_payload: PAYLOAD_BYTES_DEFAULT as i64,
             jetstream: false,
@@ -272,6 +276,8 @@ mod tests {
             connect_urls: vec!["10.0.0.1:4222".into(); 100],
             auth_required: true,
             tls_required: true,
+            // A server sends one of the two.
+            tls_available: false,
             tls_verify: true,
             jetstream: true,
             headers: true,

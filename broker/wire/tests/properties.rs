@@ -234,7 +234,7 @@ proptest! {
     #[test]
     fn s7_a_short_info_line_is_short_and_valid(
         texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 10), urls in vec("[a-z0-9.:]{1,40}", 0..40),
-        numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 6]>(),
+        numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 7]>(),
     ) {
         let info = Info {
             server_id: texts[0].clone(),
@@ -256,6 +256,7 @@ proptest! {
             auth_required: flags[1],
             tls_required: flags[2],
             tls_verify: flags[3],
+            tls_available: flags[6],
             jetstream: flags[4],
             ldm: flags[5],
         };

@@ -49,16 +49,12 @@ pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
         return new;
     };
     for key in S::SCHEMA.restart {
-        let found = match key.split_once('.') {
-            Some((section, key)) => {
-                let old = old.get(section).and_then(|section| section.get(key));
-                let section = mixed.get_mut(section).and_then(Value::as_table_mut);
-                section.zip(old).map(|(section, old)| (section, key, old))
-            }
-            None => old.get(*key).map(|old| (&mut mixed, *key, old)),
-        };
-        if let Some((table, key, old)) = found {
-            table.insert(key.to_owned(), old.clone());
+        let (section, key) = key.rsplit_once('.').unwrap_or(("", key));
+        let names = || section.split('.').filter(|name| !name.is_empty());
+        let from = names().try_fold(&old, |table, name| table.get(name)?.as_table());
+        let to = names().try_fold(&mut mixed, |table, name| table.get_mut(name)?.as_table_mut());
+        if let (Some(value), Some(table)) = (from.and_then(|table| table.get(key)), to) {
+            table.insert(key.to_owned(), value.clone());
         }
     }
     // Both sets are valid, so an error is not expected.
@@ -67,21 +63,23 @@ pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
 
 /// Returns all keys with their values, in the same order for all settings.
 fn flat<S: Settings>(settings: &S) -> Vec<(String, Value)> {
-    let table = Table::try_from(settings).unwrap_or_default();
     let mut keys = Vec::new();
+    flatten("", Table::try_from(settings).unwrap_or_default(), &mut keys);
+    keys
+}
+
+fn flatten(section: &str, table: Table, keys: &mut Vec<(String, Value)>) {
     for (name, value) in table {
+        let full = if section.is_empty() {
+            name
+        } else {
+            format!("{section}.{name}")
+        };
         match value {
-            Value::Table(section) => {
-                keys.extend(
-                    section
-                        .into_iter()
-                        .map(|(key, value)| (format!("{name}.{key}"), value)),
-                );
-            }
-            value => keys.push((name, value)),
+            Value::Table(inner) => flatten(&full, inner, keys),
+            value => keys.push((full, value)),
         }
     }
-    keys
 }
 
 #[cfg(test)]

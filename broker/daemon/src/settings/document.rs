@@ -1,6 +1,6 @@
 //! One text of settings as a flat list of keys with values and places.
 //!
-//! A flat list is enough, because settings have at most two levels. The places are for error messages. This file parses TOML; a
+//! A flat list is enough, because each key has a name of its own, such as `tls.node.mode`. The places are for error messages. This file parses TOML; a
 //! program may supply a parser of another format.
 
 use toml::{
@@ -75,17 +75,7 @@ pub(super) fn parse(name: &str, text: &str) -> Document {
     let is_certain = |line: usize| !is_uncertain(text, line, &broken);
     let mut sections = Vec::new();
     let mut items = Vec::new();
-    for (key, value) in root.get_ref() {
-        let DeValue::Table(section) = value.get_ref() else {
-            items.push(item(key.get_ref().to_string(), key.span().start, value, &lines));
-            continue;
-        };
-        sections.push((key.get_ref().to_string(), lines.number(key.span().start)));
-        items.extend(section.iter().map(|(inner, value)| {
-            let name = format!("{}.{}", key.get_ref(), inner.get_ref());
-            item(name, inner.span().start, value, &lines)
-        }));
-    }
+    flatten("", root.get_ref(), &lines, &mut sections, &mut items);
     items.sort_by_key(|item: &Item| item.place.rank());
     items.retain(|item| is_certain(item.place.rank().1));
     sections.retain(|(_, line)| is_certain(*line));
@@ -101,6 +91,29 @@ pub(super) fn parse(name: &str, text: &str) -> Document {
         is_complete: broken.is_empty(),
         errors: broken.into_iter().map(error).collect(),
         warnings: Vec::new(),
+    }
+}
+
+/// Adds the sections and keys of `table`, the section `name`.
+fn flatten(
+    name: &str,
+    table: &DeTable<'_>,
+    lines: &Lines<'_>,
+    sections: &mut Vec<(String, usize)>,
+    items: &mut Vec<Item>,
+) {
+    for (key, value) in table {
+        let full = match name {
+            "" => key.get_ref().to_string(),
+            name => format!("{name}.{}", key.get_ref()),
+        };
+        match value.get_ref() {
+            DeValue::Table(section) => {
+                sections.push((full.clone(), lines.number(key.span().start)));
+                flatten(&full, section, lines, sections, items);
+            }
+            _ => items.push(item(full, key.span().start, value, lines)),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) struct Entry {
 impl Entry {
     /// Returns the section and the key in it. The section is empty for keys above the first section.
     pub(super) fn split(&self) -> (&str, &str) {
-        self.item.key.split_once('.').unwrap_or(("", &self.item.key))
+        self.item.key.rsplit_once('.').unwrap_or(("", &self.item.key))
     }
 
     /// Returns the unit of the value, which the end of the key shows.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use standin_tls::files::TlsError;
 use thiserror::Error;
 
 use super::Place;
@@ -62,6 +63,14 @@ pub enum SettingsError {
         /// The contradiction, and what to do.
         rule: String,
     },
+    /// The certificate files of a door cannot be used.
+    #[error("{door}: {error}")]
+    Tls {
+        /// Section of the settings, such as `tls.client`.
+        door: &'static str,
+        /// The error, which names the file or the key.
+        error: TlsError,
+    },
     /// A mandatory value is missing.
     #[error("{0}")]
     Missing(&'static str),
@@ -88,6 +97,7 @@ impl SettingsError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
+            Self::Tls { .. } => "tls",
             Self::Syntax { .. } => "syntax",
             Self::UnknownKey { .. } => "unknown_key",
             Self::Value { .. } => "value",
@@ -133,7 +143,7 @@ impl SettingsError {
             | Self::UnknownKey { place, .. }
             | Self::Value { place, .. }
             | Self::Conflict { place, .. } => Some(place),
-            Self::Unreadable { .. } | Self::Missing(_) | Self::Several(_) => None,
+            Self::Unreadable { .. } | Self::Tls { .. } | Self::Missing(_) | Self::Several(_) => None,
         }
     }
 }

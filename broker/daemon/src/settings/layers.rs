@@ -102,9 +102,10 @@ impl Layers {
     }
 
     fn has_section(&self, section: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| !section.is_empty() && entry.split().0 == section)
+        self.entries.iter().map(|entry| entry.split().0).any(|known| {
+            let rest = known.strip_prefix(section);
+            !section.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 
     fn apply_file(&mut self, path: &Path, text: &str) {
@@ -145,7 +146,7 @@ impl Layers {
         for item in document.items {
             let Some(entry) = self.entry(&item.key) else {
                 // An unknown section is reported once, not for each of its keys.
-                let (section, _) = item.key.split_once('.').unwrap_or_default();
+                let (section, _) = item.key.rsplit_once('.').unwrap_or_default();
                 if section.is_empty() || self.has_section(section) {
                     self.errors.push(self.unknown(&item.key, item.place));
                 }
@@ -156,7 +157,7 @@ impl Layers {
     }
 
     fn unknown(&self, key: &str, place: Place) -> SettingsError {
-        let (section, inner) = key.split_once('.').unwrap_or(("", key));
+        let (section, inner) = key.rsplit_once('.').unwrap_or(("", key));
         let entries = self.entries.iter();
         let siblings = entries.clone().filter(|entry| entry.split().0 == section);
         let siblings = siblings.map(|entry| entry.item.key.as_str());
@@ -166,7 +167,7 @@ impl Layers {
             None => format!("the keys are listed in {}", self.schema.defaults_file),
         };
         let nearest = nearest(inner, siblings, |key| {
-            key.split_once('.').map_or(key, |(_, name)| name)
+            key.rsplit_once('.').map_or(key, |(_, name)| name)
         });
         SettingsError::unknown_key(place, key.to_owned(), hint(nearest, &otherwise))
     }
@@ -297,13 +298,11 @@ impl Layers {
         let mut root = Table::new();
         for entry in &self.entries {
             let (section, key) = entry.split();
-            let table = match section {
-                "" => Some(&mut root),
-                _ => root
-                    .entry(section)
-                    .or_insert_with(|| Value::Table(Table::new()))
-                    .as_table_mut(),
-            };
+            let names = section.split('.').filter(|name| !name.is_empty());
+            let table = names.fold(Some(&mut root), |table, name| {
+                let inner = table?.entry(name).or_insert_with(|| Value::Table(Table::new()));
+                inner.as_table_mut()
+            });
             if let Some(table) = table {
                 table.insert(key.to_owned(), entry.item.value.clone());
             }
