@@ -26,7 +26,7 @@ use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials,
 const AFTER_HELP: &str = "\
 The flags and their values are those of nats-server, with one dash or two: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
 file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read in the format of nats-server. Flags and keys
-of nats-server for unsupported features (TLS, JetStream, accounts, syslog, profiling, ...) are errors that name the feature.
+of nats-server for unsupported features (JetStream, accounts, syslog, profiling, ...) are errors that name the feature.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops the server. TERM stops it too, but in a cluster it starts lame duck mode. USR2 starts lame duck mode: clients are
@@ -61,6 +61,8 @@ pub struct Cli {
 
     #[command(flatten)]
     clients: ClientFlags,
+    #[command(flatten)]
+    tls: TlsFlags,
     #[command(flatten)]
     cluster: ClusterFlags,
     /// See [`OperationFlags`].
@@ -106,6 +108,35 @@ struct ClientFlags {
     /// Token that clients must send
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     auth: Option<String>,
+}
+
+/// The flags for TLS. Each of them switches TLS on, except `--tls=false`.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "TLS for clients")]
+struct TlsFlags {
+    /// Require TLS of clients
+    #[arg(long)]
+    tls: bool,
+
+    /// Certificate of this server, PEM
+    #[arg(long, value_name = "FILE")]
+    tlscert: Option<String>,
+
+    /// Private key of the certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    tlskey: Option<String>,
+
+    /// Require certificates of clients
+    #[arg(long)]
+    tlsverify: bool,
+
+    // In nats-server, help for these flags alone.
+    #[arg(long = "help_tls", hide = true, action = ArgAction::Help)]
+    help_tls: Option<bool>,
+
+    /// Authorities that certify clients, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    tlscacert: Option<String>,
 }
 
 /// The flags for the connections to other nodes.
@@ -209,7 +240,7 @@ impl Cli {
         let matches = command.try_get_matches_from_mut(words.arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.off = words.off;
-        let refusals = cli.unsupported.refusals(&cli.off);
+        let refusals = cli.unsupported.refusals();
         if !refusals.is_empty() {
             let message = refusals.join("\nerror: ");
             return Err(command.error(ErrorKind::UnknownArgument, message).into());
@@ -299,10 +330,37 @@ impl Cli {
             routes.map(|routes| ("cluster.routes", "--routes", routes)),
             no_advertise.map(|flag| ("cluster.no_advertise", "--no_advertise", flag)),
         ];
-        let given = texts.into_iter().chain(others).flatten();
+        let given = texts.into_iter().chain(others).chain(self.tls_flags()).flatten();
         given
             .map(|(key, flag, value)| Flag { key, flag, value })
             .collect()
+    }
+
+    /// Returns the flags for TLS. With `--tls=false` the others have no effect, as in nats-server.
+    fn tls_flags(&self) -> Vec<Option<(&'static str, &'static str, Value)>> {
+        let TlsFlags {
+            tls,
+            tlscert,
+            tlskey,
+            tlsverify,
+            tlscacert,
+            ..
+        } = &self.tls;
+        let mode = |mode: &str| Some(("tls.client.mode", "--tls", Value::String(mode.to_owned())));
+        if self.is_off("tls") {
+            return vec![mode("off")];
+        }
+        let file = |key, flag, file: &Option<String>| Some((key, flag, Value::String(file.clone()?)));
+        let mut flags = vec![
+            file("tls.client.cert_file", "--tlscert", tlscert),
+            file("tls.client.key_file", "--tlskey", tlskey),
+            file("tls.client.ca_file", "--tlscacert", tlscacert),
+            tlsverify.then_some(("tls.client.verify", "--tlsverify", Value::Boolean(true))),
+        ];
+        if *tls || flags.iter().any(Option::is_some) {
+            flags.push(mode("required"));
+        }
+        flags
     }
 
     /// Returns the log level that the switches set, with the flag for error texts. If none is on, a switch with `=false` sets info, which

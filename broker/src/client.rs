@@ -2,6 +2,7 @@
 //! synchronous: the client's timers are in [`session`], and its socket is in the [`shell`](crate::shell).
 
 pub(crate) mod session;
+mod tls;
 
 use std::hash::BuildHasher;
 use std::ops::Range;

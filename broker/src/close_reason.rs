@@ -13,6 +13,7 @@ pub(crate) enum CloseReason {
     /// Too many PINGs are unanswered.
     Stale,
     AuthenticationTimeout,
+    TlsHandshake,
     AuthorizationViolation,
     /// Reloaded settings no longer admit the client.
     AuthorizationRevoked,
@@ -31,7 +32,7 @@ pub(crate) enum CloseReason {
 }
 
 /// The values of the metric label `reason`. Their indexes are those of [`CloseReason::kind`].
-pub(crate) const KINDS: [&str; 12] = [
+pub(crate) const KINDS: [&str; 13] = [
     "client_closed",
     "read_error",
     "write_error",
@@ -44,6 +45,7 @@ pub(crate) const KINDS: [&str; 12] = [
     "refused",
     "shutdown",
     "bug",
+    "tls_handshake",
 ];
 
 impl CloseReason {
@@ -56,6 +58,7 @@ impl CloseReason {
             | Self::SlowConsumerPending
             | Self::SlowConsumerDeadline
             | Self::Refused
+            | Self::TlsHandshake
             | Self::Shutdown
             // As in nats-server for a removed user: many client libraries do not reconnect after an `-ERR`, and this client did
             // nothing wrong.
@@ -97,6 +100,7 @@ impl CloseReason {
             Self::Refused => (9, "Refused"),
             Self::Shutdown => (10, "Server Shutdown"),
             Self::Panicked => (11, "Internal Error"),
+            Self::TlsHandshake => (12, "TLS Handshake Failure"),
         }
     }
 

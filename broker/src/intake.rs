@@ -4,8 +4,7 @@
 use std::io;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 
 use crate::close_reason::CloseReason;
 
@@ -39,7 +38,7 @@ impl Intake {
     /// The error of `take`, or the reason if the connection has ended.
     pub(crate) fn read(
         &mut self,
-        socket: &TcpStream,
+        socket: &Stream,
         buffer: &mut [u8],
         take: impl FnOnce(&[u8]) -> Result<usize, CloseReason>,
     ) -> Result<usize, CloseReason> {
@@ -56,9 +55,6 @@ impl Intake {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(_) => return Err(CloseReason::ReadError),
         };
-        if count < buffer.len() - start {
-            clear_readiness(socket);
-        }
         if fits {
             let bytes = &buffer[..start + count];
             self.held.clear();
@@ -77,12 +73,4 @@ impl Intake {
             self.held = BytesMut::new();
         }
     }
-}
-
-/// Clears the readiness of `socket` after a read that did not fill the buffer and so emptied the socket. This saves a read that
-/// would find nothing. Later bytes set the readiness again; the end of the stream is not cleared.
-fn clear_readiness(socket: &TcpStream) {
-    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-    // The result is the error of `nothing`.
-    let _ = socket.try_io(Interest::READABLE, nothing);
 }

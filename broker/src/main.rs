@@ -1,11 +1,11 @@
 //! The `standin-broker` program: command line, log, signals, exit code. Everything else is in the library.
 
-use std::convert::Infallible;
 use std::process::ExitCode;
 
 use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_broker::process_files::ProcessFiles;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
+use standin_daemon::certificate_watch::CertificateWatch;
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
 use standin_daemon::settings::Loaded;
@@ -84,6 +84,7 @@ impl Signals {
 
     /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
     async fn until_end(&mut self, cli: &Cli, server: &Server, clustered: bool, logging: &Logging) -> End {
+        let mut certificates = CertificateWatch::new(server.settings().tls_doors());
         loop {
             tokio::select! {
                 _ = self.interrupt.recv() => return End::Now,
@@ -94,7 +95,11 @@ impl Signals {
                 // In a cluster, clients can move to other nodes, so they are given time to do it.
                 _ = self.terminate.recv() => return if clustered { End::Terminated } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
-                _ = self.hangup.recv() => reload(cli, server, logging),
+                _ = self.hangup.recv() => {
+                    reload(cli, server, logging);
+                    certificates = CertificateWatch::new(server.settings().tls_doors());
+                }
+                () = certificates.changed() => reload(cli, server, logging),
                 _ = self.reopen.recv() => logging.reopen(),
             }
         }
@@ -194,8 +199,7 @@ fn reload(cli: &Cli, server: &Server, logging: &Logging) {
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);
     let apply = |settings: Settings| {
         settings.connections().raise_limit(is_given);
-        server.reload(settings);
-        Ok::<(), Infallible>(())
+        server.reload(settings)
     };
     if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {
         info!("Reloaded server configuration");

@@ -30,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use standin_daemon::tls::TlsMode;
 use standin_registry::{
     Announcement, Config, Endpoint, Node, NodeState, RegistrationState as Registration, Watch, watch,
 };
@@ -394,6 +395,7 @@ fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<S
         run: shared.server_id.as_str().into(),
         mesh: Some(advertised(&settings.cluster.advertise, mesh)),
         http: http.map(reachable),
+        tls: settings.tls.client.section.mode == TlsMode::Required,
         zone: settings.cluster.zone.as_str().into(),
         weight: settings.cluster.weight,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -6,15 +6,16 @@
 //! | `parser`, `words` | the syntax, as `nats-server` parses it |
 //! | `node` | the parsed keys and values |
 //! | `keys` | the keys at the top level, each converted to a key of this server's settings |
-//! | `users`, `cluster` | the blocks `authorization` and `cluster` |
+//! | `users`, `cluster`, `tls` | the blocks `authorization`, `cluster` and `tls` |
 //!
-//! A key of a feature that this server does not support is an error, because a server without a requested feature, such as TLS, must not
+//! A key of a feature that this server does not support is an error, because a server without a requested feature, such as JetStream, must not
 //! start. All errors of a file are reported at once.
 
 mod cluster;
 mod keys;
 mod node;
 mod parser;
+mod tls;
 mod users;
 mod words;
 

@@ -20,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 
 #[cfg(test)]
 pub(crate) use self::queue::Wire;
@@ -64,7 +64,7 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Creates the outbox of a client, on a server with `workers` workers.
-    pub(crate) fn new(id: u64, socket: Option<Arc<TcpStream>>, workers: usize) -> Self {
+    pub(crate) fn new(id: u64, socket: Option<Arc<Stream>>, workers: usize) -> Self {
         Self {
             id,
             pending_bytes_max: None,
@@ -176,7 +176,7 @@ impl Outbox {
     }
 
     /// Writes pending bytes, as many as the socket takes in one call. The lock is released during the call.
-    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, socket: &TcpStream) -> MutexGuard<'a, Queue> {
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>, socket: &Stream) -> MutexGuard<'a, Queue> {
         queue.writing = true;
         queue.is_fresh = false;
         let parts = std::mem::take(&mut queue.parts);
@@ -197,7 +197,7 @@ impl Outbox {
         let mut queue = self.queue();
         #[cfg(test)]
         queue.put_on_wire(self.id);
-        while !queue.writing && !queue.parts.is_empty() {
+        while !queue.writing && queue.has_pending() {
             let Some(socket) = queue.socket.clone() else { break };
             if socket.poll_write_ready(cx).is_pending() {
                 return Poll::Pending;
@@ -220,7 +220,7 @@ impl Outbox {
     }
 
     fn set_attention(&self, queue: &Queue) -> bool {
-        let needed = queue.writing || !queue.parts.is_empty() || queue.reason.is_some();
+        let needed = queue.writing || queue.has_pending() || queue.reason.is_some();
         self.attention.store(needed, Release);
         needed
     }
@@ -263,7 +263,7 @@ impl Outbox {
     /// Returns the time since which the socket has taken no pending bytes, or `None` if none are pending.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
         let queue = self.needs_attention().then(|| self.queue())?;
-        (queue.bytes > 0).then_some(queue.blocked_since)
+        queue.has_pending().then_some(queue.blocked_since)
     }
 
     /// Sets the reason to close the connection, unless there is one, and wakes the task.
@@ -303,9 +303,9 @@ impl Outbox {
 
 /// Returns whether the peer or the network cut the connection off. A reset after the peer's orderly close (a broken
 /// pipe) does not count.
-fn was_reset(socket: &TcpStream) -> bool {
+fn was_reset(socket: &Stream) -> bool {
     use std::io::ErrorKind::BrokenPipe;
-    matches!(socket.take_error(), Ok(Some(error)) if error.kind() != BrokenPipe)
+    matches!(socket.socket().take_error(), Ok(Some(error)) if error.kind() != BrokenPipe)
 }
 
 #[cfg(test)]

@@ -4,17 +4,17 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
 const SENDERS: usize = 4;
 const MESSAGES: usize = 5_000;
 
-async fn pair() -> (Arc<TcpStream>, TcpStream) {
+async fn pair() -> (Arc<Stream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    (Arc::new(near), listener.accept().await.unwrap().0)
+    (Arc::new(near.into()), listener.accept().await.unwrap().0)
 }
 
 fn drain_for_ever(outbox: &Arc<Outbox>) -> tokio::task::JoinHandle<()> {
@@ -29,7 +29,7 @@ fn drain_for_ever(outbox: &Arc<Outbox>) -> tokio::task::JoinHandle<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_workers_send_at_once_and_each_keeps_its_order() {
     let (near, mut far) = pair().await;
-    socket2::SockRef::from(&*near)
+    socket2::SockRef::from(near.socket())
         .set_send_buffer_size(16 * 1024)
         .unwrap();
     let outbox = Arc::new(Outbox::new(1, Some(near), SENDERS));

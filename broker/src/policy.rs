@@ -1,14 +1,29 @@
 //! The credentials, limits and timeouts in force, with units converted. SIGHUP can change them.
 
+use std::io;
 use std::time::Duration;
 
+use standin_daemon::certificate_watch::expiries;
+use standin_daemon::tls::{HandshakeFirst, TlsMode};
+use standin_tls::acceptor::Acceptor;
+use standin_tls::dialler::Dialler;
+use standin_tls::files::TlsError;
+use standin_tls::stream::Stream;
+use tokio::net::TcpStream;
+
 use crate::auth::Access;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// The policy in force. The limits on pending bytes, subscriptions and unanswered PINGs are per client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) access: Access,
+    /// TLS for clients; `None` if it is off.
+    pub(crate) tls: Option<ClientTls>,
+    /// TLS for routes; `None` if it is off.
+    pub(crate) route_tls: Option<RouteTls>,
+    /// Each door's certificate, by its expiry in seconds since 1970.
+    pub(crate) certificates: Vec<(&'static str, i64)>,
     /// Timeout for CONNECT, if credentials are required.
     pub(crate) auth_timeout: Duration,
     pub(crate) payload_bytes_max: usize,
@@ -30,17 +45,85 @@ pub(crate) struct Policy {
     pub(crate) lame_duck: Duration,
 }
 
+/// TLS for clients.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientTls {
+    pub(crate) acceptor: Acceptor,
+    /// Whether a client may also speak without TLS.
+    pub(crate) is_optional: bool,
+    /// Whether a client must have a certificate.
+    pub(crate) verify: bool,
+    pub(crate) handshake_first: HandshakeFirst,
+    pub(crate) timeout: Duration,
+}
+
+/// TLS for routes. Both sides show a certificate, unless `verify` is off.
+#[derive(Debug, Clone)]
+pub(crate) struct RouteTls {
+    acceptor: Acceptor,
+    dialler: Dialler,
+    /// The name that every node's certificate must have; empty: the host that is dialled.
+    server_name: String,
+    timeout: Duration,
+}
+
+impl RouteTls {
+    fn new(settings: &settings::RouteTls) -> Result<Option<Self>, TlsError> {
+        let settings::RouteTls { server_name, section } = settings;
+        let Some(acceptor) = section.acceptor()? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            acceptor,
+            dialler: section.dialler()?,
+            server_name: server_name.clone(),
+            timeout: section.timeout_ms.duration(),
+        }))
+    }
+
+    /// Makes the handshake of a route that was dialled at `host`.
+    pub(crate) async fn connect(&self, socket: TcpStream, host: &str) -> io::Result<Stream> {
+        let name = match self.server_name.as_str() {
+            "" => host,
+            name => name,
+        };
+        self.dialler.connect(socket, name, self.timeout).await
+    }
+
+    /// Makes the handshake of a route that was accepted.
+    pub(crate) async fn accept(&self, socket: TcpStream) -> io::Result<Stream> {
+        self.acceptor.accept(socket, &[], self.timeout).await
+    }
+}
+
 impl Policy {
     /// Makes the policy of these settings. `connections_max` is reduced to what the limit on open files allows.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file of TLS cannot be used.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, TlsError> {
         let Settings {
             authorization,
             limits,
             process,
             ..
         } = settings;
-        Self {
+        let settings::ClientTls {
+            handshake_first,
+            section,
+        } = &settings.tls.client;
+        let tls = section.acceptor()?.map(|acceptor| ClientTls {
+            acceptor,
+            is_optional: section.mode == TlsMode::Optional,
+            verify: section.verify,
+            handshake_first: *handshake_first,
+            timeout: section.timeout_ms.duration(),
+        });
+        Ok(Self {
             access: settings.access(),
+            tls,
+            route_tls: RouteTls::new(&settings.tls.route)?,
+            certificates: expiries(&settings.tls_doors())?,
             auth_timeout: authorization.timeout_ms.duration(),
             payload_bytes_max: limits.max_payload,
             control_line_bytes_max: limits.max_control_line,
@@ -53,6 +136,6 @@ impl Policy {
             flush_timeout: settings.cluster.flush_timeout_ms.duration(),
             lame_duck_grace: process.lame_duck_grace_secs.duration(),
             lame_duck: process.lame_duck_secs.duration(),
-        }
+        })
     }
 }

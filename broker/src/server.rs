@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use socket2::Socket;
 use standin_daemon::listen::{bind_dual_stack, bound_address, start};
 use standin_daemon::settings::{changes, reloaded};
+use standin_tls::files::TlsError;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -48,6 +49,9 @@ pub enum RunError {
     /// A worker thread or its runtime cannot be started.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
+    /// A file of TLS cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The node cannot join the other nodes.
     #[error("cannot join the mesh: {0}")]
     Mesh(#[from] MeshError),
@@ -63,6 +67,7 @@ impl RunError {
         match self {
             Self::Listen { .. } => "listen",
             Self::Worker(_) => "worker",
+            Self::Tls(_) => "tls",
             Self::Mesh(_) => "mesh",
             Self::Stopped => "stopped",
         }
@@ -128,7 +133,7 @@ impl Server {
         };
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
-        let shared = Arc::new(Shared::new(settings, address));
+        let shared = Arc::new(Shared::new(settings, address)?);
         let mut server = Self {
             shared: Arc::clone(&shared),
             http_address: http.as_ref().map(|(_, address)| *address),
@@ -222,7 +227,10 @@ impl Server {
 
     /// Applies new settings, also to connected clients. A setting that needs a restart keeps its value, and its change is logged as a
     /// warning.
-    pub fn reload(&self, new: Settings) {
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file of TLS cannot be used. Nothing is changed then.
+    pub fn reload(&self, new: Settings) -> Result<(), TlsError> {
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {
             if change.needs_restart {
@@ -231,7 +239,13 @@ impl Server {
                 info!(%change, "setting changed");
             }
         }
-        self.shared.reload(reloaded(&**old, new));
+        self.shared.reload(reloaded(&**old, new))
+    }
+
+    /// Returns the settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
     }
 
     /// Waits until another live node holds this node's name in the mesh, and returns the text for the log. Other nodes then refuse routes

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
@@ -16,6 +17,7 @@ use standin_daemon::settings::{
     of_text, refused,
 };
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
+use standin_daemon::tls::{HandshakeFirst, TlsSection};
 use toml::{Table, Value};
 
 use self::listen_address::is_host;
@@ -45,6 +47,7 @@ pub struct Settings {
     pub nodes: Nodes,
     pub cluster: Cluster,
     pub http: Http,
+    pub tls: Tls,
     pub log: Log,
     pub process: Process,
 }
@@ -101,6 +104,31 @@ pub struct Http {
     pub port: i32,
 }
 
+/// `[tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub client: ClientTls,
+    pub route: RouteTls,
+}
+
+/// `[tls.client]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientTls {
+    pub handshake_first: HandshakeFirst,
+    #[serde(flatten)]
+    pub section: TlsSection,
+}
+
+/// `[tls.route]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteTls {
+    /// The name that the certificate of every node must have; empty: the host by which the node is dialled.
+    pub server_name: String,
+    #[serde(flatten)]
+    pub section: TlsSection,
+}
+
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +174,8 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("cluster.max_pending", 65_536, 1 << 30),
     ("cluster.nodes_max", 2, 1000),
     ("http.port", -1, 65_535),
+    ("tls.client.timeout_ms", 10, 60_000),
+    ("tls.route.timeout_ms", 10, 60_000),
     ("process.workers", 0, 1024),
     ("process.match_cache_max", 0, 100_000_000),
     ("process.listen_backlog", 1, 65_535),
@@ -157,7 +187,14 @@ const SCHEMA: Schema = Schema {
     defaults: DEFAULTS,
     defaults_file: "deploy/broker.toml",
     ranges: RANGES,
-    words: &[("log.format", &["human", "json"])],
+    words: &[
+        ("log.format", &["human", "json"]),
+        ("tls.client.mode", &["off", "optional", "required"]),
+        ("tls.client.handshake_first", &["no", "yes", "auto"]),
+        ("tls.client.min_version", &["1.2", "1.3"]),
+        ("tls.route.mode", &["off", "required"]),
+        ("tls.route.min_version", &["1.2", "1.3"]),
+    ],
     tables: &[("authorization.users", "{ user = \"…\", password = \"…\" }")],
     restart: &[
         "addr",
@@ -239,7 +276,7 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         }
         "cluster.name" if text.contains(char::is_whitespace) => "a name without spaces, or empty",
         "cluster.listen" | "cluster.routes" if is_tls(text) => {
-            "nats:// and not tls://, because TLS is not supported yet"
+            "nats:// and not tls://: tls.route.mode switches TLS on for all routes"
         }
         "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
             "host:port (port -1: any free one), or empty"
@@ -371,6 +408,15 @@ impl settings::Settings for Settings {
         let broken = broken.map(|(_, key, rule)| places.conflict(key, rule));
         SettingsError::all(broken.chain(self.check_cluster(places)))
     }
+
+    /// Checks that the certificate files can be used.
+    fn check_complete(&self) -> Result<(), SettingsError> {
+        let errors = self.tls_sections().into_iter().filter_map(|(door, section)| {
+            let error = section.acceptor().err()?;
+            Some(SettingsError::Tls { door, error })
+        });
+        SettingsError::all(errors)
+    }
 }
 
 impl Settings {
@@ -390,6 +436,23 @@ impl Settings {
             format!("the user {user:?} has no password: any client that sends this name is admitted")
         })
         .collect()
+    }
+
+    /// Returns the doors that speak TLS, with their certificate files.
+    #[must_use]
+    pub fn tls_doors(&self) -> Doors {
+        let on = self
+            .tls_sections()
+            .into_iter()
+            .filter(|(_, section)| section.is_on());
+        on.map(|(door, section)| (door, section.files())).collect()
+    }
+
+    fn tls_sections(&self) -> [(&'static str, &TlsSection); 2] {
+        [
+            ("tls.client", &self.tls.client.section),
+            ("tls.route", &self.tls.route.section),
+        ]
     }
 
     /// Returns the address to listen on for clients.

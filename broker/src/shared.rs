@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use standin_daemon::connection_limit::NearLimit;
+use standin_tls::files::TlsError;
 use standin_wire::Info;
 use standin_wire::limits::INFO_LINE_BYTES_MAX;
 use tokio::sync::Notify;
@@ -18,7 +19,7 @@ use crate::flush::Flush;
 use crate::identity;
 use crate::interest::Interest;
 use crate::lookups::Lookups;
-use crate::policy::Policy;
+use crate::policy::{ClientTls, Policy};
 use crate::settings::Settings;
 
 /// The field `go` of INFO and /varz, where `nats-server` has its version of Go.
@@ -31,9 +32,29 @@ pub(crate) const GIT_COMMIT: &str = concat!("standin-", env!("CARGO_PKG_VERSION"
 pub(crate) struct Advertised {
     pub(crate) payload_bytes_max: usize,
     pub(crate) auth_required: bool,
+    tls: AdvertisedTls,
     pub(crate) lame_duck: bool,
     /// [`Shared::peers`], for `connect_urls` and `cluster`.
     peers: u64,
+}
+
+/// The fields of INFO about TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct AdvertisedTls {
+    required: bool,
+    available: bool,
+    verify: bool,
+}
+
+impl AdvertisedTls {
+    fn of(tls: Option<&ClientTls>) -> Self {
+        let Some(tls) = tls else { return Self::default() };
+        Self {
+            required: !tls.is_optional,
+            available: tls.is_optional,
+            verify: tls.verify,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -77,15 +98,19 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, address: SocketAddr) -> Self {
+    /// Creates the state of a node that listens on `address`.
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file of TLS cannot be used.
+    pub(crate) fn new(settings: Settings, address: SocketAddr) -> Result<Self, TlsError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let started_at = SystemTime::now();
-        Self {
+        Ok(Self {
             workers: match settings.process.workers {
                 0 => cores(),
                 workers => workers,
             },
-            policy: ArcSwap::from_pointee(Policy::new(&settings)),
+            policy: ArcSwap::from_pointee(Policy::new(&settings)?),
             loaded_at: ArcSwap::from_pointee(started_at),
             revision: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
@@ -109,7 +134,7 @@ impl Shared {
             near_limit: NearLimit::default(),
             all_closed: Notify::new(),
             settings: ArcSwap::from_pointee(settings),
-        }
+        })
     }
 
     /// Returns the number of the worker that serves the client or route with this number.
@@ -139,11 +164,15 @@ impl Shared {
     }
 
     /// Applies new settings, also to connected clients.
-    pub(crate) fn reload(&self, settings: Settings) {
-        self.policy.store(Arc::new(Policy::new(&settings)));
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file of TLS cannot be used. Nothing is changed then.
+    pub(crate) fn reload(&self, settings: Settings) -> Result<(), TlsError> {
+        self.policy.store(Arc::new(Policy::new(&settings)?));
         self.settings.store(Arc::new(settings));
         self.loaded_at.store(Arc::new(SystemTime::now()));
         self.notify_clients();
+        Ok(())
     }
 
     /// Starts lame duck mode: clients get INFO with `ldm`.
@@ -210,6 +239,7 @@ impl Shared {
         Advertised {
             payload_bytes_max: policy.payload_bytes_max,
             auth_required: policy.access.is_required(),
+            tls: AdvertisedTls::of(policy.tls.as_ref()),
             lame_duck: self.lame_duck.load(Relaxed),
             peers: self.peers.load(Relaxed),
         }
@@ -247,6 +277,9 @@ impl Shared {
             port,
             headers: true,
             auth_required: advertised.auth_required,
+            tls_required: advertised.tls.required,
+            tls_available: advertised.tls.available,
+            tls_verify: advertised.tls.verify,
             max_payload: advertised.payload_bytes_max as i64,
             ldm: advertised.lame_duck,
             client_id,

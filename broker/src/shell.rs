@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 use tokio::time::Sleep;
 
 use crate::close_reason::CloseReason;
@@ -64,7 +64,7 @@ pub(crate) trait Session {
 /// The task around one connection.
 pub(crate) struct Shell<S> {
     pub(crate) session: S,
-    pub(crate) socket: Arc<TcpStream>,
+    pub(crate) socket: Arc<Stream>,
     outbox: Arc<Outbox>,
     shared: Arc<Shared>,
     policy: Arc<Policy>,
@@ -83,7 +83,7 @@ impl<S: Session> Shell<S> {
     /// Creates the shell of a connection. `received` was read with the handshake. `revision` was [read](Shared::revision) before `policy`.
     pub(crate) fn new(
         session: S,
-        (outbox, socket): (Arc<Outbox>, Arc<TcpStream>),
+        (outbox, socket): (Arc<Outbox>, Arc<Stream>),
         shared: Arc<Shared>,
         (revision, policy): (u64, Arc<Policy>),
         received: &[u8],

@@ -27,7 +27,9 @@ impl Unsupported {
     pub(crate) const SUBJECT_TOKENS: Self = Self("a limit on the tokens of a subject is not supported");
     pub(crate) const SYSLOG: Self =
         Self("logging to syslog is not supported: the log goes to standard error, or to the file of --log");
-    pub(crate) const TLS: Self = Self("TLS is not supported yet");
+    pub(crate) const TLS_CHOICES: Self =
+        Self("a choice of ciphers, curves or stored certificates is not supported: those of rustls are used");
+    pub(crate) const TLS_USERS: Self = Self("users by certificate are not supported yet");
     pub(crate) const WEBSOCKET: Self = Self("WebSocket is not supported: it needs nats-server");
     pub(crate) const WRITE_TIMEOUT: Self = Self(
         "a client that does not read is closed after write_deadline; write_timeout can only be \"close\"",

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use futures_util::FutureExt;
 use socket2::SockRef;
 use standin_daemon::tcp;
+use standin_tls::stream::{Detached, Stream};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -26,7 +27,7 @@ use crate::turn;
 const NEWCOMERS_MAX: usize = 1024;
 
 /// Function that serves a route on its socket until the route ends.
-type ServeRoute = dyn FnOnce(io::Result<TcpStream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
+type ServeRoute = dyn FnOnce(io::Result<Stream>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
 pub(crate) enum Newcomer {
     Client {
@@ -34,7 +35,7 @@ pub(crate) enum Newcomer {
         peer: SocketAddr,
         id: u64,
     },
-    Route(Box<ServeRoute>, StdStream),
+    Route(Box<ServeRoute>, Detached),
 }
 
 /// Handle of one worker. The worker ends when all senders of its queue are dropped, all clients of the node are closed, and the worker's
@@ -81,8 +82,8 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
 }
 
 /// Serves one route until its end. A panic ends only this route.
-async fn serve_route(serve: Box<ServeRoute>, stream: StdStream) {
-    let serving = async { serve(TcpStream::from_std(stream)).await };
+async fn serve_route(serve: Box<ServeRoute>, stream: Detached) {
+    let serving = async { serve(stream.attach()).await };
     if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
         error!("route panicked; other routes are not affected");
     }

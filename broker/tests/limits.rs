@@ -121,7 +121,9 @@ async fn ended_subscriptions_do_not_count_for_the_limit() {
 async fn reloaded_limits_hold_for_new_clients() {
     let server = start(|_| {}).await;
     let text = "addr = \"127.0.0.1\"\nport = -1\n[limits]\nmax_pending = 1048576\n[process]\nworkers = 2\n";
-    server.reload(Settings::from_toml(text).expect("settings"));
+    server
+        .reload(Settings::from_toml(text).expect("settings"))
+        .expect("reload");
     let _slow = RawClient::open_with(&server, "SUB a 1\r\n").await;
     let mut publisher = RawClient::open(&server).await;
     let batch = format!("PUB a 65536\r\n{}\r\n", "x".repeat(65_536)).repeat(8);

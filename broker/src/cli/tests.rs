@@ -160,13 +160,6 @@ fn switches_set_the_log_level() {
 #[test]
 fn flags_of_unsupported_features_are_refused_by_name() {
     for (words, refused) in [
-        ("-tls", "--tls: TLS is not supported yet"),
-        ("--tls -p 4290", "--tls: TLS is not supported yet"),
-        ("-tlsverify", "--tlsverify: TLS is not supported yet"),
-        ("-tlscert f", "--tlscert: TLS is not supported yet"),
-        ("-tlskey=f", "--tlskey: TLS is not supported yet"),
-        ("--tlscacert f", "--tlscacert: TLS is not supported yet"),
-        ("-help_tls", "--help_tls: TLS is not supported yet"),
         ("-ms 8443", "--https_port (-ms): HTTPS is not supported yet"),
         (
             "-https_port 8443",
@@ -193,7 +186,7 @@ fn flags_of_unsupported_features_are_refused_by_name() {
         let refused = format!("error: flag {refused}");
         assert!(error.starts_with(&refused), "{words}: {error}");
     }
-    let error = error_of("-tls -s -js -t");
+    let error = error_of("-profile 1 -s -js -t");
     assert_eq!(error.matches("error: flag ").count(), 3, "{error}");
     for words in [
         "-tls=false -tlscert f -tlskey f",

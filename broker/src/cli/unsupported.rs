@@ -8,18 +8,6 @@ use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
 /// The flags of `nats-server` for unsupported features.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct UnsupportedFlags {
-    #[arg(long, hide = true)]
-    tls: bool,
-    #[arg(long, hide = true)]
-    tlsverify: bool,
-    #[arg(long, hide = true, value_name = "FILE")]
-    tlscert: Option<String>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    tlskey: Option<String>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    tlscacert: Option<String>,
-    #[arg(long = "help_tls", hide = true)]
-    help_tls: bool,
     #[arg(long = "https_port", alias = "ms", hide = true, value_name = "N", value_parser = number)]
     https_port: Option<i64>,
     #[arg(short = 's', long, hide = true)]
@@ -50,19 +38,11 @@ pub(super) struct UnsupportedFlags {
 }
 
 impl UnsupportedFlags {
-    /// Returns an error text for each given flag of an unsupported feature. `off`: the switches given with `=false`.
-    pub(super) fn refusals(&self, off: &[String]) -> Vec<String> {
-        // With -tls=false nats-server ignores the files.
-        let tls = !off.iter().any(|off| off == "tls");
+    /// Returns an error text for each given flag of an unsupported feature.
+    pub(super) fn refusals(&self) -> Vec<String> {
         let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
-            ("--tls", self.tls, Unsupported::TLS),
-            ("--tlsverify", tls && self.tlsverify, Unsupported::TLS),
-            ("--tlscert", tls && is_set(&self.tlscert), Unsupported::TLS),
-            ("--tlskey", tls && is_set(&self.tlskey), Unsupported::TLS),
-            ("--tlscacert", tls && is_set(&self.tlscacert), Unsupported::TLS),
-            ("--help_tls", self.help_tls, Unsupported::TLS),
             (
                 "--https_port (-ms)",
                 is_nonzero(self.https_port),

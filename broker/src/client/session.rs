@@ -6,10 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_daemon::linger;
+use standin_tls::stream::Stream;
 use standin_wire::encode;
 use tokio::net::TcpStream;
+use tracing::warn;
 
-use super::Client;
+use super::{Client, tls};
 use crate::client_info::ClientInfo;
 use crate::close_reason::CloseReason;
 use crate::end_log;
@@ -51,7 +53,22 @@ struct ClientSession {
 }
 
 /// Serves one client from INFO to the end of its connection.
-pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, id: u64) -> CloseReason {
+pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, id: u64) -> CloseReason {
+    let local = socket.local_addr().ok();
+    let (stream, informed) = match &shared.policy.load_full().tls {
+        None => (Stream::from(socket), None),
+        Some(tls) => {
+            let advertised = shared.advertised();
+            let (line, is_whole) = shared.info(advertised, id, peer, local, true);
+            match Box::pin(tls::begin(tls, socket, &line)).await {
+                Ok((stream, was_sent)) => (stream, was_sent.then_some((advertised, !is_whole))),
+                Err(error) => {
+                    warn!(client = id, %peer, "TLS handshake failed: {error}");
+                    return CloseReason::TlsHandshake;
+                }
+            }
+        }
+    };
     let now = Instant::now();
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
@@ -62,10 +79,10 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
     let policy = shared.policy.load_full();
     let mut session = ClientSession {
         client: Client::new(Arc::clone(&shared), Arc::clone(&client_info), Arc::clone(&policy)),
-        advertised: shared.advertised(),
-        owes_info: false,
+        advertised: informed.map_or_else(|| shared.advertised(), |(advertised, _)| advertised),
+        owes_info: informed.is_some_and(|(_, owes)| owes),
         policy: Arc::clone(&policy),
-        local: socket.local_addr().ok(),
+        local,
         started: now,
         heard: now,
         first_ping: None,
@@ -77,7 +94,9 @@ pub(crate) async fn run(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr
         client_info,
         shared: Arc::clone(&shared),
     };
-    session.inform(true);
+    if informed.is_none() {
+        session.inform(true);
+    }
     let mut shell = Shell::new(session, (outbox, socket), shared, (revision, policy), &[]);
     let reason = shell.run().await;
     shell.session.end(reason);
@@ -260,7 +279,7 @@ mod tests {
         let mut far = TcpStream::connect(address).await.unwrap();
         let (near, peer) = listener.accept().await.unwrap();
         let settings = Settings::from_toml("[process]\nworkers = 1\n").unwrap();
-        let shared = Arc::new(Shared::new(settings, address));
+        let shared = Arc::new(Shared::new(settings, address).unwrap());
         turn::begin(0, &shared);
         // Like a panic, the timeout drops the session.
         let serving = run(Arc::clone(&shared), near, peer, 1);

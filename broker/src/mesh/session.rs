@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use standin_daemon::linger;
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -89,7 +89,7 @@ pub(crate) struct RouteSession {
 }
 
 /// Serves one route until its end. `received` are the bytes that were read with the handshake.
-pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: io::Result<TcpStream>) {
+pub(crate) async fn run(parameters: RouteParameters, received: Vec<u8>, socket: io::Result<Stream>) {
     let socket = match socket {
         Ok(socket) => Arc::new(socket),
         Err(error) => {
@@ -396,7 +396,7 @@ async fn end(mut shell: Shell<RouteSession>, reason: CloseReason) {
     if is_given_up {
         // The connection is reset. Otherwise, a paused peer would later deliver the unread bytes, which are counted as lost
         // (`pause.rs`).
-        let _ = SockRef::from(&*socket).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(socket.socket()).set_linger(Some(Duration::ZERO));
     } else if let Some(stream) = Arc::into_inner(socket) {
         linger::close(stream).await;
     }
@@ -450,7 +450,7 @@ mod tests {
     fn session() -> (Arc<Shared>, RouteSession, Receiver<(u64, RouteEvent)>) {
         let settings = Settings::from_toml("[process]\nworkers = 2\n").unwrap();
         let address = ([127, 0, 0, 1], 6222).into();
-        let shared = Arc::new(Shared::new(settings, address));
+        let shared = Arc::new(Shared::new(settings, address).unwrap());
         let (session, events) = RouteSession::unconnected(&shared);
         (shared, session, events)
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpStream as StdStream};
 
 use rand::seq::SliceRandom;
+use socket2::SockRef;
+use standin_daemon::tcp;
 use standin_registry::Endpoint;
 use tokio::net::{TcpStream, lookup_host};
 
@@ -20,7 +22,9 @@ pub(super) async fn connect(at: &str, own: &str) -> io::Result<TcpStream> {
         resolved.partition(|address| address.to_string() != own);
     addresses.shuffle(&mut rand::rng());
     addresses.extend(own_addresses);
-    TcpStream::connect(&*addresses).await
+    let socket = TcpStream::connect(&*addresses).await?;
+    tcp::send_at_once(&SockRef::from(&socket))?;
+    Ok(socket)
 }
 
 /// Gives the socket of a route a higher descriptor than any client's. When a process is killed, the kernel closes the highest descriptors

@@ -120,6 +120,15 @@ impl Metrics<'_> {
     }
 
     fn set_process(&self, shared: &Shared) {
+        let help = "Time at which the certificate of a door expires, in seconds since 1970.";
+        for (door, expires_at) in &shared.policy.load().certificates {
+            let gauge = self.0.gauge(
+                "standin_broker_certificate_expires_seconds",
+                help,
+                &[("door", door)],
+            );
+            gauge.set(*expires_at as f64);
+        }
         let help = "Always 1; the label is the version.";
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let info = self.0.gauge("standin_broker_build_info", help, &version);

@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::keys::{Keys, Listen, as_text, host_and_port};
 use super::node::{Entry, Node};
+use super::tls::Door;
 use crate::unsupported::Unsupported;
 
 impl Keys {
@@ -60,7 +61,7 @@ impl Keys {
             "routes" => self.routes(&entry),
             "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
             "authorization" => self.cluster_authorization(entry),
-            "tls" => self.unsupported(&entry, Unsupported::TLS),
+            "tls" => self.tls(entry, Door::Route),
             "permissions" => self.unsupported(&entry, Unsupported::PERMISSIONS),
             "accounts" => self.unsupported(&entry, Unsupported::ROUTE_ACCOUNTS),
             // No effect: there is one uncompressed route to each node, with limits of its own.

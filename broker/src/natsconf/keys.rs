@@ -7,6 +7,7 @@ use standin_daemon::settings::{Item, Place, SettingsError};
 use toml::Value;
 
 use super::node::{Entry, Node};
+use super::tls::Door;
 use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
 
 /// The result of converting a file: keys of this server's settings, errors and warnings.
@@ -20,6 +21,10 @@ pub(super) struct Keys {
     /// The name of the current block with a dot at its end; empty at the top level.
     pub(super) block: &'static str,
     pub(super) cluster_listen: Listen,
+    /// Place of the block `tls`, if it has a key.
+    pub(super) client_tls: Option<Place>,
+    /// Clients may do without TLS.
+    pub(super) allows_plain: bool,
     debug: Option<Place>,
     trace: Option<Place>,
 }
@@ -40,7 +45,7 @@ const KEY_CHARS_SHOWN: usize = 64;
 const WITHOUT_EFFECT: &str = "server_tags server_metadata max_closed_clients no_system_account no_system no_sys_acc logfile_max_num \
     log_max_num logtime_utc max_traced_msg_len trace_headers connect_error_reports reconnect_error_reports disable_sublist_cache \
     no_sublist_cache prof_block_rate store_dir storedir default_js_domain no_fast_producer_stall feature_flags \
-    ocsp ocsp_cache allow_non_tls";
+    ocsp ocsp_cache";
 
 /// Conversion of a time to a number in the unit of a key.
 pub(super) type Unit = fn(&Duration) -> u128;
@@ -56,6 +61,7 @@ impl Keys {
         for entry in entries {
             self.top_level_key(entry);
         }
+        self.client_tls_mode();
         // `trace` overrides `debug`, whatever their order.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
@@ -86,6 +92,8 @@ impl Keys {
             "http" | "monitor" => self.listen(&entry, "http.addr", "http.port"),
             "authorization" => self.authorization(entry),
             "cluster" => self.cluster(entry),
+            "tls" => self.tls(entry, Door::Client),
+            "allow_non_tls" => self.allows_plain = self.switch(&entry),
             "max_payload" => self.positive(&entry, "limits.max_payload"),
             "max_control_line" => self.positive(&entry, "limits.max_control_line"),
             "max_connections" | "max_conn" => self.unlimited(&entry, "limits.max_connections", 1_000_000),
@@ -292,7 +300,6 @@ fn shown(key: &str) -> String {
 
 /// Keys of unsupported features, separated by spaces.
 const UNSUPPORTED: &[(&str, Unsupported)] = &[
-    ("tls", Unsupported::TLS),
     ("https https_port", Unsupported::HTTPS),
     ("http_base_path", Unsupported::HTTP_BASE_PATH),
     ("jetstream", Unsupported::JETSTREAM),
@@ -333,7 +340,7 @@ fn is_one_of(key: &str, keys: &str) -> bool {
 }
 
 /// Returns whether a value switches its feature off.
-fn is_off(node: &Node) -> bool {
+pub(super) fn is_off(node: &Node) -> bool {
     match node {
         Node::Bool(flag, _) => !flag,
         Node::Integer(number, _) => *number == 0,

@@ -140,8 +140,8 @@ fn errors_are_those_of_the_detected_format() {
     for (name, text, error) in [
         (
             "nats.cfg",
-            "tls { cert_file: x }\n",
-            "tls: TLS is not supported yet",
+            "authorization { users: [ { nkey: U } ] }\n",
+            "authorization.users.nkey: nkeys are not supported yet",
         ),
         ("nats", "port 4333 x\n", not_toml),
         ("nats.toml", "port 4333 x\n", not_toml),
@@ -220,10 +220,10 @@ fn keys_without_effect_are_accepted() {
 
 #[test]
 fn all_unsupported_features_are_refused_by_name_in_one_run() {
-    let text = "tls { cert_file: x }\nhttps: 8443\njetstream {}\naccounts { A {} }\nsystem_account: A\ngateway { name: x }\n\
+    let text = "tls { verify_and_map: true }\nhttps: 8443\njetstream {}\naccounts { A {} }\nsystem_account: A\ngateway { name: x }\n\
                 leafnodes { port: 1 }\nmqtt { port: 1 }\nwebsocket { port: 1 }\nmappings { a: b }\noperator: x\nsyslog: true\n\
                 prof_port: 6060\nno_auth_user: x\nproxy_protocol: true\nno_header_support: true\n\
-                cluster { port: -1, tls { cert_file: x }, permissions { import: a } }\n\
+                cluster { port: -1, tls { cipher_suites: [x] }, permissions { import: a } }\n\
                 authorization { permissions { publish: a }, users: [\n\
                 { nkey: U }\n{ user: a, permissions { publish: a } }\n{ user: b, connection_types: [MQTT] }\n{ password: c }\n] }\n\
                 never: 1\n";
@@ -231,7 +231,7 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
     assert_eq!(
         refused.lines().collect::<Vec<_>>(),
         [
-            "x.conf:1: tls: TLS is not supported yet",
+            "x.conf:1: tls.verify_and_map: users by certificate are not supported yet",
             "x.conf:2: https: HTTPS is not supported yet: the pages are served over HTTP",
             "x.conf:3: jetstream: JetStream is not supported: it needs nats-server",
             "x.conf:4: accounts: accounts are not supported yet",
@@ -247,7 +247,7 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
             "x.conf:14: no_auth_user: a user for clients without credentials is not supported yet",
             "x.conf:15: proxy_protocol: the PROXY protocol is not supported",
             "x.conf:16: no_header_support: switching headers off is not supported",
-            "x.conf:17: cluster.tls: TLS is not supported yet",
+            "x.conf:17: cluster.tls.cipher_suites: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
             "x.conf:17: cluster.permissions: permissions are not supported yet",
             "x.conf:18: authorization.permissions: permissions are not supported yet",
             "x.conf:19: authorization.users.nkey: nkeys are not supported yet",
@@ -255,6 +255,8 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
             "x.conf:21: authorization.users.connection_types: users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is",
             "x.conf:22: an entry of authorization.users has no user",
             "x.conf:24: unknown key `never` (unknown in nats-server too)",
+            "tls.client: cert_file and key_file are not set: a server needs a certificate",
+            "tls.route: cert_file and key_file are not set: a server needs a certificate",
         ]
     );
 }
@@ -297,10 +299,10 @@ fn all_errors_of_a_file_are_reported_in_one_run() {
         ),
         // Conflicting values are reported together with invalid ones.
         (
-            "port: 4333\nhttp_port: 4333\ntls { ca_file: x }\nping_max: -1\nmax_pending: 1MB\nmax_payload: 2MB\n",
+            "port: 4333\nhttp_port: 4333\ntls { pinned_certs: [x] }\nping_max: -1\nmax_pending: 1MB\nmax_payload: 2MB\n",
             &[
                 "2: http.port and port are both 4333; give each its own",
-                "3: tls: TLS is not supported yet",
+                "3: tls.pinned_certs: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
                 "4: ping_max must be a whole number from 1 to 100, not -1",
                 "5: limits.max_pending (1048576) is below limits.max_payload (2097152): one message could make a client a slow \
                  consumer; raise limits.max_pending or lower limits.max_payload",

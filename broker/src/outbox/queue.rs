@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 
 use super::staged::Staged;
 use crate::close_reason::CloseReason;
@@ -25,7 +25,7 @@ pub(crate) type Wire = Arc<std::sync::Mutex<Vec<(u64, Vec<u8>)>>>;
 #[derive(Debug)]
 pub(super) struct Queue {
     /// `None` once the client is gone.
-    pub(super) socket: Option<Arc<TcpStream>>,
+    pub(super) socket: Option<Arc<Stream>>,
     #[cfg(test)]
     pub(super) wire: Option<Wire>,
     /// A thread is writing. Until it has finished, no other thread writes.
@@ -62,7 +62,7 @@ impl Part {
 }
 
 impl Queue {
-    pub(super) fn new(socket: Option<Arc<TcpStream>>) -> Self {
+    pub(super) fn new(socket: Option<Arc<Stream>>) -> Self {
         Self {
             socket,
             #[cfg(test)]
@@ -96,6 +96,11 @@ impl Queue {
         let bytes = parts.flat_map(|part| part.bytes().to_vec()).collect();
         wire.lock().unwrap().push((id, bytes));
         self.bytes = 0;
+    }
+
+    /// Returns whether bytes wait for the socket: as they were staged, or encrypted.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.parts.is_empty() || self.socket.as_ref().is_some_and(|socket| socket.has_unsent())
     }
 
     /// Adds bytes after the pending ones.
@@ -207,20 +212,20 @@ impl Queue {
 }
 
 /// Writes `parts` without the first `skip` bytes, as much as the socket takes in one call.
-pub(super) fn write_parts(socket: &TcpStream, parts: &VecDeque<Part>, mut skip: usize) -> io::Result<usize> {
+pub(super) fn write_parts(socket: &Stream, parts: &VecDeque<Part>, mut skip: usize) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); PARTS_MAX];
     let count = parts.len().min(PARTS_MAX);
     for (slice, part) in slices.iter_mut().zip(parts) {
         *slice = IoSlice::new(&part.bytes()[std::mem::take(&mut skip)..]);
     }
-    match socket.try_write_vectored(&slices[..count]) {
+    match socket.try_write(&slices[..count]) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
     }
 }
 
 /// Writes the staged bytes, until the socket would block.
-pub(super) fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<usize> {
+pub(super) fn write_staged(socket: &Stream, staged: &Staged) -> io::Result<usize> {
     let mut written = 0;
     while written < staged.len() {
         let result = if staged.has_shared() {
@@ -232,9 +237,9 @@ pub(super) fn write_staged(socket: &TcpStream, staged: &Staged) -> io::Result<us
                     count += 1;
                 }
             });
-            socket.try_write_vectored(&slices[..count])
+            socket.try_write(&slices[..count])
         } else {
-            socket.try_write(&staged.bytes[written..])
+            socket.try_write(&[IoSlice::new(&staged.bytes[written..])])
         };
         match result {
             Ok(count) => written += count,

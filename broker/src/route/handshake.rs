@@ -7,13 +7,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use socket2::SockRef;
 use standin_daemon::listen::plain;
-use standin_daemon::tcp;
+use standin_tls::stream::Stream;
 use standin_wire::encode;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -34,6 +32,8 @@ const INFO_BYTES_MAX: usize = 16 << 10;
 pub(crate) enum HandshakeError {
     #[error("{0}")]
     Connect(io::Error),
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the connection broke: {0}")]
@@ -146,7 +146,7 @@ pub(crate) struct VerdictRequest {
 #[derive(Debug)]
 pub(crate) struct AcceptedRoute {
     pub(crate) number: u64,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) hello: Hello,
     pub(crate) address: SocketAddr,
     /// Bytes received after the handshake.
@@ -155,14 +155,13 @@ pub(crate) struct AcceptedRoute {
 
 /// Performs the handshake over `stream`. Returns when the connection has become a route.
 pub(crate) async fn perform(
-    mut stream: TcpStream,
+    mut stream: Stream,
     own: &Hello,
     origin: &Origin,
     limit: Duration,
     verdict_requests: Sender<VerdictRequest>,
 ) -> Result<AcceptedRoute, HandshakeError> {
-    let address = plain(stream.peer_addr()?);
-    tcp::send_at_once(&SockRef::from(&stream))?;
+    let address = plain(stream.socket().peer_addr()?);
     let handshaking = async {
         let mut handshake = Handshake::new(own.clone());
         let greeting = [&PREAMBLE[..], &handshake.hello()].concat();
@@ -171,7 +170,7 @@ pub(crate) async fn perform(
             // The dialling side sends first. A client that connects here by mistake gets an -ERR instead of binary frames.
             receive_preamble(&mut stream, &mut received, &own.client, limit / 2).await?;
         }
-        stream.write_all(&greeting).await?;
+        send(&mut stream, &greeting).await?;
         if origin.dialled().is_some() {
             read_preamble(&mut stream, &mut received).await?;
         }
@@ -196,7 +195,7 @@ pub(crate) async fn perform(
             let (verdict, number) = answered.await.map_err(|_| HandshakeError::Ending)?;
             let mut reply = Vec::new();
             match handshake.apply_verdict(verdict, &mut reply) {
-                Ok(None) => stream.write_all(&reply).await?,
+                Ok(None) => send(&mut stream, &reply).await?,
                 Ok(Some(hello)) => return Ok((hello, number, reply, received)),
                 Err(error) => {
                     send_last(&mut stream, &reply).await;
@@ -210,7 +209,7 @@ pub(crate) async fn perform(
         .map_err(|_| HandshakeError::Timeout(limit))??;
     // From here on the connection is registered as route `number`. No error may be returned: the caller must install the route.
     // If this write fails, the route ends at once, like any broken route.
-    let _ = timeout(limit, stream.write_all(&reply)).await;
+    let _ = timeout(limit, send(&mut stream, &reply)).await;
     Ok(AcceptedRoute {
         number,
         stream,
@@ -218,6 +217,11 @@ pub(crate) async fn perform(
         address,
         rest,
     })
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// State of one side's handshake after the preamble. A value without sockets.
@@ -297,9 +301,9 @@ impl Handshake {
 }
 
 /// Sends the last message and closes the write side. Then waits for the peer's close, at most for [`LAST_READ_TIMEOUT`].
-async fn send_last(stream: &mut TcpStream, bytes: &[u8]) {
+async fn send_last(stream: &mut Stream, bytes: &[u8]) {
     // If the write fails, the peer no longer reads.
-    let _ = stream.write_all(bytes).await;
+    let _ = send(stream, bytes).await;
     let _ = stream.shutdown().await;
     // Unread input would cause a reset, and the peer could lose this last message. So the input is read.
     let discarding = async {
@@ -315,7 +319,7 @@ async fn send_last(stream: &mut TcpStream, bytes: &[u8]) {
 /// Reads the preamble of an accepted connection. If it is wrong, or not complete within `limit`, the peer gets an -ERR with the
 /// address for clients.
 async fn receive_preamble(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     received: &mut Vec<u8>,
     client_address: &str,
     limit: Duration,
@@ -341,7 +345,7 @@ async fn receive_preamble(
     Err(error)
 }
 
-async fn read_preamble(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+async fn read_preamble(stream: &mut Stream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
     while received.len() < PREAMBLE.len() && PREAMBLE.starts_with(received) {
         read_more(stream, received).await?;
     }
@@ -374,7 +378,7 @@ fn is_info_of_route(received: &[u8]) -> bool {
     info.get("lnoc").is_some() || info.get("ip").is_some_and(is_url)
 }
 
-async fn read_more(stream: &mut TcpStream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
+async fn read_more(stream: &mut Stream, received: &mut Vec<u8>) -> Result<(), HandshakeError> {
     match stream.read_buf(received).await? {
         0 => Err(HandshakeError::Closed),
         _ => Ok(()),

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use standin_daemon::listen::accept;
+use standin_daemon::tcp;
 use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -148,11 +150,22 @@ impl Task {
                 (own.user, own.password) = (user, password);
             }
             let (limit, verdict_requests) = self.handshake_parameters();
+            let tls = self.keeper.shared.policy.load().route_tls.clone();
             self.handshakes.spawn(async move {
                 let origin = Origin::Dialled(at.clone());
                 let result = match timeout(limit, connect(&at, &own.mesh)).await {
-                    Ok(Ok(stream)) => {
-                        handshake::perform(stream, &own, &origin, limit, verdict_requests).await
+                    Ok(Ok(socket)) => {
+                        let host = at.rsplit_once(':').map_or(&*at, |(host, _)| host);
+                        let stream = match tls {
+                            Some(tls) => tls.connect(socket, host).await.map_err(HandshakeError::Tls),
+                            None => Ok(socket.into()),
+                        };
+                        match stream {
+                            Ok(stream) => {
+                                handshake::perform(stream, &own, &origin, limit, verdict_requests).await
+                            }
+                            Err(error) => Err(error),
+                        }
                     }
                     Ok(Err(error)) => Err(HandshakeError::Connect(error)),
                     Err(_) => Err(HandshakeError::Timeout(limit)),
@@ -168,7 +181,7 @@ impl Task {
         (limit, self.verdict_requests.clone())
     }
 
-    fn answer(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn answer(&mut self, socket: TcpStream, peer: SocketAddr) {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
@@ -176,9 +189,20 @@ impl Task {
             ..self.keeper.membership.own().clone()
         };
         let (limit, verdict_requests) = self.handshake_parameters();
+        let tls = self.keeper.shared.policy.load().route_tls.clone();
         let task = self.handshakes.spawn(async move {
             let origin = Origin::Accepted(peer);
-            let result = handshake::perform(stream, &own, &origin, limit, verdict_requests).await;
+            let beginning = async {
+                tcp::send_at_once(&SockRef::from(&socket))?;
+                match tls {
+                    Some(tls) => tls.accept(socket).await.map_err(HandshakeError::Tls),
+                    None => Ok(socket.into()),
+                }
+            };
+            let result = match beginning.await {
+                Ok(stream) => handshake::perform(stream, &own, &origin, limit, verdict_requests).await,
+                Err(error) => Err(error),
+            };
             (origin, result)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
@@ -223,8 +247,12 @@ impl Task {
         let dialled = origin.dialled();
         let (keeper, address) = (&mut self.keeper, accepted.address);
         let parameters = keeper.begin_session(number, accepted.hello, dialled, address, now);
-        let stream = match accepted.stream.into_std() {
-            Ok(stream) => with_high_descriptor(stream, self.keeper.shared.policy.load().connections_max),
+        let stream = match accepted.stream.detach() {
+            Ok(mut stream) => {
+                let clients_max = self.keeper.shared.policy.load().connections_max;
+                stream.socket = with_high_descriptor(stream.socket, clients_max);
+                stream
+            }
             Err(error) => {
                 error!("the route broke at once: {error}");
                 self.keeper.membership.route_ended(number, false, now);

@@ -99,7 +99,7 @@ impl Node {
         let mut settings = SETTINGS.clone();
         settings.cluster.ping_interval_ms = Millis(ping_interval_ms);
         settings.cluster.ping_timeout_ms = Millis(2 * ping_interval_ms);
-        let shared = Arc::new(Shared::new(settings, address));
+        let shared = Arc::new(Shared::new(settings, address).unwrap());
         let workers: Vec<Router> = (0..WORKERS)
             .map(|worker| {
                 let mut router = Router::new(worker, 1000);
