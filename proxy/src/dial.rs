@@ -9,7 +9,10 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
 use standin_daemon::tcp;
+use standin_daemon::tls::{HandshakeFirst, TlsMode, TlsSection};
 use standin_registry::{Endpoint, Node};
+use standin_tls::files::TlsError;
+use standin_tls::stream::Stream;
 use standin_wire::limits::FrameLimits;
 use standin_wire::server::{self, Frame};
 use standin_wire::{Info, WireError, encode};
@@ -18,9 +21,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::nodes::{NodeBook, Permit};
+use crate::nodes::Permit;
 use crate::session::refused_chain;
-use crate::settings::{Settings, SocketSection};
+use crate::settings::{NodeTlsSection, Settings, SocketSection};
 use crate::sidecar_state::SidecarState;
 use crate::sockets;
 
@@ -30,7 +33,7 @@ const INFO_READ_BYTES: usize = 4096;
 /// A connection to a node that has sent its INFO.
 #[derive(Debug)]
 pub(crate) struct DialledNode {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) node: Arc<Node>,
     pub(crate) info: Info,
     /// Bytes that the node sent after its INFO.
@@ -66,8 +69,18 @@ pub(crate) enum DialError {
     Own,
     #[error("{0}")]
     Chain(&'static str),
-    #[error("requires TLS, which the sidecar does not support to nodes yet")]
-    Tls,
+    #[error("requires TLS, which is off; set tls.node.mode to \"optional\" or \"required\"")]
+    TlsOff,
+    #[error("does not speak TLS, which tls.node.mode requires")]
+    TlsMissing,
+    #[error("sent bytes between its INFO and the TLS handshake")]
+    TlsBytesBefore,
+    #[error(
+        "TLS handshake failed: {0}; its certificate must have the name {1:?}, and an authority of tls.node.ca_file"
+    )]
+    TlsHandshake(#[source] io::Error, String),
+    #[error("TLS cannot be used: {0}")]
+    TlsFiles(#[from] TlsError),
 }
 
 impl DialError {
@@ -86,7 +99,11 @@ impl DialError {
             Self::Refused(_) => "refused",
             Self::Own => "own",
             Self::Chain(_) => "loop",
-            Self::Tls => "tls",
+            Self::TlsOff
+            | Self::TlsMissing
+            | Self::TlsBytesBefore
+            | Self::TlsHandshake(..)
+            | Self::TlsFiles(_) => "tls",
         }
     }
 }
@@ -125,7 +142,7 @@ async fn dial_node(
     shared: &SidecarState,
     settings: &Settings,
 ) -> Option<DialledNode> {
-    match connect_node(&node, &shared.book, settings).await {
+    match connect_node(&node, shared, settings).await {
         Ok((stream, info, after_info)) => Some(DialledNode {
             stream,
             node,
@@ -162,7 +179,7 @@ where
 /// alone is the proof.
 pub(crate) async fn probe(node: &Node, shared: &SidecarState) -> Result<Info, DialError> {
     let settings = shared.settings.load_full();
-    let (mut stream, info, _) = connect_node(node, &shared.book, &settings).await?;
+    let (mut stream, info, _) = connect_node(node, shared, &settings).await?;
     if !info.auth_required {
         let timeout = settings.dial.handshake_timeout_ms.duration();
         tokio::time::timeout(timeout, ping(&mut stream))
@@ -174,31 +191,38 @@ pub(crate) async fn probe(node: &Node, shared: &SidecarState) -> Result<Info, Di
 }
 
 /// Sends a PING and waits for the PONG.
-async fn ping(stream: &mut TcpStream) -> Result<(), DialError> {
+async fn ping(stream: &mut Stream) -> Result<(), DialError> {
     stream.write_all(encode::PING).await.map_err(DialError::Broke)?;
+    stream.flush().await.map_err(DialError::Broke)?;
     let is_pong = |frame: &Frame<'_>| matches!(frame, Frame::Pong).then_some(Ok(()));
     read_answer(stream, is_pong).await.map(drop)
 }
 
-/// Connects to `node` and reads its INFO. Also returns the bytes after it. The sidecar itself, a loop of sidecars and a
-/// node that requires TLS are errors.
+/// Connects to `node`, begins TLS if the node or the settings want it, and reads the node's INFO. Also returns the bytes after it. The
+/// sidecar itself and a loop of sidecars are errors.
 async fn connect_node(
     node: &Node,
-    book: &NodeBook,
+    shared: &SidecarState,
     settings: &Settings,
-) -> Result<(TcpStream, Info, Vec<u8>), DialError> {
+) -> Result<(Stream, Info, Vec<u8>), DialError> {
+    let book = &shared.book;
     let timeout = settings.dial.connect_timeout_ms.duration();
     let stagger = settings.dial.stagger_ms.duration();
-    let mut stream = tokio::time::timeout(timeout, connect(&node.client, stagger))
+    let socket = tokio::time::timeout(timeout, connect(&node.client, stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
-    let (local, peer) = ends(&stream).map_err(DialError::Connect)?;
+    let (local, peer) = ends(&socket).map_err(DialError::Connect)?;
     if book.self_check.is_own(local, peer) {
         book.self_check.met(&node.client);
         return Err(DialError::Own);
     }
-    set_options(&stream, &settings.socket).map_err(DialError::Connect)?;
+    set_options(&socket, &settings.socket).map_err(DialError::Connect)?;
+    let tls = NodeTls::new(node, settings);
+    let mut stream = Stream::from(socket);
+    if tls.comes_first() {
+        stream = tls.begin(stream, shared).await?;
+    }
     let timeout = settings.dial.handshake_timeout_ms.duration();
     let (info, after_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
@@ -206,10 +230,66 @@ async fn connect_node(
     if let Some(reason) = refused_chain(book.self_check.mark(), &info.sidecars) {
         return Err(DialError::Chain(reason));
     }
-    if node.tls || info.tls_required {
-        return Err(DialError::Tls);
+    if !stream.is_tls() && tls.is_needed(&info)? {
+        // They would count as encrypted, although anybody on the way may have added them.
+        if !after_info.is_empty() {
+            return Err(DialError::TlsBytesBefore);
+        }
+        stream = tls.begin(stream, shared).await?;
     }
     Ok((stream, info, after_info))
+}
+
+/// TLS on the connection to one node.
+struct NodeTls<'n> {
+    section: &'n TlsSection,
+    is_first: bool,
+    /// Whether the node's record or URL demands TLS, or the settings do.
+    is_wanted: bool,
+    /// The name that the node's certificate must have.
+    name: &'n str,
+}
+
+impl<'n> NodeTls<'n> {
+    fn new(node: &'n Node, settings: &'n Settings) -> Self {
+        let NodeTlsSection {
+            server_name,
+            handshake_first,
+            section,
+        } = &settings.tls.node;
+        Self {
+            section,
+            is_first: *handshake_first == HandshakeFirst::Yes,
+            is_wanted: node.tls || section.mode == TlsMode::Required,
+            name: if server_name.is_empty() {
+                &node.client.host
+            } else {
+                server_name
+            },
+        }
+    }
+
+    /// Returns whether the handshake comes before INFO.
+    fn comes_first(&self) -> bool {
+        self.is_wanted && self.section.is_on() && self.is_first
+    }
+
+    /// Returns whether the handshake comes after this INFO.
+    fn is_needed(&self, info: &Info) -> Result<bool, DialError> {
+        match (self.is_wanted || info.tls_required, self.section.mode) {
+            (false, _) => Ok(false),
+            (true, TlsMode::Off) => Err(DialError::TlsOff),
+            (true, _) if info.tls_required || info.tls_available => Ok(true),
+            (true, _) => Err(DialError::TlsMissing),
+        }
+    }
+
+    async fn begin(&self, stream: Stream, shared: &SidecarState) -> Result<Stream, DialError> {
+        let dialler = shared.node_tls()?;
+        let limit = self.section.timeout_ms.duration();
+        let shaken = dialler.connect(stream.into_socket(), self.name, limit).await;
+        shaken.map_err(|error| DialError::TlsHandshake(error, self.name.to_owned()))
+    }
 }
 
 /// Connects to one of the addresses of `node`. The next address is dialled in parallel when the previous ones take
@@ -247,7 +327,7 @@ fn set_options(stream: &TcpStream, options: &SocketSection) -> io::Result<()> {
 }
 
 /// Reads the node's INFO. Also returns the bytes after it.
-async fn read_info(stream: &mut TcpStream) -> Result<(Info, Vec<u8>), DialError> {
+async fn read_info(stream: &mut Stream) -> Result<(Info, Vec<u8>), DialError> {
     let info = |frame: &Frame<'_>| match frame {
         Frame::Info(json) => Some(Info::parse(json).map_err(DialError::BadInfo)),
         _ => None,
@@ -258,7 +338,7 @@ async fn read_info(stream: &mut TcpStream) -> Result<(Info, Vec<u8>), DialError>
 /// Reads frames until `wanted` returns a value for one. Returns that value and the bytes after the frame. An `-ERR`
 /// before it is an error.
 async fn read_answer<T>(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     wanted: impl Fn(&Frame<'_>) -> Option<Result<T, DialError>>,
 ) -> Result<(T, Vec<u8>), DialError> {
     let mut bytes = Vec::new();

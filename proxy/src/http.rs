@@ -114,6 +114,7 @@ fn update_metrics(shared: &SidecarState) {
     metrics.sessions_without_node.set(searching.len() as f64);
     let longest = searching.into_iter().max().unwrap_or_default();
     metrics.sessions_without_node_seconds.set(longest.as_secs_f64());
+    metrics.set_certificates(&shared.policy.load().certificates);
     metrics.set_registry(&shared.registry.health());
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use standin_daemon::certificate_watch::CertificateWatch;
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
 use standin_daemon::settings::Loaded;
@@ -103,9 +104,14 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
             };
         }
     };
+    let mut certificates = CertificateWatch::new(sidecar.settings().tls_doors());
     loop {
         tokio::select! {
-            _ = hangup.recv() => reload(cli, &mut sidecar, logging),
+            _ = hangup.recv() => {
+                reload(cli, &mut sidecar, logging);
+                certificates = CertificateWatch::new(sidecar.settings().tls_doors());
+            }
+            () = certificates.changed() => reload(cli, &mut sidecar, logging),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         }

@@ -149,6 +149,7 @@ pub(crate) struct Metrics {
     registry_age: [Gauge; SOURCES.len()],
     registry_skipped: Counter,
     handle: PrometheusHandle,
+    names: Names,
 }
 
 impl Metrics {
@@ -272,6 +273,7 @@ impl Metrics {
                 "Node records that could not be read.",
             ),
             handle: names.handle(),
+            names,
         }
     }
 
@@ -329,6 +331,17 @@ impl Metrics {
         self.bytes.to_node.absolute(traffic.bytes_to_node);
         self.bytes.to_component.absolute(traffic.bytes_to_component);
         self.own_pings.absolute(traffic.own_pings);
+    }
+
+    /// Sets the expiry of each door's certificate, in seconds since 1970.
+    pub(crate) fn set_certificates(&self, expiries: &[(&'static str, i64)]) {
+        let help = "Time at which the certificate of a door expires, in seconds since 1970.";
+        for (door, expires_at) in expiries {
+            let gauge = self
+                .names
+                .gauge("standin_certificate_expires_seconds", help, &[("door", door)]);
+            gauge.set(*expires_at as f64);
+        }
     }
 
     /// Returns all series in the text format of Prometheus.

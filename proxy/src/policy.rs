@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use standin_daemon::certificate_watch::expiries;
+use standin_daemon::tls::{HandshakeFirst, TlsMode};
+use standin_tls::acceptor::Acceptor;
 use standin_wire::Pattern;
 
-use crate::settings::{InDoubt, Place, Settings, SettingsError};
+use crate::settings::{ComponentTlsSection, InDoubt, Place, Settings, SettingsError};
 
 /// Limits and times of one session. Each field is named after its key in `deploy/proxy.toml`, which describes it.
 #[derive(Debug, Clone)]
@@ -29,6 +32,43 @@ pub(crate) struct Policy {
     pub(crate) probe_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) control_line_bytes_max: usize,
+    /// TLS for components; `None` if it is off.
+    pub(crate) component_tls: Option<ComponentTls>,
+    /// Each door's certificate, by its expiry in seconds since 1970.
+    pub(crate) certificates: Vec<(&'static str, i64)>,
+}
+
+/// TLS for components.
+#[derive(Debug, Clone)]
+pub(crate) struct ComponentTls {
+    pub(crate) acceptor: Acceptor,
+    /// Whether a component may also speak without TLS.
+    pub(crate) is_optional: bool,
+    /// Whether a component must have a certificate.
+    pub(crate) verify: bool,
+    /// Whether the handshake comes before INFO.
+    pub(crate) is_first: bool,
+    pub(crate) timeout: Duration,
+}
+
+impl ComponentTls {
+    fn new(settings: &ComponentTlsSection) -> Result<Option<Self>, SettingsError> {
+        let ComponentTlsSection {
+            handshake_first,
+            section,
+        } = settings;
+        let door = "tls.component";
+        let acceptor = section
+            .acceptor()
+            .map_err(|error| SettingsError::Tls { door, error })?;
+        Ok(acceptor.map(|acceptor| Self {
+            acceptor,
+            is_optional: section.mode == TlsMode::Optional,
+            verify: section.verify,
+            is_first: *handshake_first == HandshakeFirst::Yes,
+            timeout: section.timeout_ms.duration(),
+        }))
+    }
 }
 
 impl Policy {
@@ -58,6 +98,9 @@ impl Policy {
             probe_timeout: settings.health.probe_timeout_ms.duration(),
             handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
             control_line_bytes_max: session.control_line_bytes_max,
+            component_tls: ComponentTls::new(&settings.tls.component)?,
+            certificates: expiries(&settings.tls_doors())
+                .map_err(|error| SettingsError::Tls { door: "tls", error })?,
         })
     }
 

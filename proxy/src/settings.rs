@@ -16,10 +16,12 @@ mod sources;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Secret, of_text};
+use standin_daemon::tls::{HandshakeFirst, TlsSection};
 
 /// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
@@ -49,6 +51,7 @@ pub struct Settings {
     pub limits: LimitsSection,
     pub socket: SocketSection,
     pub http: HttpSection,
+    pub tls: TlsSections,
     pub log: LogSection,
     pub process: ProcessSection,
 }
@@ -159,6 +162,28 @@ pub struct HttpSection {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct TlsSections {
+    pub component: ComponentTlsSection,
+    pub node: NodeTlsSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentTlsSection {
+    pub handshake_first: HandshakeFirst,
+    #[serde(flatten)]
+    pub section: TlsSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTlsSection {
+    pub server_name: String,
+    pub handshake_first: HandshakeFirst,
+    #[serde(flatten)]
+    pub section: TlsSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LogSection {
     pub level: String,
     pub format: LogFormat,
@@ -180,6 +205,16 @@ impl Settings {
             // One file for the component, one for its node.
             files: 2,
         }
+    }
+
+    /// Returns the doors that have a certificate, with their files.
+    pub fn tls_doors(&self) -> Doors {
+        let doors = [
+            ("tls.component", &self.tls.component.section),
+            ("tls.node", &self.tls.node.section),
+        ];
+        let on = doors.into_iter().filter(|(_, section)| section.is_on());
+        on.map(|(door, section)| (door, section.files())).collect()
     }
 
     /// Returns the defaults, overridden by `text` (TOML) but not by the environment and flags. It is for programs and

@@ -157,9 +157,15 @@ impl Sidecar {
         let settings = Arc::new(reloaded(&*old, new));
         self.shared.policy.store(Arc::new(policy));
         self.shared.settings.store(Arc::clone(&settings));
+        self.shared.forget_tls();
         self.shared.book.set_settings(settings);
         self.send_all(SessionCommand::ReadPolicy);
         Ok(())
+    }
+
+    /// Returns the settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.shared.settings.load_full()
     }
 
     fn send_all(&self, command: SessionCommand) {

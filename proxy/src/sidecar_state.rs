@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use standin_daemon::connection_limit::NearLimit;
 use standin_registry::{Endpoint, Watch};
+use standin_tls::dialler::Dialler;
+use standin_tls::files::TlsError;
 use standin_wire::Info;
 
 use crate::losses::{Loss, Losses};
@@ -40,6 +42,8 @@ pub(crate) struct SidecarState {
     pub(crate) near_limit: NearLimit,
     /// The INFO recorded last by [`remember_info`](Self::remember_info); after a start, that of the cache file.
     info: ArcSwap<Info>,
+    /// TLS to nodes, once it was needed.
+    node_tls: ArcSwapOption<Dialler>,
     /// Bytes in all sessions' buffers.
     buffered: AtomicUsize,
 }
@@ -64,6 +68,7 @@ impl SidecarState {
             session_ids: AtomicU64::new(0),
             info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
             near_limit: NearLimit::default(),
+            node_tls: ArcSwapOption::empty(),
             buffered: AtomicUsize::new(0),
         }
     }
@@ -113,6 +118,25 @@ impl SidecarState {
     /// Returns the bytes in all sessions' buffers.
     pub(crate) fn buffered(&self) -> usize {
         self.buffered.load(Relaxed)
+    }
+
+    /// Returns TLS to nodes. Reads the files when it is first needed, because without files it needs the authorities of the system, and
+    /// most sidecars need no TLS.
+    ///
+    /// # Errors
+    /// [`TlsError`] if a file cannot be used.
+    pub(crate) fn node_tls(&self) -> Result<Arc<Dialler>, TlsError> {
+        if let Some(dialler) = self.node_tls.load_full() {
+            return Ok(dialler);
+        }
+        let dialler = Arc::new(self.settings.load().tls.node.section.dialler()?);
+        self.node_tls.store(Some(Arc::clone(&dialler)));
+        Ok(dialler)
+    }
+
+    /// Makes the next dial read the files of TLS again.
+    pub(crate) fn forget_tls(&self) {
+        self.node_tls.store(None);
     }
 
     /// Returns the timeout for a session to send its held bytes when the sidecar stops. The rest of the shutdown time

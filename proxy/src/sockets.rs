@@ -1,23 +1,24 @@
 //! The two sockets of a session, to the component and to the node: non-blocking writes and reads, and the orderly close.
 
 use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use standin_daemon::linger;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
 
 use crate::cause::Cause;
+use crate::policy::ComponentTls;
 use crate::session::{EndReason, Wires};
 
 /// The two sockets of a session, each with the failure of its connection, if any.
 pub(crate) struct Sockets {
-    pub(crate) component: TcpStream,
+    pub(crate) component: Stream,
+    /// TLS that the component has not begun yet.
+    pub(crate) tls: Option<Box<ComponentTls>>,
     pub(crate) component_broke: bool,
-    pub(crate) node: Option<TcpStream>,
+    pub(crate) node: Option<Stream>,
     pub(crate) node_broke: Option<Cause>,
 }
 
@@ -30,9 +31,42 @@ impl Sockets {
             && reset
         {
             // A close with a linger time of zero sends an RST instead of a FIN.
-            let _ = SockRef::from(&node).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(node.socket()).set_linger(Some(Duration::ZERO));
         }
     }
+}
+
+impl Sockets {
+    /// Begins TLS with the component.
+    pub(crate) fn begin_tls(&mut self) {
+        let begun = self.tls.take().map(|tls| tls.acceptor.begin(&mut self.component));
+        self.component_broke |= begun.is_some_and(|begun| begun.is_err());
+    }
+
+    /// Returns `Ready` if the connection to the component takes bytes, after those that are encrypted already.
+    pub(crate) fn poll_component_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let writable = poll_writable(&self.component, cx);
+        self.component_broke |= matches!(writable, Poll::Ready(Err(_)));
+        writable.map(|_| ())
+    }
+
+    /// Returns `Ready` if the connection to the node takes bytes, as
+    /// [`poll_component_writable`](Self::poll_component_writable) does.
+    pub(crate) fn poll_node_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(node) = &self.node else {
+            return Poll::Pending;
+        };
+        let writable = ready!(poll_writable(node, cx));
+        if writable.is_err() {
+            self.node_broke = Some(Cause::WriteError);
+        }
+        Poll::Ready(())
+    }
+}
+
+fn poll_writable(stream: &Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ready!(stream.poll_flush(cx))?;
+    stream.poll_write_ready(cx)
 }
 
 impl Wires for Sockets {
@@ -47,35 +81,25 @@ impl Wires for Sockets {
     }
 
     fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        try_write(&self.component, parts).unwrap_or_else(|_| {
+        let written = try_write(&self.component, parts).unwrap_or_else(|_| {
             self.component_broke = true;
             0
-        })
+        });
+        // INFO is the first that a component gets, and what follows it is encrypted.
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if written == len && self.tls.as_ref().is_some_and(|tls| !tls.is_optional) {
+            self.begin_tls();
+        }
+        written
     }
 }
 
-/// Writes as many bytes as the send buffer of the socket takes. A single part, the usual case, is written with `send`, which
-/// costs the kernel less than `writev`.
-fn try_write(stream: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-    let written = match parts {
-        [part] => stream.try_write(part),
-        _ => stream.try_write_vectored(parts),
-    };
-    match written {
+/// Writes as many bytes as the connection takes now.
+fn try_write(stream: &Stream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    match stream.try_write(parts) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         written => written,
     }
-}
-
-/// Reads the available bytes, up to the length of `buffer`.
-pub(crate) fn read(
-    stream: &mut TcpStream,
-    buffer: &mut [u8],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut buffer = ReadBuf::new(buffer);
-    let read = Pin::new(stream).poll_read(cx, &mut buffer);
-    read.map_ok(|()| buffer.filled().len())
 }
 
 /// Turns on TCP keepalive, to detect a lost host. The kernel sends the first probe after `idle` without a segment from the

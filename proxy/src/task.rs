@@ -15,14 +15,17 @@ mod report;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use standin_registry::{Endpoint, Node, NodeState};
-use tokio::net::TcpStream;
+use standin_tls::stream::Stream;
+use tokio::io::ReadBuf;
 use tokio::time::Sleep;
+use tracing::warn;
 
 use crate::cause::Cause;
 use crate::dial::{self, DialledNode};
@@ -32,7 +35,7 @@ use crate::session::{Session, SessionEnd, SessionRequests};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
-use crate::sockets::{Sockets, close, read};
+use crate::sockets::{Sockets, close};
 use buffer_share::BufferShare;
 use recovery_entry::RecoveryEntry;
 
@@ -56,6 +59,9 @@ const LAST_READS_MAX: usize = 64;
 const LAST_READ_DELAY: Duration = Duration::from_millis(2);
 /// Interval at which a session checks for free space in the shared buffer budget.
 const STARVED_INTERVAL: Duration = Duration::from_millis(20);
+
+/// First byte of a TLS handshake (RFC 8446, section 5.1: content type 22).
+const TLS_HANDSHAKE: u8 = 22;
 
 thread_local! {
     static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
@@ -103,6 +109,8 @@ struct Task {
     now: Instant,
     /// Time at which the orderly end begins.
     stop_at: Option<Instant>,
+    /// Time by which the component must have made the handshake of TLS.
+    tls_until: Option<Instant>,
     /// Whether reading is suspended because the shared buffer budget is exhausted.
     starved: bool,
     /// Bytes and state as last reported.
@@ -114,7 +122,7 @@ struct Task {
 pub(crate) async fn run(
     shared: Arc<SidecarState>,
     session_info: Arc<SessionInfo>,
-    component: TcpStream,
+    component: Stream,
     identity: Arc<Identity>,
 ) -> SessionEnd {
     let now = Instant::now();
@@ -130,6 +138,7 @@ pub(crate) async fn run(
         session,
         sockets: Sockets {
             component,
+            tls: None,
             component_broke: false,
             node: None,
             node_broke: None,
@@ -146,10 +155,12 @@ pub(crate) async fn run(
         timer_at: None,
         now,
         stop_at: None,
+        tls_until: None,
         starved: false,
         buffer_share,
         state: "new",
     };
+    task.offer_tls();
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.count_node(None);
     task.recovery_entry.end(&ended);
@@ -211,9 +222,42 @@ impl Task {
         Poll::Pending
     }
 
+    /// Prepares TLS with the component, if the settings want it.
+    fn offer_tls(&mut self) {
+        let Some(tls) = self.session.policy().component_tls.clone() else {
+            return;
+        };
+        let is_first = tls.is_first;
+        self.tls_until = Some(self.now + tls.timeout);
+        self.sockets.tls = Some(Box::new(tls));
+        if is_first {
+            self.sockets.begin_tls();
+        }
+    }
+
+    /// Begins TLS if it is optional and the component's first byte begins it. Returns `Pending` while there is no such byte.
+    fn poll_first_byte(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.sockets.tls.as_ref().is_some_and(|tls| tls.is_optional) {
+            return Poll::Ready(());
+        }
+        let mut first = [MaybeUninit::uninit()];
+        let mut first = ReadBuf::uninit(&mut first);
+        let peeked = ready!(self.sockets.component.socket().poll_peek(cx, &mut first));
+        if peeked.is_ok() && first.filled() == [TLS_HANDSHAKE] {
+            self.sockets.begin_tls();
+        } else {
+            self.sockets.tls = None;
+            self.tls_until = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Reads from the component once. Returns whether there was anything to read.
     fn read_component(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        if !requests.read_component || self.sockets.component.poll_read_ready(cx).is_pending() {
+        if !requests.read_component
+            || self.poll_first_byte(cx).is_pending()
+            || self.sockets.component.poll_read_ready(cx).is_pending()
+        {
             return false;
         }
         let bytes_max = self.session.read_bytes_max().min(READ_BYTES);
@@ -224,7 +268,7 @@ impl Task {
         READ_BUFFER.with_borrow_mut(|buffer| {
             let carried = self.session.lend_held(buffer);
             let end = buffer.len().min(carried.saturating_add(bytes_max));
-            let read = read(&mut self.sockets.component, &mut buffer[carried..end], cx);
+            let read = self.sockets.component.poll_read(cx, &mut buffer[carried..end]);
             let (now, sockets) = (self.now, &mut self.sockets);
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
@@ -257,7 +301,7 @@ impl Task {
 
     /// Reads from the node once. Returns whether there was anything to read.
     fn read_node(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
-        let mut ready = |node: &TcpStream| requests.read_node && node.poll_read_ready(cx).is_ready();
+        let mut ready = |node: &Stream| requests.read_node && node.poll_read_ready(cx).is_ready();
         if !self.sockets.node.as_ref().is_some_and(&mut ready) {
             self.session.set_node_starved(false);
             return false;
@@ -273,7 +317,7 @@ impl Task {
                 return false;
             };
             let end = buffer.len().min(carried.saturating_add(bytes_max));
-            let read = read(node, &mut buffer[carried..end], cx);
+            let read = node.poll_read(cx, &mut buffer[carried..end]);
             let now = self.now;
             match read {
                 Poll::Ready(Ok(len)) if len > 0 => {
@@ -300,22 +344,16 @@ impl Task {
     /// Lets the session continue writing to each socket that is writable again. Returns whether one was.
     fn write(&mut self, cx: &mut Context<'_>, requests: SessionRequests) -> bool {
         let mut progress = false;
-        if requests.write_component
-            && !self.sockets.component_broke
-            && self.sockets.component.poll_write_ready(cx).is_ready()
-        {
-            self.session.component_writable(self.now, &mut self.sockets);
+        let sockets = &mut self.sockets;
+        let must_write = requests.write_component || sockets.component.has_unsent();
+        if must_write && !sockets.component_broke && sockets.poll_component_writable(cx).is_ready() {
+            self.session.component_writable(self.now, sockets);
             progress = true;
         }
-        if requests.write_node
-            && let Some(node) = self
-                .sockets
-                .node
-                .as_ref()
-                .filter(|_| self.sockets.node_broke.is_none())
-            && node.poll_write_ready(cx).is_ready()
-        {
-            self.session.node_writable(self.now, &mut self.sockets);
+        let has_unsent = sockets.node.as_ref().is_some_and(Stream::has_unsent);
+        let must_write = requests.write_node || has_unsent;
+        if must_write && sockets.node_broke.is_none() && sockets.poll_node_writable(cx).is_ready() {
+            self.session.node_writable(self.now, sockets);
             progress = true;
         }
         progress
@@ -469,6 +507,7 @@ impl Task {
 
     /// Runs the commands that the rest of the sidecar gave the session.
     fn run_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        self.check_handshake();
         if self.release_at.is_none() && self.stop_at.is_none() && !self.session_info.has_commands() {
             return false;
         }
@@ -504,6 +543,19 @@ impl Task {
             progress = true;
         }
         progress
+    }
+
+    /// Closes a component whose handshake of TLS is not complete in time.
+    fn check_handshake(&mut self) {
+        if self.tls_until.is_some_and(|until| until <= self.now) {
+            self.tls_until = None;
+            // An optional handshake that was not begun is no fault.
+            let is_begun = self.sockets.component.is_handshaking();
+            if is_begun {
+                warn!(session = self.session_info.id, component = %self.session_info.component, "TLS handshake not complete in time");
+                self.sockets.component_broke = true;
+            }
+        }
     }
 
     /// Reads and passes on all bytes that have arrived from the component, and begins the orderly end. The number of
@@ -591,7 +643,10 @@ impl Task {
     /// Sets the timer to the next deadline. Returns `Ready` if that has passed.
     fn set_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut due = self.session.deadline();
-        for at in [self.stop_at, self.release_at].into_iter().flatten() {
+        for at in [self.stop_at, self.release_at, self.tls_until]
+            .into_iter()
+            .flatten()
+        {
             due = due.min(at);
         }
         if self.starved {

@@ -166,7 +166,7 @@ async fn serve(
         local,
         mark,
     );
-    Ok(task::run(shared, session, stream, Arc::new(identity)).await)
+    Ok(task::run(shared, session, stream.into(), Arc::new(identity)).await)
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Session {
     /// Returns the node's INFO for the component: with the sidecar's address, without addresses of the cluster, under
     /// 512 bytes.
     pub(super) fn own_info(&self, node: &Info) -> String {
-        let mark = &self.identity.mark;
+        let (mark, tls) = (&self.identity.mark, self.policy.component_tls.as_ref());
         let mut info = Info {
             host: self.identity.host.clone(),
             port: self.identity.port,
@@ -67,8 +67,9 @@ impl Session {
                 behind => format!("{mark}-{behind}"),
             },
             ldm: false,
-            tls_required: false,
-            tls_verify: false,
+            tls_required: tls.is_some_and(|tls| !tls.is_optional),
+            tls_available: tls.is_some_and(|tls| tls.is_optional),
+            tls_verify: tls.is_some_and(|tls| tls.verify),
             ..node.clone()
         };
         if info.client_id == 0 {

@@ -10,9 +10,11 @@ use std::{
 
 use standin_daemon::listen::covers;
 use standin_daemon::settings::{
-    self, Places, Schema, ZooKeeperAuth, host_and_port, masked_pair, masked_url, refused,
+    self, Places, Schema, Secret, ZooKeeperAuth, host_and_port, masked_pair, masked_url, refused,
 };
+use standin_daemon::tls::TlsMode;
 use standin_registry::{Endpoint, Upstream};
+use standin_tls::files::Files;
 use standin_wire::Pattern;
 use toml::{Table, Value};
 
@@ -55,6 +57,8 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("socket.user_timeout_ms", 100, 600_000),
     ("socket.listen_backlog", 1, 65_535),
     ("http.page_items_max", 1, 100_000),
+    ("tls.component.timeout_ms", 10, 60_000),
+    ("tls.node.timeout_ms", 10, 60_000),
     ("process.shutdown_secs", 0, 3600),
 ];
 
@@ -62,6 +66,12 @@ const RANGES: &[(&str, i64, i64)] = &[
 const WORDS: &[(&str, &[&str])] = &[
     ("publish.in_doubt", &["drop", "resend"]),
     ("log.format", &["human", "json"]),
+    ("tls.component.mode", &["off", "optional", "required"]),
+    ("tls.component.handshake_first", &["no", "yes"]),
+    ("tls.component.min_version", &["1.2", "1.3"]),
+    ("tls.node.mode", &["off", "optional", "required"]),
+    ("tls.node.handshake_first", &["no", "yes"]),
+    ("tls.node.min_version", &["1.2", "1.3"]),
 ];
 
 const SCHEMA: Schema = Schema {
@@ -164,7 +174,21 @@ impl settings::Settings for Settings {
         }
         // Reads the auth file, so that `--check` reports an error in it, and a reload (SIGHUP) reports the error before it
         // changes any setting.
-        self.registry_config().map(drop)
+        self.registry_config()?;
+        let component = self.tls.component.section.acceptor();
+        component.map_err(|error| SettingsError::Tls {
+            door: "tls.component",
+            error,
+        })?;
+        // Without files the system's authorities are read, once a node wants TLS.
+        let node = &self.tls.node.section;
+        let has_files = node.is_on() && node.files() != Files::default();
+        let node = has_files.then(|| node.dialler()).transpose();
+        node.map_err(|error| SettingsError::Tls {
+            door: "tls.node",
+            error,
+        })?;
+        Ok(())
     }
 }
 
@@ -234,6 +258,16 @@ fn check_rules(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsE
                  address of a node, or another listen address"
             ),
         ));
+    }
+    let is_tls = |upstream: &Secret| {
+        upstream
+            .reveal()
+            .parse()
+            .is_ok_and(|upstream: Upstream| upstream.tls)
+    };
+    if settings.tls.node.section.mode == TlsMode::Off && nodes.upstream.iter().any(is_tls) {
+        let rule = "nodes.upstream has a tls:// address, but tls.node.mode is \"off\": set \"optional\"";
+        errors.push(places.conflict("nodes.upstream", rule.to_owned()));
     }
     errors.extend(conflicting_listeners(settings).map(|(key, address, other)| {
         places.conflict(

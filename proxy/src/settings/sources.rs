@@ -58,16 +58,7 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
         .check()
     };
     match key {
-        "nodes.upstream" => match Upstream::from_str(text) {
-            Ok(upstream) if upstream.tls => {
-                return Err(SettingsError::Conflict {
-                    place: place.clone(),
-                    rule: "nodes.upstream has a tls:// address, and this version does not support TLS to nodes; use nats://"
-                        .to_owned(),
-                });
-            }
-            parsed => parsed.map(drop),
-        },
+        "nodes.upstream" => Upstream::from_str(text).map(drop),
         ZooKeeperAuth::KEY => return ZooKeeperAuth::check_text(place, text),
         "nodes.dns" => DnsName::from_str(text).map(drop),
         "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
