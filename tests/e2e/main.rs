@@ -22,4 +22,5 @@ mod scenario;
 mod scripted_peers;
 mod site;
 mod sources;
+mod tls;
 mod tree;

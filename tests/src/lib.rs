@@ -16,9 +16,11 @@
 //! | [`flow`] | [`Publishing`], [`Receiving`]: numbered messages in the background of a test |
 //! | [`netns`], [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
+//! | [`certificates`] | [`Authority`]: certificates of a test |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
 
+pub mod certificates;
 pub mod components;
 pub mod condition;
 pub mod conversation;
@@ -41,6 +43,7 @@ pub mod scripted;
 pub mod sidecar;
 pub mod zookeeper;
 
+pub use certificates::Authority;
 pub use components::{Component, Library};
 pub use condition::{eventually, found, settled};
 pub use conversation::{Conversation, Ending, TIMEOUT};
