@@ -78,7 +78,7 @@ impl World {
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 4222));
         let mut world = Self {
-            shared: Arc::new(Shared::new(settings, address).unwrap()),
+            shared: Arc::new(Shared::new(settings, address).unwrap_or_else(|error| panic!("{error}"))),
             router: Router::new(0, 1000),
             sessions: Vec::new(),
             next_id: 1,

@@ -1,7 +1,7 @@
 //! Certificates of a test: an authority, and the certificates that it makes.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// A folder with an authority and the certificates that it made.
@@ -78,6 +78,6 @@ fn write(file: &Path, text: &str) {
     std::fs::write(file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
 }
 
-fn path(file: &PathBuf) -> String {
+fn path(file: &Path) -> String {
     file.display().to_string()
 }

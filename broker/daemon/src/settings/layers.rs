@@ -298,9 +298,9 @@ impl Layers {
         let mut root = Table::new();
         for entry in &self.entries {
             let (section, key) = entry.split();
-            let names = section.split('.').filter(|name| !name.is_empty());
-            let table = names.fold(Some(&mut root), |table, name| {
-                let inner = table?.entry(name).or_insert_with(|| Value::Table(Table::new()));
+            let mut names = section.split('.').filter(|name| !name.is_empty());
+            let table = names.try_fold(&mut root, |table, name| {
+                let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
                 inner.as_table_mut()
             });
             if let Some(table) = table {
