@@ -413,7 +413,10 @@ impl settings::Settings for Settings {
     fn check_complete(&self) -> Result<(), SettingsError> {
         let errors = self.tls_sections().into_iter().filter_map(|(door, section)| {
             let error = section.acceptor().err()?;
-            Some(SettingsError::Tls { door, error })
+            Some(SettingsError::Unusable {
+                section: door,
+                error: error.to_string(),
+            })
         });
         SettingsError::all(errors)
     }

@@ -48,6 +48,7 @@ mod listener;
 mod losses;
 mod metrics;
 mod nodes;
+mod own_credentials;
 mod policy;
 mod prober;
 mod recovery;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use standin_daemon::certificate_watch::expiries;
 use standin_daemon::tls::{HandshakeFirst, TlsMode};
 use standin_tls::acceptor::Acceptor;
+use standin_tls::files::TlsError;
 use standin_wire::Pattern;
 
+use crate::own_credentials::OwnCredentials;
 use crate::settings::{ComponentTlsSection, InDoubt, Place, Settings, SettingsError};
 
 /// Limits and times of one session. Each field is named after its key in `deploy/proxy.toml`, which describes it.
@@ -34,6 +36,8 @@ pub(crate) struct Policy {
     pub(crate) control_line_bytes_max: usize,
     /// TLS for components; `None` if it is off.
     pub(crate) component_tls: Option<ComponentTls>,
+    /// Credentials that the sidecar holds.
+    pub(crate) credentials: Option<OwnCredentials>,
     /// Each door's certificate, by its expiry in seconds since 1970.
     pub(crate) certificates: Vec<(&'static str, i64)>,
 }
@@ -57,10 +61,9 @@ impl ComponentTls {
             handshake_first,
             section,
         } = settings;
-        let door = "tls.component";
         let acceptor = section
             .acceptor()
-            .map_err(|error| SettingsError::Tls { door, error })?;
+            .map_err(|error| unusable("tls.component", &error))?;
         Ok(acceptor.map(|acceptor| Self {
             acceptor,
             is_optional: section.mode == TlsMode::Optional,
@@ -99,8 +102,8 @@ impl Policy {
             handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
             control_line_bytes_max: session.control_line_bytes_max,
             component_tls: ComponentTls::new(&settings.tls.component)?,
-            certificates: expiries(&settings.tls_doors())
-                .map_err(|error| SettingsError::Tls { door: "tls", error })?,
+            credentials: OwnCredentials::read(&settings.credentials)?,
+            certificates: expiries(&settings.tls_doors()).map_err(|error| unusable("tls", &error))?,
         })
     }
 
@@ -120,6 +123,13 @@ impl Policy {
                 .in_doubt_subjects
                 .iter()
                 .any(|(_, in_doubt)| *in_doubt == InDoubt::Resend)
+    }
+}
+
+fn unusable(section: &'static str, error: &TlsError) -> SettingsError {
+    SettingsError::Unusable {
+        section,
+        error: error.to_string(),
     }
 }
 

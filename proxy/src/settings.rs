@@ -43,6 +43,7 @@ pub struct Settings {
     pub listen: Vec<String>,
     pub advertise: String,
     pub nodes: NodesSection,
+    pub credentials: CredentialsSection,
     pub choice: ChoiceSection,
     pub dial: DialSection,
     pub health: HealthSection,
@@ -71,6 +72,19 @@ pub struct NodesSection {
     pub cache_file: PathBuf,
     pub gossip: bool,
     pub nodes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsSection {
+    pub replace: bool,
+    pub user: String,
+    pub password: Secret,
+    pub password_file: PathBuf,
+    pub token: Secret,
+    pub token_file: PathBuf,
+    pub nkey_seed_file: PathBuf,
+    pub creds_file: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ mod machinery;
 mod mesh;
 mod operation;
 mod outages;
+mod own_credentials;
 mod promises;
 mod registry;
 mod scenario;

@@ -22,7 +22,10 @@ impl Session {
         let fields = || -> Result<String, serde_json::Error> {
             let client = Connect::parse(json)?;
             let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
-            if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
+            if let Some(own) = self.own_credentials(&client) {
+                let nonce = self.connection.as_ref().and_then(|node| node.nonce.as_deref());
+                fields.extend(own.fields(nonce.map_or("", |nonce| &nonce.0)));
+            } else if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
                 let given = [
                     ("user", &own.user),
                     ("pass", &own.password),
@@ -64,13 +67,14 @@ impl Session {
             Connect::parse(json.as_bytes()).is_ok_and(|before| before.has_same_credentials(&client))
         };
         let same = |before: &Client| before.accepted && has_same_credentials(&before.json);
+        let is_own = Connect::parse(&merged).is_ok_and(|sent| self.own_credentials(&sent).is_some());
         self.connects += 1;
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&merged).into(),
             verbose: client.verbose,
             headers: client.headers,
             accepts_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
-            signed: client.is_signed(),
+            signed: client.is_signed() && !is_own,
             accepted: before.as_deref().is_some_and(same),
             sent_connect,
             first_ping,

@@ -73,6 +73,10 @@ impl Replacement {
     }
 }
 
+/// The text that a node wants to be signed.
+#[derive(Debug)]
+pub(super) struct Nonce(pub(super) String);
+
 /// The connection to one node.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -83,6 +87,8 @@ pub(super) struct Connection {
     pub(super) ledger: Ledger,
     /// Whether the node has answered a PING sent after the last CONNECT.
     pub(super) verified: bool,
+    /// The text that the node wants to be signed. Boxed, because few nodes have one and many sessions are idle.
+    pub(super) nonce: Option<Box<Nonce>>,
     /// Whether the node asks for credentials.
     pub(super) auth_required: bool,
     /// Set after an `-ERR` about the component, after which the node closes the connection.
@@ -135,6 +141,7 @@ impl Connection {
             hold,
             ledger: Ledger::default(),
             verified: false,
+            nonce: (!info.nonce.is_empty()).then(|| Box::new(Nonce(info.nonce.clone()))),
             auth_required: info.auth_required,
             refused: None,
             confirmed_changes: 0,

@@ -6,10 +6,11 @@
 use std::time::Instant;
 
 use standin_registry::Credentials;
-use standin_wire::Info;
 use standin_wire::limits::PAYLOAD_BYTES_MAX;
+use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
+use crate::own_credentials::OwnCredentials;
 
 /// Maximum number of sidecars between this one and the node. A longer chain is a mistake, and would make INFO too long.
 const SIDECARS_MAX: usize = 8;
@@ -75,7 +76,7 @@ impl Session {
         if info.client_id == 0 {
             info.client_id = self.identity.session_id;
         }
-        if self.credentials().is_some() {
+        if self.credentials().is_some() || self.policy.credentials.is_some() {
             info.auth_required = false;
             info.nonce.clear();
         }
@@ -109,7 +110,13 @@ impl Session {
         }
     }
 
-    /// Returns the credentials for a component that sends none: the node's own, or those of the settings.
+    /// Returns the credentials of the sidecar that nodes get with this CONNECT, if they are those of `[credentials]`.
+    pub(super) fn own_credentials(&self, client: &Connect) -> Option<&OwnCredentials> {
+        let own = self.policy.credentials.as_ref();
+        own.filter(|own| own.replace || !client.has_credentials())
+    }
+
+    /// Returns the credentials for a component that sends none: the node's own, or those of the node's URL.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
         let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
         node.or(self.identity.credentials.as_deref())

@@ -10,15 +10,17 @@ use std::{
 
 use standin_daemon::listen::covers;
 use standin_daemon::settings::{
-    self, Places, Schema, Secret, ZooKeeperAuth, host_and_port, masked_pair, masked_url, refused,
+    self, Places, Schema, Secret, ZooKeeperAuth, host_and_port, masked_pair, masked_url, masked_whole,
+    refused,
 };
 use standin_daemon::tls::TlsMode;
 use standin_registry::{Endpoint, Upstream};
-use standin_tls::files::Files;
+use standin_tls::files::{Files, TlsError};
 use standin_wire::Pattern;
 use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError};
+use crate::own_credentials::OwnCredentials;
 
 /// Allowed range of each numeric key, both ends included.
 const RANGES: &[(&str, i64, i64)] = &[
@@ -100,6 +102,7 @@ const SCHEMA: Schema = Schema {
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
         ZooKeeperAuth::KEY => Some(masked_pair(text)),
+        "credentials.password" | "credentials.token" => Some(masked_whole(text)),
         "nodes.upstream" => Some(masked_url(text)),
         _ => None,
     }
@@ -175,19 +178,18 @@ impl settings::Settings for Settings {
         // Reads the auth file, so that `--check` reports an error in it, and a reload (SIGHUP) reports the error before it
         // changes any setting.
         self.registry_config()?;
+        let unusable = |section, error: TlsError| SettingsError::Unusable {
+            section,
+            error: error.to_string(),
+        };
         let component = self.tls.component.section.acceptor();
-        component.map_err(|error| SettingsError::Tls {
-            door: "tls.component",
-            error,
-        })?;
+        component.map_err(|error| unusable("tls.component", error))?;
         // Without files the system's authorities are read, once a node wants TLS.
         let node = &self.tls.node.section;
         let has_files = node.is_on() && node.files() != Files::default();
         let node = has_files.then(|| node.dialler()).transpose();
-        node.map_err(|error| SettingsError::Tls {
-            door: "tls.node",
-            error,
-        })?;
+        node.map_err(|error| unusable("tls.node", error))?;
+        OwnCredentials::read(&self.credentials)?;
         Ok(())
     }
 }

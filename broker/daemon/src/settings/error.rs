@@ -3,7 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use standin_tls::files::TlsError;
 use thiserror::Error;
 
 use super::Place;
@@ -63,13 +62,13 @@ pub enum SettingsError {
         /// The contradiction, and what to do.
         rule: String,
     },
-    /// The certificate files of a door cannot be used.
-    #[error("{door}: {error}")]
-    Tls {
+    /// Files or values of a section cannot be used.
+    #[error("{section}: {error}")]
+    Unusable {
         /// Section of the settings, such as `tls.client`.
-        door: &'static str,
-        /// The error, which names the file or the key.
-        error: TlsError,
+        section: &'static str,
+        /// The error, which names the file or the key, and what to do.
+        error: String,
     },
     /// A mandatory value is missing.
     #[error("{0}")]
@@ -97,7 +96,7 @@ impl SettingsError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable",
-            Self::Tls { .. } => "tls",
+            Self::Unusable { .. } => "unusable",
             Self::Syntax { .. } => "syntax",
             Self::UnknownKey { .. } => "unknown_key",
             Self::Value { .. } => "value",
@@ -143,7 +142,7 @@ impl SettingsError {
             | Self::UnknownKey { place, .. }
             | Self::Value { place, .. }
             | Self::Conflict { place, .. } => Some(place),
-            Self::Unreadable { .. } | Self::Tls { .. } | Self::Missing(_) | Self::Several(_) => None,
+            Self::Unreadable { .. } | Self::Unusable { .. } | Self::Missing(_) | Self::Several(_) => None,
         }
     }
 }
