@@ -63,6 +63,8 @@ pub(crate) struct Client {
     /// The client's last accepted CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
     /// against the new access rules.
     last_connect: Option<Box<Connect>>,
+    /// The text in INFO that a user with a key signs; empty if there are no such users.
+    pub(crate) nonce: Box<str>,
     took_pong: bool,
     pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
@@ -78,7 +80,12 @@ const fn limits(policy: &Policy) -> FrameLimits {
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>, client_info: Arc<ClientInfo>, policy: Arc<Policy>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        client_info: Arc<ClientInfo>,
+        policy: Arc<Policy>,
+        nonce: Box<str>,
+    ) -> Self {
         Self {
             scanner: ClientScanner::new(limits(&policy)),
             outbox: Arc::clone(&client_info.outbox),
@@ -93,6 +100,7 @@ impl Client {
             no_responders: false,
             headers: false,
             last_connect: None,
+            nonce,
             took_pong: false,
             flush: ClientFlush::default(),
             messages_in: 0,
@@ -117,7 +125,7 @@ impl Client {
             return Ok(());
         }
         match self.last_connect.as_deref() {
-            Some(last) if self.policy.access.admits(last) => Ok(()),
+            Some(last) if self.policy.access.admits(last, &self.nonce) => Ok(()),
             _ => Err(CloseReason::AuthorizationRevoked),
         }
     }
@@ -243,7 +251,7 @@ impl Client {
             Some(last) => Connect::parse_over(last, json),
         }
         .map_err(wrong)?;
-        if !self.policy.access.admits(&connect) {
+        if !self.policy.access.admits(&connect, &self.nonce) {
             self.label(&mut connect);
             return Err(CloseReason::AuthorizationViolation);
         }

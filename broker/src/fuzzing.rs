@@ -94,7 +94,12 @@ impl World {
         let client_info = Arc::new(ClientInfo::new(outbox, peer));
         let policy = self.shared.policy.load_full();
         Session {
-            client: Client::new(Arc::clone(&self.shared), Arc::clone(&client_info), policy),
+            client: Client::new(
+                Arc::clone(&self.shared),
+                Arc::clone(&client_info),
+                policy,
+                "".into(),
+            ),
             client_info,
             buffer: Vec::new(),
         }

@@ -21,7 +21,7 @@ use standin_daemon::tls::{HandshakeFirst, TlsSection};
 use toml::{Table, Value};
 
 use self::listen_address::is_host;
-use crate::auth::Access;
+use crate::auth::{Access, Users};
 use crate::natsconf;
 
 mod cluster;
@@ -60,6 +60,7 @@ pub struct Authorization {
     pub password: Secret,
     pub token: Secret,
     pub users: Vec<User>,
+    pub nkeys: Vec<String>,
     pub timeout_ms: Millis,
 }
 
@@ -274,6 +275,7 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         "server_name" if text.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) => {
             "a name without spaces and slashes, or empty"
         }
+        "authorization.nkeys" if !is_user_key(text) => "the public key of a user: U and 55 more characters",
         "cluster.name" if text.contains(char::is_whitespace) => "a name without spaces, or empty",
         "cluster.listen" | "cluster.routes" if is_tls(text) => {
             "nats:// and not tls://: tls.route.mode switches TLS on for all routes"
@@ -293,6 +295,11 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
     };
     let found = masked(key, text).unwrap_or_else(|| text.to_owned());
     Err(refused(key, place, allowed, &found))
+}
+
+/// Returns whether `text` is the public nkey of a user.
+fn is_user_key(text: &str) -> bool {
+    text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
 /// Refuses the mask that `--print-config` shows instead of a secret.
@@ -361,6 +368,7 @@ impl settings::Settings for Settings {
             ..
         } = &self.authorization;
         let users: Vec<&str> = self.authorization.all_users().map(|(user, _)| user).collect();
+        let has_users = !users.is_empty() || !self.authorization.nkeys.is_empty();
         let duplicate = users
             .iter()
             .enumerate()
@@ -377,7 +385,7 @@ impl settings::Settings for Settings {
                 "authorization.password has no user; give authorization.user (--user) too".to_owned(),
             ),
             (
-                !token.is_empty() && !users.is_empty(),
+                !token.is_empty() && has_users,
                 "authorization.token",
                 "authorization.token and users are both set; remove one".to_owned(),
             ),
@@ -502,10 +510,14 @@ impl Settings {
         let all: Vec<_> = users
             .map(|(user, password)| (user.to_owned(), password.reveal().to_owned()))
             .collect();
-        if all.is_empty() {
+        let users = Users {
+            passwords: all,
+            nkeys: self.authorization.nkeys.clone(),
+        };
+        if users == Users::default() {
             Access::Open
         } else {
-            Access::Users(all)
+            Access::Users(users)
         }
     }
 }

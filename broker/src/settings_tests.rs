@@ -211,7 +211,7 @@ fn users_come_from_authorization_user_and_authorization_users() {
     let two =
         "[authorization]\nuser = \"a\"\npassword = \"b\"\nusers = [{ user = \"c\", password = \"d\" }]\n";
     let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
-    assert_eq!(users(two), Access::Users(vec![pair("a", "b"), pair("c", "d")]));
+    assert_eq!(users(two), users_of(vec![pair("a", "b"), pair("c", "d")]));
     assert_eq!(
         users("[authorization]\ntoken = \"t\"\n"),
         Access::Token("t".to_owned())
@@ -247,4 +247,11 @@ fn the_default_route_queue_can_hold_the_largest_message() {
         refused(&format!("{largest}max_pending = 69206015\n"))
             .contains("cluster.max_pending must be at least")
     );
+}
+
+fn users_of(passwords: Vec<(String, String)>) -> Access {
+    Access::Users(Users {
+        passwords,
+        nkeys: Vec::new(),
+    })
 }

@@ -251,8 +251,8 @@ impl Shared {
         &self,
         advertised: Advertised,
         client_id: u64,
-        peer: SocketAddr,
-        local: Option<SocketAddr>,
+        (peer, local): (SocketAddr, Option<SocketAddr>),
+        nonce: &str,
         is_first: bool,
     ) -> (String, bool) {
         let settings = self.settings.load();
@@ -284,6 +284,7 @@ impl Shared {
             ldm: advertised.lame_duck,
             client_id,
             client_ip: peer.ip().to_string(),
+            nonce: nonce.to_owned(),
             cluster: self.cluster_name().to_string(),
             connect_urls: self.connect_urls(advertised),
             ..Info::default()

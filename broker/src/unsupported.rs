@@ -17,7 +17,6 @@ impl Unsupported {
     pub(crate) const LEAF_NODES: Self = Self("leaf nodes are not supported: they need nats-server");
     pub(crate) const MAPPINGS: Self = Self("subject mappings are not supported");
     pub(crate) const MQTT: Self = Self("MQTT is not supported: it needs nats-server");
-    pub(crate) const NKEYS: Self = Self("nkeys are not supported yet");
     pub(crate) const NO_AUTH_USER: Self = Self("a user for clients without credentials is not supported yet");
     pub(crate) const OPERATORS: Self = Self("operators and JWTs are not supported: they need nats-server");
     pub(crate) const PERMISSIONS: Self = Self("permissions are not supported yet");

@@ -23,7 +23,11 @@ async fn s11_an_old_component_works_with_nodes_that_demand_tls_and_an_nkey_also_
     std::fs::write(&seed, key.seed().expect("a seed") + "\n").expect("the seed is written");
     let conf = conf.display().to_string();
     let flags = ["-c", &conf, "--tls", "--tlscert", &cert, "--tlskey", &cert_key];
-    for kind in [ServerKind::NatsServer, ServerKind::OldNatsServer] {
+    for kind in [
+        ServerKind::Standin,
+        ServerKind::NatsServer,
+        ServerKind::OldNatsServer,
+    ] {
         let mut nodes = [Node::start(kind, &flags).await, Node::start(kind, &flags).await];
         let sidecar = Sidecar::builder()
             .nodes(&nodes)

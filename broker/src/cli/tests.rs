@@ -1,7 +1,7 @@
 //! Tests of the command line: the settings that flags set, and the errors.
 
 use super::*;
-use crate::auth::Access;
+use crate::auth::{Access, Users};
 
 /// Parses a command line. Its words are separated by one space; two spaces enclose an empty word.
 fn read(words: &str) -> Result<Cli, CliMessage> {
@@ -100,7 +100,7 @@ fn port_minus_one_is_any_free_port() {
 
 #[test]
 fn credentials_are_a_user_with_a_password_or_a_token() {
-    let user = |password: &str| Access::Users(vec![("a".into(), password.into())]);
+    let user = |password: &str| users_of(vec![("a".into(), password.into())]);
     for (words, access) in [
         ("--user a --pass b", user("b")),
         ("-user a -pass b", user("b")),
@@ -324,4 +324,11 @@ fn every_flag_of_nats_server_is_known_as_a_switch_or_with_a_value() {
             assert!(error.contains("needs a value"), "{flag}: {error}");
         }
     }
+}
+
+fn users_of(passwords: Vec<(String, String)>) -> Access {
+    Access::Users(Users {
+        passwords,
+        nkeys: Vec::new(),
+    })
 }

@@ -55,11 +55,12 @@ struct ClientSession {
 /// Serves one client from INFO to the end of its connection.
 pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr, id: u64) -> CloseReason {
     let local = socket.local_addr().ok();
+    let nonce = shared.policy.load().access.new_nonce();
     let (stream, informed) = match &shared.policy.load_full().tls {
         None => (Stream::from(socket), None),
         Some(tls) => {
             let advertised = shared.advertised();
-            let (line, is_whole) = shared.info(advertised, id, peer, local, true);
+            let (line, is_whole) = shared.info(advertised, id, (peer, local), &nonce, true);
             match Box::pin(tls::begin(tls, socket, &line)).await {
                 Ok((stream, was_sent)) => (stream, was_sent.then_some((advertised, !is_whole))),
                 Err(error) => {
@@ -78,7 +79,12 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
     shared.clients.insert(Arc::clone(&client_info));
     let policy = shared.policy.load_full();
     let mut session = ClientSession {
-        client: Client::new(Arc::clone(&shared), Arc::clone(&client_info), Arc::clone(&policy)),
+        client: Client::new(
+            Arc::clone(&shared),
+            Arc::clone(&client_info),
+            Arc::clone(&policy),
+            nonce,
+        ),
         advertised: informed.map_or_else(|| shared.advertised(), |(advertised, _)| advertised),
         owes_info: informed.is_some_and(|(_, owes)| owes),
         policy: Arc::clone(&policy),
@@ -196,7 +202,13 @@ impl ClientSession {
 
     fn inform(&mut self, is_first: bool) {
         let (id, peer) = (self.outbox.id, self.client_info.peer);
-        let (line, is_whole) = self.shared.info(self.advertised, id, peer, self.local, is_first);
+        let (line, is_whole) = self.shared.info(
+            self.advertised,
+            id,
+            (peer, self.local),
+            &self.client.nonce,
+            is_first,
+        );
         self.owes_info = !is_whole;
         turn::send(&self.outbox, line.as_bytes());
     }

@@ -4,7 +4,7 @@ use std::fs;
 
 use standin_daemon::settings::Input;
 
-use crate::auth::Access;
+use crate::auth::{Access, Users};
 use crate::settings::Settings;
 
 mod syntax;
@@ -140,8 +140,8 @@ fn errors_are_those_of_the_detected_format() {
     for (name, text, error) in [
         (
             "nats.cfg",
-            "authorization { users: [ { nkey: U } ] }\n",
-            "authorization.users.nkey: nkeys are not supported yet",
+            "authorization { permissions: x }\n",
+            "authorization.permissions: permissions are not supported yet",
         ),
         ("nats", "port 4333 x\n", not_toml),
         ("nats.toml", "port 4333 x\n", not_toml),
@@ -206,10 +206,7 @@ fn keys_without_effect_are_accepted() {
         .map(str::to_owned)
         .into_iter()
         .zip(["b", ""].map(str::to_owned));
-    assert_eq!(
-        load("x.conf", text).unwrap().access(),
-        Access::Users(users.collect())
-    );
+    assert_eq!(load("x.conf", text).unwrap().access(), users_of(users.collect()));
     let warnings = super::read("x.conf", text).warnings;
     let [size, time] = &warnings[..] else {
         panic!("{warnings:?}")
@@ -250,7 +247,7 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
             "x.conf:17: cluster.tls.cipher_suites: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
             "x.conf:17: cluster.permissions: permissions are not supported yet",
             "x.conf:18: authorization.permissions: permissions are not supported yet",
-            "x.conf:19: authorization.users.nkey: nkeys are not supported yet",
+            "x.conf:19: authorization.users must be the public key of a user: U and 55 more characters, not \"U\"",
             "x.conf:20: authorization.users.permissions: permissions are not supported yet",
             "x.conf:21: authorization.users.connection_types: users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is",
             "x.conf:22: an entry of authorization.users has no user",
@@ -515,4 +512,11 @@ fn invalid_files_are_refused_with_the_line_of_the_error() {
             "{deep}: {refused}"
         );
     }
+}
+
+fn users_of(passwords: Vec<(String, String)>) -> Access {
+    Access::Users(Users {
+        passwords,
+        nkeys: Vec::new(),
+    })
 }

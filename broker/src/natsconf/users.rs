@@ -34,8 +34,8 @@ impl Keys {
             return self.wrong(entry, allowed);
         };
         self.block = "authorization.users.";
-        let mut users = Vec::new();
-        let mut places = Vec::new();
+        let (mut users, mut places) = (Vec::new(), Vec::new());
+        let (mut nkeys, mut nkey_places) = (Vec::new(), Vec::new());
         for (place, node) in list {
             let Node::Map(fields) = node else {
                 let what = "an entry of authorization.users must be { user: …, password: … }";
@@ -48,6 +48,10 @@ impl Keys {
             let is_name =
                 |field: &Entry| matches!(field.key.to_lowercase().as_str(), "user" | "username" | "nkey");
             fields.iter().for_each(|field| self.user(field, &mut user));
+            if let Some(key) = user.remove("nkey") {
+                nkeys.push(key);
+                nkey_places.push(place.clone());
+            }
             if !fields.iter().any(is_name) {
                 self.add(place, "an entry of authorization.users has no user".to_owned());
             }
@@ -58,13 +62,16 @@ impl Keys {
         }
         self.block = "authorization.";
         self.put_list(entry, "authorization.users", users, places);
+        if !nkeys.is_empty() {
+            self.put_list(entry, "authorization.nkeys", nkeys, nkey_places);
+        }
     }
 
     fn user(&mut self, field: &Entry, user: &mut Table) {
         let key = match field.key.to_lowercase().as_str() {
             "user" | "username" => "user",
             "pass" | "password" => "password",
-            "nkey" => return self.unsupported(field, Unsupported::NKEYS),
+            "nkey" => "nkey",
             "permission" | "permissions" | "authorization" => {
                 return self.unsupported(field, Unsupported::PERMISSIONS);
             }

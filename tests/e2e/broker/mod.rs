@@ -10,3 +10,4 @@ mod log;
 mod monitoring;
 mod operation;
 pub(crate) mod rows;
+mod users;
