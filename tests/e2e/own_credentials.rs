@@ -1,7 +1,9 @@
 //! Credentials that the sidecar holds for components that have none, or the wrong ones (promise S11).
 
+use data_encoding::BASE64URL_NOPAD;
 use e2e::{Authority, Component, Library, Node, RawClient, ServerKind, Sidecar, eventually};
 use nkeys::KeyPair;
+use serde_json::json;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -103,5 +105,73 @@ async fn s11_credentials_of_the_sidecar_are_used_if_the_component_has_none_or_al
             is_accepted,
             "{replaces} {connect}: {answer:?}"
         );
+    }
+}
+
+/// Returns a JWT of `kind` about `subject`, signed by `issuer`, as the tools of NATS make it.
+fn jwt(issuer: &KeyPair, subject: &KeyPair, kind: &str) -> String {
+    let claims = json!({
+        "jti": kind, "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject.public_key(), "name": kind,
+        "nats": {"type": kind, "version": 2, "subs": -1, "data": -1, "payload": -1, "limits": {
+            "subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true
+        }},
+    });
+    let header = json!({"typ": "JWT", "alg": "ed25519-nkey"});
+    let encoded = |value: &serde_json::Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let body = format!("{}.{}", encoded(&header), encoded(&claims));
+    let signature = issuer.sign(body.as_bytes()).expect("a signature");
+    format!("{body}.{}", BASE64URL_NOPAD.encode(&signature))
+}
+
+/// A server with an operator knows its users only by their JWTs.
+#[tokio::test]
+async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also_after_a_kill() {
+    let (operator, account, user) = (
+        KeyPair::new_operator(),
+        KeyPair::new_account(),
+        KeyPair::new_user(),
+    );
+    let folder = TempDir::new().expect("a folder");
+    let conf = folder.path().join("nats.conf");
+    let text = format!(
+        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}\n",
+        jwt(&operator, &operator, "operator"),
+        account.public_key(),
+        jwt(&operator, &account, "account")
+    );
+    std::fs::write(&conf, text).expect("the settings are written");
+    let creds = folder.path().join("user.creds");
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        jwt(&account, &user, "user"),
+        user.seed().expect("a seed")
+    );
+    std::fs::write(&creds, text).expect("the credentials are written");
+    let conf = conf.display().to_string();
+    let mut nodes = [
+        Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
+        Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
+    ];
+    let sidecar = Sidecar::builder()
+        .nodes(&nodes)
+        .setting("credentials.creds_file", creds.display().to_string())
+        .start()
+        .await;
+    let mut client = RawClient::open(sidecar.address()).await;
+    client.subscribe("a", "1").await;
+    client.flush().await;
+    for (killed, other) in [(0, 1), (1, 0)] {
+        nodes[killed].kill();
+        eventually("the session is on the other node", CONNECTED_WITHIN, async || {
+            nodes[other]
+                .varz("connections")
+                .await
+                .is_some_and(|count| count > 0)
+        })
+        .await;
+        client.publish("a", killed.to_string()).await;
+        client.expect_message("1", "a", &killed.to_string()).await;
+        nodes[killed].restart().await;
     }
 }
