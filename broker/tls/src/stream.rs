@@ -196,7 +196,13 @@ impl Stream {
     }
 
     /// Reads the available bytes. Registers the task if there are none.
-    pub fn poll_read(&self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    pub fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.tls.is_none() {
+            // The library's own read clears the readiness of an emptied socket at less cost than `try_read` can.
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.socket).poll_read(context, &mut buffer))?;
+            return Poll::Ready(Ok(buffer.filled().len()));
+        }
         loop {
             ready!(self.poll_read_ready(context))?;
             match self.try_read(buffer) {
@@ -274,11 +280,11 @@ impl Detached {
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let count = ready!(Self::poll_read(&self, context, buffer.initialize_unfilled()))?;
+        let count = ready!(Self::poll_read(&mut self, context, buffer.initialize_unfilled()))?;
         buffer.advance(count);
         Poll::Ready(Ok(()))
     }

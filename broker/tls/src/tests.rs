@@ -93,7 +93,7 @@ async fn write_all(stream: &Stream, mut bytes: &[u8]) {
         .unwrap();
 }
 
-async fn read_exact(stream: &Stream, len: usize, step: usize) -> Vec<u8> {
+async fn read_exact(stream: &mut Stream, len: usize, step: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     let mut at = 0;
     while at < len {
@@ -123,7 +123,7 @@ async fn bytes_of_any_number_arrive_in_order_in_both_directions_whatever_the_siz
         )
         .unwrap();
         let (dialled, accepted) = pair(&client, &server, "localhost").await;
-        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
         for (len, step) in [
             (1, 1),
             (100, 7),
@@ -132,12 +132,13 @@ async fn bytes_of_any_number_arrive_in_order_in_both_directions_whatever_the_siz
             (3_000_000, 5000),
         ] {
             let sent: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
-            let (received, ()) = tokio::join!(read_exact(&accepted, len, step), write_all(&dialled, &sent));
+            let (received, ()) =
+                tokio::join!(read_exact(&mut accepted, len, step), write_all(&dialled, &sent));
             assert!(received == sent, "{len} bytes in reads of {step}");
-            let (received, ()) = tokio::join!(read_exact(&dialled, len, step), write_all(&accepted, &sent));
+            let (received, ()) =
+                tokio::join!(read_exact(&mut dialled, len, step), write_all(&accepted, &sent));
             assert!(received == sent, "{len} bytes in reads of {step}");
         }
-        let mut dialled = dialled;
         dialled.shutdown().await.unwrap();
         let end = std::future::poll_fn(|context| accepted.poll_read(context, &mut [0; 10])).await;
         assert_eq!(end.unwrap(), 0);
@@ -159,7 +160,7 @@ async fn what_a_full_socket_does_not_take_is_sent_when_it_takes_bytes_again() {
     )
     .unwrap();
     let (dialled, accepted) = pair(&client, &server, "localhost").await;
-    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let (dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
     let part = vec![b'x'; 50_000];
     let mut taken = 0;
     while let Ok(count) = dialled.try_write(&[IoSlice::new(&part)]) {
@@ -167,7 +168,7 @@ async fn what_a_full_socket_does_not_take_is_sent_when_it_takes_bytes_again() {
     }
     assert!(dialled.has_unsent(), "{taken} bytes were taken");
     let flushing = std::future::poll_fn(|context| dialled.poll_flush(context));
-    let (received, flushed) = tokio::join!(read_exact(&accepted, taken, 1000), flushing);
+    let (received, flushed) = tokio::join!(read_exact(&mut accepted, taken, 1000), flushing);
     flushed.unwrap();
     assert!(received.iter().all(|byte| *byte == b'x') && !dialled.has_unsent());
 }
@@ -263,11 +264,11 @@ async fn a_second_connection_to_the_same_server_resumes_the_session() {
     .unwrap();
     for resumes in [false, true, true] {
         let (dialled, accepted) = pair(&client, &server, "localhost").await;
-        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        let (mut dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
         assert_eq!(dialled.has_resumed(), resumes);
         // The ticket for the next connection comes with the first bytes.
         write_all(&accepted, b"hello").await;
-        assert_eq!(read_exact(&dialled, 5, 5).await, b"hello");
+        assert_eq!(read_exact(&mut dialled, 5, 5).await, b"hello");
     }
 }
 
