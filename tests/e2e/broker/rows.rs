@@ -306,6 +306,12 @@ pub(crate) const OPEN: &[Row] = &[
         "CONNECT {\"verbose\":false,\"protocol\":-1}\r\n",
         "-ERR 'invalid client protocol'\r\n",
     ),
+    row(
+        "a second CONNECT that turns pedantic on, and a repeated line",
+        "CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n\
+         CONNECT {\"pedantic\":true}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n",
+        "-ERR 'Invalid Publish Subject'\r\n",
+    ),
 ];
 
 /// Rows about a second CONNECT, which ends all subscriptions, for a server without authentication. They hold also behind the sidecar.
@@ -319,12 +325,6 @@ pub(crate) const AGAIN: &[Row] = &[
         "a second CONNECT without options",
         "CONNECT {\"verbose\":false}\r\nSUB foo q 1\r\nCONNECT {}\r\nPUB foo 1\r\nx\r\n",
         "",
-    ),
-    row(
-        "a second CONNECT that turns pedantic on, and a repeated line",
-        "CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n\
-         CONNECT {\"pedantic\":true}\r\nPUB a.* 64\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n",
-        "-ERR 'Invalid Publish Subject'\r\n",
     ),
     row(
         "a second CONNECT, both verbose",
