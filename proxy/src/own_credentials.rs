@@ -4,13 +4,28 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use standin_daemon::settings::{Secret, SettingsError};
 
-use crate::settings::{CredentialsSection, SettingsError};
+/// `[credentials]`. `deploy/proxy.toml` describes the keys.
+#[expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsSection {
+    pub replace: bool,
+    pub user: String,
+    pub password: Secret,
+    pub password_file: PathBuf,
+    pub token: Secret,
+    pub token_file: PathBuf,
+    pub nkey_seed_file: PathBuf,
+    pub creds_file: PathBuf,
+}
 
 /// Longest file with a secret that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;

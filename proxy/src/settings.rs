@@ -23,6 +23,8 @@ pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, S
 use standin_daemon::settings::{Secret, of_text};
 use standin_daemon::tls::{HandshakeFirst, TlsSection};
 
+pub use crate::own_credentials::CredentialsSection;
+
 /// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
 
@@ -72,19 +74,6 @@ pub struct NodesSection {
     pub cache_file: PathBuf,
     pub gossip: bool,
     pub nodes_max: usize,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CredentialsSection {
-    pub replace: bool,
-    pub user: String,
-    pub password: Secret,
-    pub password_file: PathBuf,
-    pub token: Secret,
-    pub token_file: PathBuf,
-    pub nkey_seed_file: PathBuf,
-    pub creds_file: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,15 +155,6 @@ impl Stream {
         )
     }
 
-    /// Returns the names of the TLS version and the cipher suite, as in `TLS_AES_128_GCM_SHA256`.
-    #[must_use]
-    pub fn version_and_suite(&self) -> Option<(&'static str, &'static str)> {
-        let state = self.tls.as_ref()?.lock();
-        let version = state.connection.protocol_version()?.as_str()?;
-        let suite = state.connection.negotiated_cipher_suite()?.suite().as_str()?;
-        Some((version, suite))
-    }
-
     /// Returns whether the handshake continued an earlier session, which needs no signature.
     #[must_use]
     pub fn has_resumed(&self) -> bool {
