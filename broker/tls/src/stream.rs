@@ -66,15 +66,10 @@ impl From<TcpStream> for Stream {
 impl Stream {
     pub(crate) async fn shake_hands(
         socket: TcpStream,
-        mut connection: Connection,
+        connection: Connection,
         received: &[u8],
     ) -> io::Result<Self> {
-        connection.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        let mut state = State {
-            connection,
-            encrypted: received.to_vec(),
-            has_ended: false,
-        };
+        let mut state = State::new(connection, received);
         loop {
             while !state.flush(&socket)? {
                 socket.writable().await?;
@@ -88,32 +83,16 @@ impl Stream {
                 decrypted => decrypted?,
             }
         }
-        let tls = Tls {
-            state: Mutex::new(state),
-            // Bytes may have come with the end of the handshake.
-            has_plaintext: AtomicBool::new(true),
-            has_unsent: AtomicBool::new(false),
-        };
         Ok(Self {
             socket,
-            tls: Some(Box::new(tls)),
+            tls: Some(Box::new(Tls::new(state))),
         })
     }
 
     /// Begins TLS on a connection that has none yet. Reads and writes make the handshake from here on: until it is complete, a write
     /// keeps a limited number of bytes, and a read gives none.
-    pub(crate) fn start_tls(&mut self, mut connection: Connection) {
-        connection.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        let state = State {
-            connection,
-            encrypted: Vec::new(),
-            has_ended: false,
-        };
-        self.tls = Some(Box::new(Tls {
-            state: Mutex::new(state),
-            has_plaintext: AtomicBool::new(false),
-            has_unsent: AtomicBool::new(false),
-        }));
+    pub(crate) fn start_tls(&mut self, connection: Connection) {
+        self.tls = Some(Box::new(Tls::new(State::new(connection, &[]))));
     }
 
     /// Returns whether a handshake is under way.
@@ -309,6 +288,15 @@ impl AsyncWrite for Stream {
 }
 
 impl Tls {
+    fn new(state: State) -> Self {
+        Self {
+            state: Mutex::new(state),
+            // Bytes may have come with the end of a handshake.
+            has_plaintext: AtomicBool::new(true),
+            has_unsent: AtomicBool::new(false),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -342,6 +330,15 @@ impl Tls {
 }
 
 impl State {
+    fn new(mut connection: Connection, received: &[u8]) -> Self {
+        connection.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+        Self {
+            connection,
+            encrypted: received.to_vec(),
+            has_ended: false,
+        }
+    }
+
     /// Reads decrypted bytes; decrypts more only if there are none. So one call reads the socket a few times at most.
     fn read(&mut self, socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
