@@ -15,6 +15,7 @@
 //! | [`client`] | the frames that a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG |
 //! | [`server`] | the frames that a server sends: INFO MSG HMSG PING PONG +OK -ERR |
 //! | [`subject`] | the rules of subjects and wildcards; [`Pattern`] |
+//! | [`permissions`] | [`Permissions`]: the subjects that a client may publish and subscribe to |
 //! | [`connect`], [`info`] | the JSON arguments of CONNECT and INFO |
 //! | [`refusal`] | the texts of `-ERR` and their meaning |
 //! | [`WireError`], [`ClientFault`] | protocol errors in a frame; the `-ERR` texts for them |
@@ -35,6 +36,7 @@ pub mod info;
 mod json;
 pub mod limits;
 pub mod line;
+pub mod permissions;
 pub mod refusal;
 pub mod scanner;
 pub mod server;
@@ -45,6 +47,7 @@ pub use connect::Connect;
 pub use error::WireError;
 pub use fault::ClientFault;
 pub use info::Info;
+pub use permissions::{Permissions, Rules};
 pub use refusal::Refusal;
 pub use scanner::{Scanner, Span};
 pub use server::ServerScanner;

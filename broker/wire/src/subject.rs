@@ -52,6 +52,37 @@ pub fn matches(pattern: &[u8], subject: &[u8]) -> bool {
     }
 }
 
+/// Returns whether `pattern` matches every subject that `subset` matches. Both must be valid.
+#[must_use]
+pub fn contains(pattern: &[u8], subset: &[u8]) -> bool {
+    let mut patterns = pattern.split(|byte| *byte == b'.');
+    let mut tokens = subset.split(|byte| *byte == b'.');
+    loop {
+        match (patterns.next(), tokens.next()) {
+            (Some(b">"), Some(_)) | (None, None) => return true,
+            (_, Some(b">")) => return false,
+            (Some(b"*"), Some(_)) => {}
+            (Some(pattern), Some(token)) if pattern == token => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Returns whether there is a subject that both patterns match. Both must be valid.
+#[must_use]
+pub fn overlap(one: &[u8], other: &[u8]) -> bool {
+    let mut ones = one.split(|byte| *byte == b'.');
+    let mut others = other.split(|byte| *byte == b'.');
+    loop {
+        match (ones.next(), others.next()) {
+            (Some(b">"), Some(_)) | (Some(_), Some(b">")) | (None, None) => return true,
+            (Some(b"*"), Some(_)) | (Some(_), Some(b"*")) => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Valid subject of a subscription, for settings that select subjects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Box<[u8]>);
@@ -80,6 +111,18 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, subject: &[u8]) -> bool {
         matches(&self.0, subject)
+    }
+
+    /// Returns whether the pattern matches every subject that `subset` matches.
+    #[must_use]
+    pub fn contains(&self, subset: &[u8]) -> bool {
+        contains(&self.0, subset)
+    }
+
+    /// Returns whether there is a subject that both this pattern and `other` match.
+    #[must_use]
+    pub fn overlaps(&self, other: &[u8]) -> bool {
+        overlap(&self.0, other)
     }
 }
 
@@ -125,6 +168,31 @@ mod tests {
                 gets,
                 "{pattern} {subject}"
             );
+        }
+    }
+
+    #[test]
+    fn patterns_contain_and_overlap_patterns() {
+        for (one, other, contains_other, contained_in_other, overlaps) in [
+            ("a.b", "a.b", true, true, true),
+            ("a.b", "a.c", false, false, false),
+            ("a", "a.b", false, false, false),
+            ("a.*", "a.b", true, false, true),
+            ("a.*", "a.*", true, true, true),
+            ("a.>", "a.*", true, false, true),
+            (">", "a.>", true, false, true),
+            ("*", ">", false, true, true),
+            ("a.>", "a", false, false, false),
+            ("a.*.c", "a.b.*", false, false, true),
+            ("*.b", "a.>", false, false, true),
+            ("a.>", "b.>", false, false, false),
+            ("*.*", "a.>", false, false, true),
+        ] {
+            let (first, second) = (one.as_bytes(), other.as_bytes());
+            assert_eq!(contains(first, second), contains_other, "{one} {other}");
+            assert_eq!(contains(second, first), contained_in_other, "{other} {one}");
+            assert_eq!(overlap(first, second), overlaps, "{one} {other}");
+            assert_eq!(overlap(second, first), overlaps, "{other} {one}");
         }
     }
 
