@@ -6,8 +6,8 @@ mod tls;
 
 use std::hash::BuildHasher;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 // In tests the order within a table is fixed, so that a seed gives the same run each time.
@@ -21,11 +21,14 @@ use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
 use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
 
+use crate::account::{self, Account};
+use crate::auth::{Admission, User};
 use crate::cache::CachedRecipients;
 use crate::client_info::{ClientInfo, Labels};
 use crate::close_reason::CloseReason;
 use crate::flush::ClientFlush;
 use crate::outbox::Outbox;
+use crate::permissions::{DeliveryFilter, Replies, UserPermissions};
 use crate::policy::Policy;
 use crate::router::{Router, line};
 use crate::shared::Shared;
@@ -37,12 +40,24 @@ const PROTOCOL_MAX: i64 = 1;
 /// Number of subscriptions at which ended ones are first removed from the table. The next time is at twice the number that
 /// remains.
 const SWEEP_MIN: usize = 64;
+/// Text of the `-ERR` for a message that is refused because its account exceeds a rate. `nats-server` has no such limit.
+const RATE_EXCEEDED: &str = "Maximum Message Rate Exceeded";
 
 /// Result of the last publish. Until the interest changes, a publish with the same control line has the same recipients.
 #[derive(Debug)]
 struct LastPublish {
     subject: Range<usize>,
     found: CachedRecipients,
+}
+
+/// A CONNECT whose password is being checked against a hash. Meanwhile no input of the client is processed.
+#[derive(Debug)]
+struct PendingLogin {
+    connect: Connect,
+    user: Arc<User>,
+    verdict: Arc<OnceLock<bool>>,
+    /// Time limit of the check.
+    until: Instant,
 }
 
 /// State of one client connection.
@@ -63,6 +78,21 @@ pub(crate) struct Client {
     /// The client's last accepted CONNECT without its labels. The next CONNECT is merged into it, and a reload checks it
     /// against the new access rules.
     last_connect: Option<Box<Connect>>,
+    /// The user as which the client was admitted, if there are users.
+    user: Option<Arc<User>>,
+    /// What the user may do; `None`: everything.
+    permissions: Option<Arc<UserPermissions>>,
+    /// The requests that the user may answer.
+    replies: Option<Arc<Replies>>,
+    /// The user's account; `None` for the default one.
+    account: Option<Arc<Account>>,
+    pending_login: Option<Box<PendingLogin>>,
+    /// The names in the client's certificate, if these decide which user it is.
+    certificate_names: Vec<String>,
+    /// A rate of the account is exceeded, so messages are refused in this turn.
+    over_rate: bool,
+    /// Buffer for a subject with the scope of the account.
+    scoped: Vec<u8>,
     /// The text in INFO that a user with a key signs; empty if there are no such users.
     pub(crate) nonce: Box<str>,
     took_pong: bool,
@@ -85,6 +115,7 @@ impl Client {
         client_info: Arc<ClientInfo>,
         policy: Arc<Policy>,
         nonce: Box<str>,
+        certificate_names: Vec<String>,
     ) -> Self {
         Self {
             scanner: ClientScanner::new(limits(&policy)),
@@ -100,6 +131,14 @@ impl Client {
             no_responders: false,
             headers: false,
             last_connect: None,
+            user: None,
+            permissions: None,
+            replies: None,
+            account: None,
+            pending_login: None,
+            certificate_names,
+            over_rate: false,
+            scoped: Vec::new(),
             nonce,
             took_pong: false,
             flush: ClientFlush::default(),
@@ -113,21 +152,60 @@ impl Client {
         self.last_connect.is_some()
     }
 
-    /// Replaces the settings.
+    /// Replaces the settings. Subscriptions that the new permissions do not allow end.
     ///
     /// # Errors
     /// [`CloseReason::AuthorizationRevoked`] if the new settings do not admit the client.
-    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>) -> Result<(), CloseReason> {
-        self.scanner.set_limits(limits(&policy));
+    pub(crate) fn set_policy(&mut self, policy: Arc<Policy>, router: &mut Router) -> Result<(), CloseReason> {
         let changed = policy.access != self.policy.access;
         self.policy = policy;
-        if !changed || !self.is_connected() {
+        self.set_limits();
+        let Some(last) = self.last_connect.as_deref().filter(|_| changed) else {
             return Ok(());
-        }
-        match self.last_connect.as_deref() {
-            Some(last) if self.policy.access.admits(last, &self.nonce) => Ok(()),
+        };
+        let access = &self.policy.access;
+        let user = match &self.user {
+            Some(user) if access.is_required() => access.still(user).map(Arc::clone).map(Some),
+            _ => match access.admit(last, &self.nonce, &self.certificate_names) {
+                Admission::Admitted(user) => Some(user),
+                Admission::Refused | Admission::Hashed(..) => None,
+            },
+        };
+        let account =
+            |user: &Option<Arc<User>>| user.as_ref().map_or(String::new(), |user| user.account.clone());
+        match user {
+            Some(user) if account(&user) == account(&self.user) => {
+                self.set_user(user);
+                self.end_forbidden_subscriptions(router);
+                Ok(())
+            }
             _ => Err(CloseReason::AuthorizationRevoked),
         }
+    }
+
+    /// Sets the limits on frames: those of the settings, and those of the account.
+    fn set_limits(&mut self) {
+        let mut limits = limits(&self.policy);
+        let account = self
+            .account
+            .as_ref()
+            .map(|account| account.limits().payload_bytes_max);
+        if let Some(max) = account.filter(|max| *max > 0) {
+            limits.payload_bytes_max = limits.payload_bytes_max.min(max);
+        }
+        self.scanner.set_limits(limits);
+    }
+
+    fn set_user(&mut self, user: Option<Arc<User>>) {
+        self.permissions = user.as_ref().and_then(|user| user.permissions.clone());
+        let answers = self
+            .permissions
+            .as_ref()
+            .and_then(|permissions| permissions.answers);
+        self.replies = answers.map(|rule| Arc::new(Replies::new(rule)));
+        self.user = user;
+        // The next message is checked against the permissions, even if its line is that of the last one.
+        self.last = None;
     }
 
     /// Returns whether the client has answered a PING since the last call.
@@ -135,15 +213,53 @@ impl Client {
         std::mem::take(&mut self.took_pong)
     }
 
-    /// Adds the messages and bytes since the last call to the client's info.
+    /// Adds the messages and bytes since the last call to the client's info and to its account.
     pub(crate) fn count(&mut self) {
         let stats = &self.client_info.stats;
-        stats
-            .messages_in
-            .fetch_add(std::mem::take(&mut self.messages_in), Relaxed);
-        stats
-            .bytes_in
-            .fetch_add(std::mem::take(&mut self.bytes_in), Relaxed);
+        let (messages, bytes) = (
+            std::mem::take(&mut self.messages_in),
+            std::mem::take(&mut self.bytes_in),
+        );
+        stats.messages_in.fetch_add(messages, Relaxed);
+        stats.bytes_in.fetch_add(bytes, Relaxed);
+        if let Some(account) = self.account.as_ref().filter(|_| messages > 0) {
+            account.count_in(messages, bytes);
+        }
+    }
+
+    /// Returns whether the client's password is being checked.
+    pub(crate) const fn is_logging_in(&self) -> bool {
+        self.pending_login.is_some()
+    }
+
+    /// Returns whether the check of the client's password has taken too long.
+    pub(crate) fn login_expired(&self, now: Instant) -> bool {
+        let login = self.pending_login.as_ref();
+        login.is_some_and(|login| login.verdict.get().is_none() && now >= login.until)
+    }
+
+    /// Returns whether [`held_until`](Self::held_until) must be asked.
+    pub(crate) const fn may_be_held(&self) -> bool {
+        self.pending_login.is_some() || self.account.is_some()
+    }
+
+    /// Returns the time until which the client waits: for the check of its password, or because its account exceeds a rate.
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        if let Some(login) = &self.pending_login {
+            return login.verdict.get().is_none().then_some(login.until);
+        }
+        let account = self.account.as_ref()?;
+        let exceeded = account.exceeded_for().filter(|_| !account.limits().refuses)?;
+        Some(now + exceeded)
+    }
+
+    /// Notes at the start of a turn whether the account's messages are refused.
+    fn check_rate(&mut self) {
+        let Some(account) = &self.account else { return };
+        self.over_rate = account.limits().refuses && account.exceeded_for().is_some();
+        if self.over_rate {
+            self.last = None;
+        }
     }
 
     /// Returns the time until which the client's PONG may wait; `None` if it need not wait.
@@ -160,9 +276,11 @@ impl Client {
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         self.flush.send_pong(&self.outbox, &mut router.stage);
+        self.finish_login(router)?;
+        self.check_rate();
         let mut at = 0;
         loop {
-            if router.turn_exhausted() || self.flush.is_started() {
+            if router.turn_exhausted() || self.flush.is_started() || self.pending_login.is_some() {
                 return Ok(at);
             }
             let span = match self.scanner.next(&bytes[at..]) {
@@ -183,6 +301,9 @@ impl Client {
         self.flush.end(&self.outbox, &self.shared.flush);
         let live = self.client_info.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.client_info.subscriptions());
+        if let Some(account) = self.account.take() {
+            account.disconnect();
+        }
         let interest = &self.shared.interest;
         let mut is_new = false;
         for subscription in &subscriptions {
@@ -222,15 +343,17 @@ impl Client {
             self.bytes_in += message.payload.len() as u64;
             self.ok(router);
             let interest = &self.shared.interest;
-            router.publish(&self.outbox, &message, &last.found.recipients, interest);
+            let scope = account::scope(self.account.as_ref());
+            router.publish(&self.outbox, scope, &message, &last.found.recipients, interest);
             return Ok(());
         }
         let wrong = |error: standin_wire::WireError| CloseReason::Protocol(error.server_text());
-        match client::frame(bytes, span).map_err(wrong)? {
+        let frame = client::frame(bytes, span).map_err(wrong)?;
+        if !self.is_connected() && self.policy.access.is_required() && !matches!(frame, Frame::Connect(_)) {
+            self.log_in_without_connect(router)?;
+        }
+        match frame {
             Frame::Connect(json) => return self.connect(json, router),
-            _ if !self.is_connected() && self.policy.access.is_required() => {
-                return Err(CloseReason::AuthorizationViolation);
-            }
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),
@@ -251,23 +374,104 @@ impl Client {
             Some(last) => Connect::parse_over(last, json),
         }
         .map_err(wrong)?;
-        if !self.policy.access.admits(&connect, &self.nonce) {
-            self.label(&mut connect);
+        match self
+            .policy
+            .access
+            .admit(&connect, &self.nonce, &self.certificate_names)
+        {
+            Admission::Admitted(user) => self.admitted(connect, user, router),
+            Admission::Refused => {
+                self.label(&mut connect, None);
+                Err(CloseReason::AuthorizationViolation)
+            }
+            Admission::Hashed(user, given) => {
+                let until = Instant::now() + self.policy.auth_timeout;
+                let checker = &self.shared.passwords;
+                self.pending_login = Some(Box::new(PendingLogin {
+                    verdict: checker.begin(&user, given, &self.outbox, until),
+                    connect,
+                    user,
+                    until,
+                }));
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes a login whose password has been checked.
+    fn finish_login(&mut self, router: &mut Router) -> Result<(), CloseReason> {
+        let verdict = self
+            .pending_login
+            .as_ref()
+            .and_then(|login| login.verdict.get().copied());
+        let Some(is_right) = verdict else { return Ok(()) };
+        let Some(login) = self.pending_login.take() else {
+            return Ok(());
+        };
+        let PendingLogin {
+            mut connect, user, ..
+        } = *login;
+        // The settings may have changed since.
+        let user = self
+            .policy
+            .access
+            .still(&user)
+            .filter(|_| is_right)
+            .map(Arc::clone);
+        if user.is_none() {
+            self.label(&mut connect, None);
             return Err(CloseReason::AuthorizationViolation);
         }
+        self.admitted(connect, user, router)
+    }
+
+    /// Logs in a client that sends another frame before CONNECT, as the user for clients without credentials.
+    fn log_in_without_connect(&mut self, router: &mut Router) -> Result<(), CloseReason> {
+        let connect = Connect::parse(b"{}").map_err(|_| CloseReason::AuthorizationViolation)?;
+        match self
+            .policy
+            .access
+            .admit(&connect, &self.nonce, &self.certificate_names)
+        {
+            Admission::Admitted(user) => self.enter(connect, user, router),
+            Admission::Refused | Admission::Hashed(..) => Err(CloseReason::AuthorizationViolation),
+        }
+    }
+
+    /// Applies the CONNECT of a client that is admitted as `user`.
+    fn admitted(
+        &mut self,
+        connect: Connect,
+        user: Option<Arc<User>>,
+        router: &mut Router,
+    ) -> Result<(), CloseReason> {
         if !(0..=PROTOCOL_MAX).contains(&connect.protocol) {
             return Err(CloseReason::InvalidProtocol);
         }
         if connect.no_responders && !connect.headers {
             return Err(CloseReason::NoRespondersWithoutHeaders);
         }
+        self.enter(connect, user, router)?;
+        self.ok(router);
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        mut connect: Connect,
+        user: Option<Arc<User>>,
+        router: &mut Router,
+    ) -> Result<(), CloseReason> {
         if self.is_connected() {
-            self.end_subscriptions(router);
+            self.end_subscriptions(|_| true, router);
         }
+        self.set_account(user.as_deref())?;
+        self.label(&mut connect, user.as_deref());
+        self.set_user(user);
+        self.set_limits();
         self.verbose = connect.verbose;
+        // A pedantic client's subject must be checked, even if the line is that of the last publish (`set_user` forgets that line).
         self.pedantic = connect.pedantic;
-        // A pedantic client's subject must be checked, even if the line is that of the last publish.
-        self.last = None;
         self.no_responders = connect.no_responders;
         self.headers = connect.headers;
         self.outbox.echo.store(connect.echo, Relaxed);
@@ -275,30 +479,82 @@ impl Client {
         self.client_info
             .accepts_info
             .store(connect.protocol >= 1, Relaxed);
-        self.label(&mut connect);
         self.last_connect = Some(Box::new(connect));
-        self.ok(router);
+        Ok(())
+    }
+
+    /// Moves the client into the account of `user`.
+    ///
+    /// # Errors
+    /// [`CloseReason::AccountConnections`] if the account has its maximum of clients.
+    fn set_account(&mut self, user: Option<&User>) -> Result<(), CloseReason> {
+        if let Some(account) = self.account.take() {
+            account.disconnect();
+        }
+        let account = user.and_then(|user| self.shared.accounts.get(&user.account));
+        self.outbox.account.store(account.clone());
+        if account.as_ref().is_some_and(|account| !account.connect()) {
+            return Err(CloseReason::AccountConnections);
+        }
+        self.account = account;
         Ok(())
     }
 
     /// Sets the labels on the client's info from the client's CONNECT, and removes them from `connect`.
-    fn label(&self, connect: &mut Connect) {
+    fn label(&self, connect: &mut Connect, user: Option<&User>) {
         let auth_required = self.policy.access.is_required();
+        let given = || connect.user.clone().or_else(|| connect.nkey.clone());
+        let name = user.map(|user| user.name.clone()).filter(|name| !name.is_empty());
+        let user = name.or_else(given).filter(|_| auth_required);
         self.client_info.set_labels(Labels {
             name: connect.name.take(),
             lang: connect.lang.take(),
             version: connect.version.take(),
-            user: connect.user.clone().filter(|_| auth_required),
+            user,
         });
     }
 
-    /// Ends all subscriptions, because the client has sent CONNECT again.
-    fn end_subscriptions(&mut self, router: &mut Router) {
-        let subscriptions = std::mem::take(&mut *self.client_info.subscriptions());
+    /// Ends the subscriptions that `ends` selects.
+    fn end_subscriptions(
+        &mut self,
+        ends: impl Fn(&Subscription) -> bool,
+        router: &mut Router,
+    ) -> Vec<Arc<Subscription>> {
+        let ended = self
+            .client_info
+            .subscriptions()
+            .extract_if(|one| ends(one))
+            .collect::<Vec<_>>();
         let shared = Arc::clone(&self.shared);
-        for subscription in &subscriptions {
+        for subscription in &ended {
             let recorded = shared.interest.unsubscribe(subscription);
             self.record(recorded, router);
+        }
+        ended
+    }
+
+    /// Ends the subscriptions that the permissions do not allow any more, with an `-ERR` for each, as in `nats-server`. The others get the
+    /// filters of the new permissions.
+    fn end_forbidden_subscriptions(&mut self, router: &mut Router) {
+        let permissions = self.permissions.clone();
+        let forbids = |one: &Subscription| {
+            let (_, subject) = account::split(one.subject());
+            let rules = permissions
+                .as_ref()
+                .map(|permissions| &permissions.subjects.subscribe);
+            rules.is_some_and(|rules| !rules.allows_subscription(subject, one.queue()))
+        };
+        for ended in self.end_subscriptions(forbids, router) {
+            let (_, subject) = account::split(ended.subject());
+            let (subject, sid) = (
+                String::from_utf8_lossy(subject),
+                String::from_utf8_lossy(ended.sid()),
+            );
+            let text = format!("Permissions Violation for Subscription to {subject:?} (sid {sid:?})");
+            self.error(&text, router);
+        }
+        for subscription in self.client_info.subscriptions().iter() {
+            subscription.set_filter(self.filter(account::split(subscription.subject()).1));
         }
     }
 
@@ -311,26 +567,38 @@ impl Client {
         if message.headers.is_some() && !self.headers {
             return Err(CloseReason::HeadersNotSupported);
         }
+        if self.over_rate {
+            self.refuse_message(router);
+            return Ok(());
+        }
         self.messages_in += 1;
         self.bytes_in += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
         if self.pedantic && !valid_publish(message.subject) {
             self.error("Invalid Publish Subject", router);
         }
+        let Some(by_rule) = self.may_publish(message.subject) else {
+            self.forbidden("Publish", message.subject, None, router);
+            return Ok(());
+        };
         // As in nats-server, `+OK` is sent before the message, because the client may get its own message.
         self.ok(router);
         let shared = Arc::clone(&self.shared);
         let interest = &shared.interest;
-        let found = router.cache.find(message.subject, interest);
-        let delivered = router.publish(&self.outbox, message, &found.recipients, interest);
+        let scope = account::scope(self.account.as_ref());
+        let found = router.cache.find(
+            account::scoped(scope, message.subject, &mut self.scoped),
+            interest,
+        );
+        let delivered = router.publish(&self.outbox, scope, message, &found.recipients, interest);
         if !delivered
             && self.no_responders
             && let Some(reply) = message.reply
         {
-            router.no_responders(&self.outbox, reply, interest);
+            router.no_responders(&self.outbox, scope, reply, interest);
         }
         // A client that has not sent CONNECT is pedantic. So a repeated line is taken without a check of the credentials only from a
         // client that was admitted.
-        let plain = message.headers.is_none() && message.reply.is_none() && !self.pedantic;
+        let plain = message.headers.is_none() && message.reply.is_none() && !self.pedantic && by_rule;
         self.last = plain.then(|| {
             let start = message.subject.as_ptr().addr() - bytes.as_ptr().addr();
             LastPublish {
@@ -341,16 +609,68 @@ impl Client {
         Ok(())
     }
 
+    /// Returns whether the client may publish to `subject`: `Some(true)` if a rule allows it, `Some(false)` if the message is an answer to
+    /// a request.
+    fn may_publish(&self, subject: &[u8]) -> Option<bool> {
+        let Some(permissions) = &self.permissions else {
+            return Some(true);
+        };
+        if permissions.subjects.publish.allows_subject(subject) {
+            return Some(true);
+        }
+        let replies = self.replies.as_ref()?;
+        replies.take(subject, Instant::now()).then_some(false)
+    }
+
+    /// Returns the filter of a subscription of this client to `pattern`.
+    fn filter(&self, pattern: &[u8]) -> Option<Arc<DeliveryFilter>> {
+        DeliveryFilter::new(self.permissions.as_ref()?, self.replies.as_ref(), pattern)
+    }
+
+    /// Sends the `-ERR` for a frame that the permissions do not allow, and logs it.
+    #[cold]
+    fn forbidden(&self, what: &str, subject: &[u8], queue: Option<&[u8]>, router: &mut Router) {
+        let subject = String::from_utf8_lossy(subject);
+        let mut text = format!("Permissions Violation for {what} to {subject:?}");
+        if let Some(queue) = queue {
+            text += &format!(" using queue {:?}", String::from_utf8_lossy(queue));
+        }
+        tracing::debug!(client = self.outbox.id, "{text}");
+        self.error(&text, router);
+    }
+
+    /// Refuses a message, because the account exceeds a rate.
+    #[cold]
+    fn refuse_message(&self, router: &mut Router) {
+        if let Some(account) = &self.account {
+            account.refused.fetch_add(1, Relaxed);
+        }
+        self.error(RATE_EXCEEDED, router);
+    }
+
     fn subscribe(&mut self, sub: &Sub<'_>, router: &mut Router) {
         if !valid_subscription(sub.subject) {
             return self.error("Invalid Subject", router);
+        }
+        let rules = self
+            .permissions
+            .as_ref()
+            .map(|permissions| &permissions.subjects.subscribe);
+        if rules.is_some_and(|rules| !rules.allows_subscription(sub.subject, sub.queue)) {
+            return self.forbidden("Subscription", sub.subject, sub.queue, router);
         }
         let mut subscriptions = self.client_info.subscriptions();
         if subscriptions.len() >= self.sweep_at {
             subscriptions.retain(|subscription| !subscription.is_over());
             self.sweep_at = (2 * subscriptions.len()).max(SWEEP_MIN);
         }
-        let max = self.policy.subscriptions_max;
+        let limits = [
+            self.policy.subscriptions_max,
+            self.account
+                .as_ref()
+                .map_or(0, |account| account.limits().subscriptions_max),
+        ];
+        let max = limits.into_iter().filter(|max| *max > 0).min().unwrap_or(0);
         if max > 0 && subscriptions.len() >= max && self.outbox.has_ended.swap(false, Relaxed) {
             subscriptions.retain(|subscription| !subscription.is_over());
         }
@@ -362,6 +682,8 @@ impl Client {
         let is_first = self.flush.suppress_in_flight(&self.outbox, interest);
         let hash = self.hasher.hash_one(sub.sid);
         let hasher = &self.hasher;
+        let (filter, scope) = (self.filter(sub.subject), account::scope(self.account.as_ref()));
+        let subject = [scope, sub.subject].concat();
         let entry = subscriptions.entry(
             hash,
             |known| known.sid() == sub.sid,
@@ -372,7 +694,8 @@ impl Client {
             Entry::Occupied(entry) if !entry.get().is_over() => None,
             entry => {
                 let client = Arc::clone(&self.outbox);
-                let added = Arc::new(Subscription::new(client, sub.subject, sub.queue, sub.sid));
+                let added = Arc::new(Subscription::new(client, &subject, sub.queue, sub.sid));
+                added.set_filter(filter);
                 let recorded = interest.subscribe(&added);
                 entry.insert(added);
                 Some(recorded)

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use hashbrown::HashTable;
 
+use crate::account;
 use crate::connection_stats::ConnectionStats;
 use crate::outbox::Outbox;
 use crate::subscription::Subscription;
@@ -55,6 +56,15 @@ impl ClientInfo {
     /// Returns the labels; `None` before CONNECT.
     pub(crate) fn labels(&self) -> Option<&Labels> {
         self.labels.get().map(|labels| &**labels)
+    }
+
+    /// Returns the name of the client's account.
+    pub(crate) fn account_name(&self) -> String {
+        let account = self.outbox.account.load();
+        account
+            .as_ref()
+            .map_or(account::DEFAULT, |account| &account.name)
+            .to_owned()
     }
 
     /// Returns the number of subscriptions that have not reached their maximum of messages.

@@ -12,6 +12,8 @@ pub(crate) enum CloseReason {
     SlowConsumerDeadline,
     /// Too many PINGs are unanswered.
     Stale,
+    /// The client's account has its maximum of clients.
+    AccountConnections,
     AuthenticationTimeout,
     TlsHandshake,
     AuthorizationViolation,
@@ -32,7 +34,7 @@ pub(crate) enum CloseReason {
 }
 
 /// The values of the metric label `reason`. Their indexes are those of [`CloseReason::kind`].
-pub(crate) const KINDS: [&str; 13] = [
+pub(crate) const KINDS: [&str; 14] = [
     "client_closed",
     "read_error",
     "write_error",
@@ -46,6 +48,7 @@ pub(crate) const KINDS: [&str; 13] = [
     "shutdown",
     "bug",
     "tls_handshake",
+    "account_connections",
 ];
 
 impl CloseReason {
@@ -65,6 +68,7 @@ impl CloseReason {
             | Self::AuthorizationRevoked
             | Self::Panicked => None,
             Self::Stale => Some("Stale Connection"),
+            Self::AccountConnections => Some("maximum account active connections exceeded"),
             Self::AuthenticationTimeout => Some("Authentication Timeout"),
             Self::AuthorizationViolation => Some("Authorization Violation"),
             Self::Protocol(text) => Some(text),
@@ -92,6 +96,7 @@ impl CloseReason {
             Self::SlowConsumerPending => (3, "Slow Consumer (Pending Bytes)"),
             Self::SlowConsumerDeadline => (4, "Slow Consumer (Write Deadline)"),
             Self::Stale => (5, "Stale Connection"),
+            Self::AccountConnections => (13, "Maximum Account Connections Exceeded"),
             Self::AuthenticationTimeout => (6, "Authentication Timeout"),
             Self::AuthorizationViolation | Self::AuthorizationRevoked => (7, "Authentication Failure"),
             Self::Protocol(_) | Self::InvalidProtocol => (8, "Protocol Violation"),

@@ -99,6 +99,7 @@ impl World {
                 Arc::clone(&client_info),
                 policy,
                 "".into(),
+                Vec::new(),
             ),
             client_info,
             buffer: Vec::new(),

@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use standin_wire::{Permissions, Rules};
+
 use crate::generations::Generations;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
@@ -75,17 +77,28 @@ pub(crate) struct Interest {
     pub(crate) remote: Subscriptions,
     pub(crate) routes: Routes,
     announcer: Mutex<Announcer>,
+    /// The subscriptions that are accepted from other nodes.
+    pub(crate) accepted: Rules,
     generations: Arc<Generations>,
 }
 
 impl Interest {
+    /// Creates the interest of a node that shares all of it.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
+        Self::sharing(Permissions::default())
+    }
+
+    /// Creates the interest of a node that announces the subscriptions that `shared.publish` allows, and accepts those that
+    /// `shared.subscribe` allows.
+    pub(crate) fn sharing(shared: Permissions) -> Self {
         let generations = Arc::new(Generations::new());
         Self {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
             routes: Routes::default(),
-            announcer: Mutex::default(),
+            announcer: Mutex::new(Announcer::new(shared.publish)),
+            accepted: shared.subscribe,
             generations,
         }
     }

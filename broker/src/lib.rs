@@ -24,7 +24,8 @@
 //! | `mesh` | membership: starting, keeping routes, leaving |
 //!
 //! Around them: [`cli`]; [`settings`], with `natsconf` (nats-server's own format), `unsupported` (features of nats-server that are not
-//! supported) and `policy` (the settings that SIGHUP can change); [`auth`]; `close_reason` (reasons for the end of a connection) and `end_log`
+//! supported) and `policy` (the settings that SIGHUP can change); [`auth`], `password_check`, `permissions` and `account` (who is
+//! admitted, what a user may do, and the separate subject spaces); `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
 //! clients and routes); `monitor` (the monitoring pages); [`process_files`] (pid file and ports file); `identity`.
 //!
@@ -32,6 +33,7 @@
 //! batch sends the staged output, normally with one write for each client or route.
 
 mod accept;
+mod account;
 pub mod auth;
 mod cache;
 pub mod cli;
@@ -54,7 +56,9 @@ mod monitor;
 mod name_index;
 mod natsconf;
 mod outbox;
+mod password_check;
 mod pause;
+mod permissions;
 mod policy;
 pub mod process_files;
 mod route;

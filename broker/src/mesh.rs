@@ -131,6 +131,7 @@ impl Mesh {
             nodes_max: cluster.nodes_max,
             redial_max: cluster.redial_ms_max.duration(),
             has_registry: watch.is_some(),
+            accounts: Arc::clone(&shared.accounts),
         };
         let configured = settings.routes().into_iter();
         let configured = configured.map(|route| route.endpoint.to_string());

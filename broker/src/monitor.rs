@@ -8,7 +8,8 @@
 //! | [`connz`] | `/connz`: the clients, open and closed |
 //! | [`routez`] | `/routez`: the routes to other nodes |
 //! | [`subsz`] | `/subsz`: the subscriptions |
-//! | [`unsupported`] | the pages of unsupported features: gateways, leaf nodes, JetStream, accounts |
+//! | [`accounts`] | the pages `/accountz` and `/accstatz` |
+//! | [`unsupported`] | the pages of unsupported features: gateways, leaf nodes, JetStream |
 //! | [`query`] | the parameters of a request |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | memory and CPU of the process |
@@ -16,6 +17,7 @@
 //! *Architecture invariant:* the pages read the shared state of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for a
 //! client's task.
 
+mod accounts;
 mod connz;
 mod query;
 mod routez;
@@ -83,8 +85,8 @@ fn router(pages: Pages) -> Router {
         ("/subscriptionsz", get(subsz::page)),
         ("/gatewayz", get(unsupported::gateways)),
         ("/leafz", get(unsupported::leaf_nodes)),
-        ("/accountz", get(unsupported::accounts)),
-        ("/accstatz", get(unsupported::account_stats)),
+        ("/accountz", get(accounts::list)),
+        ("/accstatz", get(accounts::stats)),
         ("/jsz", get(unsupported::jetstream)),
         ("/healthz", get(health)),
         ("/metrics", get(scrape::page)),
@@ -113,7 +115,7 @@ async fn index() -> impl IntoResponse {
         "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
         "/routez   routes to other nodes, ?subs=1|detail\n",
-        "/accountz /accstatz  the account of all clients, ?acc=$G\n",
+        "/accountz /accstatz  the accounts, ?acc=NAME for one of them\n",
         "/gatewayz /leafz /jsz  empty: gateways, leaf nodes and JetStream are not supported\n",
         "/metrics  counters for Prometheus\n",
     );

@@ -23,7 +23,6 @@ use standin_daemon::settings::{Document, SettingsError};
 
 use self::keys::Keys;
 use self::parser::{FaultKind, Text};
-pub(crate) use self::words::is_hash;
 
 /// Converts `text` to keys of this server's settings. Error messages show `name` as the name of the file. The errors in the
 /// [`Document`] are those that the parser found, and one for each unknown key, each key of an unsupported feature, and each value of the

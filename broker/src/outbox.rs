@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use futures_util::task::AtomicWaker;
 use standin_tls::stream::Stream;
 
@@ -26,6 +27,7 @@ use standin_tls::stream::Stream;
 pub(crate) use self::queue::Wire;
 use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
+use crate::account::Account;
 use crate::close_reason::CloseReason;
 
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
@@ -52,6 +54,8 @@ pub(crate) struct Outbox {
     pub(crate) messages_out: AtomicU64,
     /// Bytes of the headers and payloads of these messages.
     pub(crate) bytes_out: AtomicU64,
+    /// The client's account, which counts the messages too; empty for the default one.
+    pub(crate) account: ArcSwapOption<Account>,
     /// Index of the client's slot on each worker's stage.
     places: Box<[AtomicU32]>,
     queue: Mutex<Queue>,
@@ -75,6 +79,7 @@ impl Outbox {
             has_ended: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            account: ArcSwapOption::empty(),
             places: (0..workers).map(|_| AtomicU32::new(u32::MAX)).collect(),
             queue: Mutex::new(Queue::new(socket)),
             attention: AtomicBool::new(false),
@@ -135,6 +140,11 @@ impl Outbox {
         };
         self.messages_out.fetch_add(staged.messages, Relaxed);
         self.bytes_out.fetch_add(staged.payload_bytes, Relaxed);
+        if staged.messages > 0
+            && let Some(account) = &*self.account.load()
+        {
+            account.count_out(staged.messages, staged.payload_bytes);
+        }
         let must_wait = queue.writing || !queue.parts.is_empty();
         let may_write = !queue.writing && (!must_wait || queue.is_fresh);
         if must_wait {

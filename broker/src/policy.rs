@@ -111,6 +111,7 @@ impl Policy {
         let settings::ClientTls {
             handshake_first,
             section,
+            ..
         } = &settings.tls.client;
         let tls = section.acceptor()?.map(|acceptor| ClientTls {
             acceptor,

@@ -9,6 +9,7 @@ use standin_wire::client::Publish;
 use standin_wire::{encode, server};
 use tracing::trace;
 
+use crate::account;
 use crate::cache::Cache;
 use crate::flush;
 use crate::interest::{GroupRecipients, Interest, Recipients, Scope};
@@ -39,6 +40,8 @@ pub(crate) struct Router {
     chosen: Vec<(usize, usize)>,
     /// Buffer for the encoded names of the groups in the message to one route.
     names: Vec<u8>,
+    /// Buffer for the subject of the message with its scope.
+    scoped: Vec<u8>,
     fanout_max: usize,
     /// Messages delivered since the turn began.
     delivered: usize,
@@ -71,6 +74,7 @@ impl Router {
             route_cache: Cache::new(Scope::Local, cache_weight_max),
             chosen: Vec::new(),
             names: Vec::new(),
+            scoped: Vec::new(),
             rng: FastRng(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
@@ -105,10 +109,12 @@ impl Router {
         lookups.fanout_max.fetch_max(fanout_max, Relaxed);
     }
 
-    /// Stages `message` for all its recipients. Returns whether any recipient gets it.
+    /// Stages `message` for all its recipients. `scope` is that of the publisher's [`account`]. Returns whether any recipient gets
+    /// the message.
     pub(crate) fn publish(
         &mut self,
         from: &Arc<Outbox>,
+        scope: &[u8],
         message: &Publish<'_>,
         to: &Recipients,
         interest: &Interest,
@@ -118,6 +124,7 @@ impl Router {
         let shared = SharedBody::if_worth_it(message, recipients);
         let sent = Sent {
             from,
+            scope,
             message,
             shared: shared.as_ref(),
             interest,
@@ -158,10 +165,16 @@ impl Router {
     ) -> bool {
         let recipients = to.each.len() + to.groups.len();
         self.fanout_max = self.fanout_max.max(recipients);
-        let shared = SharedBody::if_worth_it(&message.published, recipients);
+        let (scope, subject) = account::split(message.published.subject);
+        let published = Publish {
+            subject,
+            ..message.published
+        };
+        let shared = SharedBody::if_worth_it(&published, recipients);
         let sent = Sent {
             from,
-            message: &message.published,
+            scope,
+            message: &published,
             shared: shared.as_ref(),
             interest,
         };
@@ -237,7 +250,11 @@ impl Router {
             }
         }
         self.delivered += 1;
-        let message = sent.message;
+        let scoped = Publish {
+            subject: account::scoped(sent.scope, sent.message.subject, &mut self.scoped),
+            ..*sent.message
+        };
+        let message = &scoped;
         let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
@@ -263,8 +280,15 @@ impl Router {
     }
 
     /// Stages the status 503 (`no_responders`) to `from`, if it has a plain subscription to `reply`.
-    pub(crate) fn no_responders(&mut self, from: &Arc<Outbox>, reply: &[u8], interest: &Interest) {
-        let found = self.cache.find(reply, interest);
+    pub(crate) fn no_responders(
+        &mut self,
+        from: &Arc<Outbox>,
+        scope: &[u8],
+        reply: &[u8],
+        interest: &Interest,
+    ) {
+        let scoped = account::scoped(scope, reply, &mut self.scoped);
+        let found = self.cache.find(scoped, interest);
         let mut each = found.recipients.each.iter();
         let Some(own) = each.find(|subscription| subscription.client.id == from.id) else {
             return;
@@ -277,6 +301,7 @@ impl Router {
         };
         let sent = Sent {
             from,
+            scope,
             message: &message,
             shared: None,
             interest,
@@ -285,11 +310,18 @@ impl Router {
     }
 
     fn deliver(&mut self, sent: &Sent<'_>, subscription: &Arc<Subscription>) -> bool {
+        let filter = subscription.filter();
+        if filter.as_ref().is_some_and(|filter| !filter.admits(sent.message)) {
+            return false;
+        }
         let delivery = subscription.take_delivery();
         if delivery == Delivery::Over {
             return false;
         }
         self.delivered += 1;
+        if let Some(filter) = filter {
+            filter.delivered(sent.message);
+        }
         let (message, client) = (sent.message, &subscription.client);
         let staged = self.stage.message(client, sent.from);
         staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
@@ -313,6 +345,8 @@ impl Router {
 /// A message on its way to its recipients.
 struct Sent<'a> {
     from: &'a Arc<Outbox>,
+    /// Scope of the message's account; empty for the default one.
+    scope: &'a [u8],
     message: &'a Publish<'a>,
     /// `None` if each recipient gets its own copy.
     shared: Option<&'a SharedBody>,
@@ -402,7 +436,7 @@ mod tests {
         };
         for _ in 0..100 {
             let found = router.cache.find(b"a", &all);
-            assert!(router.publish(&from, &message, &found.recipients, &all));
+            assert!(router.publish(&from, b"", &message, &found.recipients, &all));
             let staged = subscriptions.iter().map(|one| router.stage.of(&one.client).len());
             let staged: usize = staged.sum();
             assert!(staged <= 9 * 1024 * 1024 + 2_000_000, "{staged} bytes are staged");

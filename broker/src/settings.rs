@@ -13,23 +13,27 @@ use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
-    self, MASK, Places, Schema, Secret, ZooKeeperAuth, mask_given, masked_pair, masked_url, masked_whole,
-    of_text, refused,
+    self, MASK, Places, Schema, ZooKeeperAuth, mask_given, masked_pair, masked_url, masked_whole, of_text,
+    refused,
 };
 pub use standin_daemon::settings::{Flag, Input, Loaded, Millis, Place, Secs, SettingsError};
-use standin_daemon::tls::{HandshakeFirst, TlsSection};
-use toml::{Table, Value};
+use standin_daemon::tls::{HandshakeFirst, TlsMode, TlsSection};
 
 use self::listen_address::is_host;
-use crate::auth::{Access, Users};
+use crate::account::AccountLimits;
+use crate::auth::Access;
 use crate::natsconf;
 
 mod cluster;
 mod listen_address;
+mod users;
 
 pub use cluster::{Cluster, Nodes};
 pub(crate) use cluster::{address_towards, credentials, split_url};
 pub use listen_address::ListenAddress;
+pub use users::{
+    AccountEntry, AllowResponses, Authorization, OverRate, PermissionTable, SubjectLists, UserEntry,
+};
 
 /// The commented defaults, `deploy/broker.toml`.
 pub const DEFAULTS: &str = include_str!("../../deploy/broker.toml");
@@ -43,6 +47,7 @@ pub struct Settings {
     pub server_name: String,
     pub advertise: String,
     pub authorization: Authorization,
+    pub accounts: Vec<AccountEntry>,
     pub limits: Limits,
     pub nodes: Nodes,
     pub cluster: Cluster,
@@ -50,37 +55,6 @@ pub struct Settings {
     pub tls: Tls,
     pub log: Log,
     pub process: Process,
-}
-
-/// `[authorization]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Authorization {
-    pub user: String,
-    pub password: Secret,
-    pub token: Secret,
-    pub users: Vec<User>,
-    pub nkeys: Vec<String>,
-    pub timeout_ms: Millis,
-}
-
-impl Authorization {
-    /// Returns all users with their passwords: first `user`, if it is set, then `users`.
-    fn all_users(&self) -> impl Iterator<Item = (&str, &Secret)> {
-        let first = (!self.user.is_empty()).then_some((self.user.as_str(), &self.password));
-        let more = self.users.iter().map(|user| (user.user.as_str(), &user.password));
-        first.into_iter().chain(more)
-    }
-}
-
-/// One entry of `authorization.users`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct User {
-    /// The name that a client sends as `user` in CONNECT.
-    pub user: String,
-    /// The password that a client sends as `pass` in CONNECT.
-    pub password: Secret,
 }
 
 /// `[limits]`
@@ -117,6 +91,7 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientTls {
     pub handshake_first: HandshakeFirst,
+    pub verify_and_map: bool,
     #[serde(flatten)]
     pub section: TlsSection,
 }
@@ -196,7 +171,15 @@ const SCHEMA: Schema = Schema {
         ("tls.route.mode", &["off", "required"]),
         ("tls.route.min_version", &["1.2", "1.3"]),
     ],
-    tables: &[("authorization.users", "{ user = \"…\", password = \"…\" }")],
+    tables: &[
+        ("authorization.users", "{ user = \"…\", password = \"…\" }"),
+        (
+            "authorization.default_permissions",
+            "{ publish = …, subscribe = … }",
+        ),
+        ("cluster.permissions", "{ publish = …, subscribe = … }"),
+        ("accounts", "{ name = \"…\", users = [ … ] }"),
+    ],
     restart: &[
         "addr",
         "port",
@@ -213,6 +196,7 @@ const SCHEMA: Schema = Schema {
         "cluster.no_advertise",
         "cluster.user",
         "cluster.password",
+        "cluster.permissions",
         "cluster.routes",
         "cluster.zone",
         "cluster.weight",
@@ -237,7 +221,7 @@ const SCHEMA: Schema = Schema {
     other_format: Some(natsconf::read),
     masked,
     text: check_text,
-    table: |_, place, table| check_user(place, table),
+    table: users::check_table,
 };
 
 fn is_tls(text: &str) -> bool {
@@ -259,6 +243,8 @@ fn masked(key: &str, text: &str) -> Option<String> {
             | "authorization.token"
             | "authorization.users"
             | "authorization.users.password"
+            | "accounts.users"
+            | "accounts.users.password"
     );
     secret.then(|| masked_whole(text))
 }
@@ -275,7 +261,6 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         "server_name" if text.contains(|c: char| c.is_whitespace() || c == '/' || c.is_control()) => {
             "a name without spaces and slashes, or empty"
         }
-        "authorization.nkeys" if !is_user_key(text) => "the public key of a user: U and 55 more characters",
         "cluster.name" if text.contains(char::is_whitespace) => "a name without spaces, or empty",
         "cluster.listen" | "cluster.routes" if is_tls(text) => {
             "nats:// and not tls://: tls.route.mode switches TLS on for all routes"
@@ -287,19 +272,18 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         "cluster.routes" if cluster::route(text).is_err() => "[nats://][user:password@]host:port",
         "cluster.routes" => return no_hash_in_route(key, place, text),
         ZooKeeperAuth::KEY => return ZooKeeperAuth::check_text(place, text),
-        "authorization.password" | "authorization.token" | "cluster.password" => {
-            not_a_hash(key, place, text)?;
+        "authorization.password" | "authorization.token" => {
+            users::whole_hash(key, place, text)?;
+            return not_a_mask(key, place, text);
+        }
+        "cluster.password" => {
+            users::not_a_hash(key, place, text)?;
             return not_a_mask(key, place, text);
         }
         _ => return not_a_mask(key, place, text),
     };
     let found = masked(key, text).unwrap_or_else(|| text.to_owned());
     Err(refused(key, place, allowed, &found))
-}
-
-/// Returns whether `text` is the public nkey of a user.
-fn is_user_key(text: &str) -> bool {
-    text.starts_with('U') && nkeys::KeyPair::from_public_key(text).is_ok()
 }
 
 /// Refuses the mask that `--print-config` shows instead of a secret.
@@ -310,92 +294,23 @@ fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
     Ok(())
 }
 
-/// Refuses a bcrypt hash. If it were compared as a password, a client that sends the hash would be admitted, and one that sends the
-/// password would not.
-fn not_a_hash(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
-    if !natsconf::is_hash(text) {
-        return Ok(());
-    }
-    Err(SettingsError::Conflict {
-        place: place.clone(),
-        rule: format!(
-            "{key} is a bcrypt hash; hashed passwords are not supported yet, give the password itself"
-        ),
-    })
-}
-
 /// Refuses a bcrypt hash as the password of a route.
 fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let credentials = cluster::route(text).ok().and_then(|route| route.credentials);
-    credentials.map_or(Ok(()), |(_, password)| not_a_hash(key, place, &password))
-}
-
-/// Checks one entry of `authorization.users`.
-fn check_user(place: &Place, table: &Table) -> Result<(), SettingsError> {
-    let unknown = table
-        .keys()
-        .filter(|key| !["user", "password"].contains(&key.as_str()))
-        .map(|key| SettingsError::UnknownKey {
-            place: place.clone(),
-            key: key.clone(),
-            section: " in authorization.users".to_owned(),
-            hint: "; the keys are user and password".to_owned(),
-        });
-    let wrong = ["user", "password"].into_iter().filter_map(|key| {
-        let name = format!("authorization.users.{key}");
-        let checked = match table.get(key) {
-            // As in nats-server, a password may be empty.
-            Some(Value::String(text)) if !text.is_empty() || key == "password" => {
-                not_a_hash(&name, place, text).and_then(|()| not_a_mask(&name, place, text))
-            }
-            // The value is masked even if it has the wrong type, because it may be a secret.
-            Some(_) => Err(refused(&name, place, "a non-empty string", MASK)),
-            None => Err(refused(&name, place, "a non-empty string", "missing")),
-        };
-        checked.err()
-    });
-    SettingsError::all(unknown.chain(wrong))
+    credentials.map_or(Ok(()), |(_, password)| users::not_a_hash(key, place, &password))
 }
 
 impl settings::Settings for Settings {
     const SCHEMA: &'static Schema = &SCHEMA;
 
     fn check(&self, places: &Places<'_>) -> Result<(), SettingsError> {
-        let Authorization {
-            user,
-            password,
-            token,
-            ..
-        } = &self.authorization;
-        let users: Vec<&str> = self.authorization.all_users().map(|(user, _)| user).collect();
-        let has_users = !users.is_empty() || !self.authorization.nkeys.is_empty();
-        let duplicate = users
-            .iter()
-            .enumerate()
-            .find(|(at, user)| users[..*at].contains(user));
+        let users = users::check(&self.authorization, &self.accounts, places);
+        let users = users.err().into_iter();
         let rules = [
             (
                 self.port == 0,
                 "port",
                 "port must be 1 to 65535, or -1 for any free port, not 0".to_owned(),
-            ),
-            (
-                user.is_empty() && !password.is_empty(),
-                "authorization.password",
-                "authorization.password has no user; give authorization.user (--user) too".to_owned(),
-            ),
-            (
-                !token.is_empty() && has_users,
-                "authorization.token",
-                "authorization.token and users are both set; remove one".to_owned(),
-            ),
-            (
-                duplicate.is_some(),
-                "authorization.users",
-                format!(
-                    "authorization.users and authorization.user have {:?} twice; remove one",
-                    duplicate.map_or("", |(_, user)| user)
-                ),
             ),
             (
                 self.limits.max_pending < self.limits.max_payload,
@@ -407,6 +322,19 @@ impl settings::Settings for Settings {
                 ),
             ),
             (
+                self.tls.client.verify_and_map && !self.tls.client.section.verify,
+                "tls.client.verify_and_map",
+                "tls.client.verify_and_map needs certificates of clients; set tls.client.verify too".to_owned(),
+            ),
+            (
+                self.tls.client.handshake_first == HandshakeFirst::Yes
+                    && self.tls.client.section.mode == TlsMode::Optional,
+                "tls.client.handshake_first",
+                "tls.client.handshake_first is \"yes\", but tls.client.mode is \"optional\": a client without TLS waits for \
+                 INFO; set \"auto\" or \"required\""
+                    .to_owned(),
+            ),
+            (
                 self.http.port == self.port && self.port > 0,
                 "http.port",
                 format!("http.port and port are both {}; give each its own", self.port),
@@ -414,7 +342,7 @@ impl settings::Settings for Settings {
         ];
         let broken = rules.into_iter().filter(|(broken, ..)| *broken);
         let broken = broken.map(|(_, key, rule)| places.conflict(key, rule));
-        SettingsError::all(broken.chain(self.check_cluster(places)))
+        SettingsError::all(users.chain(broken).chain(self.check_cluster(places)))
     }
 
     /// Checks that the certificate files can be used.
@@ -441,12 +369,11 @@ impl Settings {
 
     /// Returns a warning for each setting that is valid but may be a mistake.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let users = self.authorization.all_users();
-        let open = users.filter(|(_, password)| password.is_empty());
-        open.map(|(user, _)| {
-            format!("the user {user:?} has no password: any client that sends this name is admitted")
-        })
-        .collect()
+        users::warnings(
+            &self.authorization,
+            &self.accounts,
+            self.tls.client.verify_and_map,
+        )
     }
 
     /// Returns the doors that speak TLS, with their certificate files.
@@ -499,26 +426,21 @@ impl Settings {
         }
     }
 
-    /// Returns the credentials that admit a client.
+    /// Returns the users that are admitted.
     #[must_use]
     pub fn access(&self) -> Access {
-        let token = &self.authorization.token;
-        if !token.is_empty() {
-            return Access::Token(token.reveal().to_owned());
-        }
-        let users = self.authorization.all_users();
-        let all: Vec<_> = users
-            .map(|(user, password)| (user.to_owned(), password.reveal().to_owned()))
-            .collect();
-        let users = Users {
-            passwords: all,
-            nkeys: self.authorization.nkeys.clone(),
-        };
-        if users == Users::default() {
-            Access::Open
-        } else {
-            Access::Users(users)
-        }
+        users::access(
+            &self.authorization,
+            &self.accounts,
+            self.tls.client.verify_and_map,
+        )
+    }
+
+    /// Returns the accounts with their limits.
+    pub(crate) fn account_limits(&self) -> impl Iterator<Item = (&str, AccountLimits)> {
+        self.accounts
+            .iter()
+            .map(|account| (account.name.as_str(), account.limits()))
     }
 }
 

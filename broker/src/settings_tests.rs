@@ -111,11 +111,11 @@ fn invalid_settings_are_refused_with_their_line_and_a_hint() {
         ),
         (
             "[authorization]\nuser = \"a\"\npassword = \"$2b$10$x\"\n",
-            "settings:3: authorization.password is a bcrypt hash; hashed passwords are not supported yet",
+            "settings:3: authorization.password begins like a bcrypt hash, but is not a whole one; a hash has 60 characters",
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", password = \"$2y$10$x\" }]\n",
-            "settings:3: authorization.users.password is a bcrypt hash; hashed passwords are not supported yet",
+            "settings:3: authorization.users.password begins like a bcrypt hash, but is not a whole one; a hash has 60 characters",
         ),
         (
             "port = 0\n[authorization]\npassword = \"a\"\n[cluster]\nuser = \"u\"\nroutes = [\"h:1\"]\n",
@@ -130,15 +130,47 @@ fn invalid_settings_are_refused_with_their_line_and_a_hint() {
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", password = \"b\" },\n{ user = \"a\", password = \"c\" }]\n",
-            "settings:2: authorization.users and authorization.user have \"a\" twice; remove one",
+            "settings:2: authorization.users, authorization.user and the users of accounts have \"a\" twice; remove one",
         ),
         (
             "[authorization]\nusers = [\n{ user = \"a\", pasword = \"hunter2\" }]\n",
-            "settings:3: unknown key `pasword` in authorization.users; the keys are user and password",
+            "settings:3: authorization.users: unknown field `pasword`, expected one of `user`, `password`, `nkey`, `permissions`",
         ),
         (
-            "[authorization]\nusers = [{ user = \"a\" }]\n",
-            "settings:2: authorization.users.password must be a non-empty string, not \"missing\"",
+            "[authorization]\nusers = [{ password = \"a\" }]\n",
+            "settings:2: an entry of authorization.users needs `user` or `nkey`",
+        ),
+        (
+            "[authorization]\nusers = [{ nkey = \"U\" }]\n",
+            "settings:2: an entry of authorization.users has an `nkey` that is not the public key of a user",
+        ),
+        (
+            "[authorization]\nusers = [{ user = \"a\", permissions = { publish = { deny = [\"a..b\"] } } }]\n",
+            "settings:2: permissions in authorization.users: `a..b` is not a subject pattern",
+        ),
+        (
+            "[authorization]\ndefault_permissions = { publish = { allow = [\"a q\"] } }\n",
+            "settings:2: permissions in authorization.default_permissions: `a q` names a queue group",
+        ),
+        (
+            "[authorization]\nno_auth_user = \"a\"\n",
+            "settings:2: authorization.no_auth_user is \"a\", which is not the name of a user; add the user",
+        ),
+        (
+            "accounts = [{ name = \"A\", users = [{ user = \"a\" }] }, { name = \"A\" }]\n",
+            "settings:1: accounts has \"A\" twice; remove one",
+        ),
+        (
+            "[[accounts]]\nname = \"a.b\"\n",
+            "settings:1: an entry of accounts has the name \"a.b\"; a name has no spaces and no dots",
+        ),
+        (
+            "[[accounts]]\nname = \"A\"\nusers = [{ user = \"a\", password = 7 }]\n",
+            "settings:1: accounts.users.password must be a string, not \"***\"",
+        ),
+        (
+            "[authorization]\nusers = [{ user = \"a\" }]\n[[accounts]]\nname = \"A\"\nusers = [{ user = \"a\" }]\n",
+            "settings:2: authorization.users, authorization.user and the users of accounts have \"a\" twice; remove one",
         ),
     ] {
         let refused = refused(text);
@@ -207,15 +239,11 @@ fn no_secret_is_shown() {
 #[test]
 fn users_come_from_authorization_user_and_authorization_users() {
     let users = |text: &str| Settings::from_toml(text).unwrap().access();
-    assert_eq!(users(""), Access::Open);
+    assert_eq!(users(""), Access::default());
     let two =
         "[authorization]\nuser = \"a\"\npassword = \"b\"\nusers = [{ user = \"c\", password = \"d\" }]\n";
-    let pair = |user: &str, password: &str| (user.to_owned(), password.to_owned());
-    assert_eq!(users(two), users_of(vec![pair("a", "b"), pair("c", "d")]));
-    assert_eq!(
-        users("[authorization]\ntoken = \"t\"\n"),
-        Access::Token("t".to_owned())
-    );
+    assert_eq!(users(two), Access::of_passwords([("a", "b"), ("c", "d")]));
+    assert_eq!(users("[authorization]\ntoken = \"t\"\n"), Access::of_token("t"));
 }
 
 #[test]
@@ -247,11 +275,4 @@ fn the_default_route_queue_can_hold_the_largest_message() {
         refused(&format!("{largest}max_pending = 69206015\n"))
             .contains("cluster.max_pending must be at least")
     );
-}
-
-fn users_of(passwords: Vec<(String, String)>) -> Access {
-    Access::Users(Users {
-        passwords,
-        nkeys: Vec::new(),
-    })
 }

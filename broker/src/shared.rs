@@ -14,12 +14,17 @@ use standin_wire::limits::INFO_LINE_BYTES_MAX;
 use tokio::sync::Notify;
 
 use crate::VERSION;
+use crate::account::Accounts;
 use crate::clients::Clients;
+use crate::close_reason::CloseReason;
 use crate::flush::Flush;
 use crate::identity;
 use crate::interest::Interest;
 use crate::lookups::Lookups;
+use crate::password_check::PasswordChecker;
 use crate::policy::{ClientTls, Policy};
+use crate::route::Route;
+use crate::route::hello::ACCOUNTS;
 use crate::settings::Settings;
 
 /// The field `go` of INFO and /varz, where `nats-server` has its version of Go.
@@ -82,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) flush: Flush,
     pub(crate) lookups: Lookups,
     pub(crate) clients: Clients,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) passwords: PasswordChecker,
     /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
@@ -105,6 +112,8 @@ impl Shared {
     pub(crate) fn new(settings: Settings, address: SocketAddr) -> Result<Self, TlsError> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let started_at = SystemTime::now();
+        let accounts = Arc::new(Accounts::default());
+        accounts.configure(settings.account_limits());
         Ok(Self {
             workers: match settings.process.workers {
                 0 => cores(),
@@ -119,10 +128,12 @@ impl Shared {
             cluster_name: ArcSwap::from_pointee(settings.cluster_name().to_owned()),
             advertised: OnceLock::new(),
             peers: AtomicU64::new(0),
-            interest: Interest::new(),
+            interest: Interest::sharing(settings.cluster.shared_interest()),
             flush: Flush::default(),
             lookups: Lookups::default(),
             clients: Clients::default(),
+            accounts,
+            passwords: PasswordChecker::default(),
             stalls: AtomicU64::new(0),
             server_id: identity::server_id(),
             address,
@@ -168,11 +179,24 @@ impl Shared {
     /// # Errors
     /// [`TlsError`] if a file of TLS cannot be used. Nothing is changed then.
     pub(crate) fn reload(&self, settings: Settings) -> Result<(), TlsError> {
-        self.policy.store(Arc::new(Policy::new(&settings)?));
+        let policy = Policy::new(&settings)?;
+        self.accounts.configure(settings.account_limits());
+        self.close_unaware_routes();
+        self.policy.store(Arc::new(policy));
         self.settings.store(Arc::new(settings));
         self.loaded_at.store(Arc::new(SystemTime::now()));
         self.notify_clients();
         Ok(())
+    }
+
+    /// Closes the routes to nodes whose program does not know accounts, once there are any.
+    fn close_unaware_routes(&self) {
+        let routes = self.interest.routes.load();
+        let is_aware = |route: &Arc<Route>| route.peer.features.iter().any(|feature| feature == ACCOUNTS);
+        if !self.accounts.is_empty() {
+            let unaware = routes.iter().filter(|route| !is_aware(route));
+            unaware.for_each(|route| route.outbox.close(CloseReason::Refused));
+        }
     }
 
     /// Starts lame duck mode: clients get INFO with `ldm`.

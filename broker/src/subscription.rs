@@ -1,9 +1,12 @@
 //! One subscription: its client, its subject, and the number of its deliveries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
 
 use crate::outbox::Outbox;
+use crate::permissions::DeliveryFilter;
 
 /// One subscription of a local client, or the interest of another node in one subject.
 #[derive(Debug)]
@@ -14,6 +17,9 @@ pub(crate) struct Subscription {
     sid_at: u32,
     queue_at: u32,
     in_group: bool,
+    is_filtered: AtomicBool,
+    /// What is done with each message, if the client has permissions that require it. Read only if `is_filtered`.
+    filter: ArcSwapOption<DeliveryFilter>,
     /// Messages delivered or, at the maximum, refused. Counted from SUB.
     delivered: AtomicU64,
     /// Number of deliveries after which the subscription ends (UNSUB with a maximum); 0 if there is no limit.
@@ -45,6 +51,8 @@ impl Subscription {
             sid_at: subject.len() as u32,
             queue_at: (subject.len() + sid.len()) as u32,
             in_group: queue.is_some(),
+            is_filtered: AtomicBool::new(false),
+            filter: ArcSwapOption::empty(),
             delivered: AtomicU64::new(0),
             max: AtomicU64::new(0),
             place: AtomicU32::new(0),
@@ -52,6 +60,23 @@ impl Subscription {
         }
     }
 
+    /// Sets or removes the filter.
+    pub(crate) fn set_filter(&self, filter: Option<Arc<DeliveryFilter>>) {
+        let is_filtered = filter.is_some();
+        self.filter.store(filter);
+        self.is_filtered.store(is_filtered, Ordering::Release);
+    }
+
+    #[inline]
+    pub(crate) fn filter(&self) -> Option<Arc<DeliveryFilter>> {
+        if self.is_filtered.load(Ordering::Acquire) {
+            self.filter.load_full()
+        } else {
+            None
+        }
+    }
+
+    /// Returns the subject inside the node, with the scope of its [`account`](crate::account).
     pub(crate) fn subject(&self) -> &[u8] {
         &self.text[..self.sid_at as usize]
     }

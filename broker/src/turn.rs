@@ -63,6 +63,15 @@ pub(crate) fn take<R>(
     taken.unwrap_or(Err(CloseReason::Shutdown))
 }
 
+/// Runs `act` between the turns of the connections. What it stages is sent with the output of the turns.
+pub(crate) fn between<R>(act: impl FnOnce(&mut Router) -> R) -> Option<R> {
+    with_turns(|turns| {
+        let done = act(&mut turns.router);
+        turns.flusher.call(&turns.router.stage);
+        done
+    })
+}
+
 /// Sends all staged output at once.
 pub(crate) fn flush() {
     with_turns(|turns| turns.router.stage.flush());

@@ -5,7 +5,6 @@
 pub(crate) struct Unsupported(pub(crate) &'static str);
 
 impl Unsupported {
-    pub(crate) const ACCOUNTS: Self = Self("accounts are not supported yet");
     pub(crate) const AUTH_CALLOUT: Self = Self("authorization callouts are not supported");
     pub(crate) const CONNECTION_TYPES: Self =
         Self("users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is");
@@ -13,13 +12,13 @@ impl Unsupported {
     pub(crate) const HEADERS_OFF: Self = Self("switching headers off is not supported");
     pub(crate) const HTTPS: Self = Self("HTTPS is not supported yet: the pages are served over HTTP");
     pub(crate) const HTTP_BASE_PATH: Self = Self("another base path for the pages is not supported");
+    pub(crate) const IMPORTS: Self = Self("imports and exports between accounts are not supported");
     pub(crate) const JETSTREAM: Self = Self("JetStream is not supported: it needs nats-server");
     pub(crate) const LEAF_NODES: Self = Self("leaf nodes are not supported: they need nats-server");
     pub(crate) const MAPPINGS: Self = Self("subject mappings are not supported");
+    pub(crate) const MESSAGE_TRACE: Self = Self("message tracing is not supported");
     pub(crate) const MQTT: Self = Self("MQTT is not supported: it needs nats-server");
-    pub(crate) const NO_AUTH_USER: Self = Self("a user for clients without credentials is not supported yet");
     pub(crate) const OPERATORS: Self = Self("operators and JWTs are not supported: they need nats-server");
-    pub(crate) const PERMISSIONS: Self = Self("permissions are not supported yet");
     pub(crate) const PROFILING: Self = Self("profiling is not supported");
     pub(crate) const PROXY_PROTOCOL: Self = Self("the PROXY protocol is not supported");
     pub(crate) const ROUTE_ACCOUNTS: Self = Self("routes for one account are not supported");
@@ -28,7 +27,6 @@ impl Unsupported {
         Self("logging to syslog is not supported: the log goes to standard error, or to the file of --log");
     pub(crate) const TLS_CHOICES: Self =
         Self("a choice of ciphers, curves or stored certificates is not supported: those of rustls are used");
-    pub(crate) const TLS_USERS: Self = Self("users by certificate are not supported yet");
     pub(crate) const WEBSOCKET: Self = Self("WebSocket is not supported: it needs nats-server");
     pub(crate) const WRITE_TIMEOUT: Self = Self(
         "a client that does not read is closed after write_deadline; write_timeout can only be \"close\"",
@@ -37,6 +35,10 @@ impl Unsupported {
 
 /// Reason why log lines without a timestamp are not available.
 pub(crate) const LOGTIME_OFF: &str = "log lines always have a timestamp";
+
+/// Reason why a system account has no effect.
+pub(crate) const SYSTEM_ACCOUNT: &str =
+    "this server publishes no events; the pages show the state of the server";
 
 /// Reason why a size limit of the log file has no effect.
 pub(crate) const LOG_ROTATION: &str =

@@ -421,3 +421,78 @@ async fn a_client_that_does_not_make_the_handshake_is_closed_in_time_and_others_
         client.flush().await.expect("a flush");
     }
 }
+
+/// With `verify_and_map` the certificate names the user: an e-mail address, a DNS name, or the subject.
+#[tokio::test]
+async fn a_client_is_the_user_that_its_certificate_names_as_in_nats_server() {
+    let authority = Authority::new();
+    let (cert, key) = authority.certify("node", &["127.0.0.1"]);
+    let mail = |params: &mut rcgen::CertificateParams| {
+        let name = "svc@example.com".try_into().expect("a name");
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name(name));
+    };
+    let certificates = [
+        (
+            "e-mail",
+            authority.certify_with("mail", &["other.example.com"], mail),
+            Some("one"),
+        ),
+        (
+            "host",
+            authority.certify("host", &["svc.example.com"]),
+            Some("two"),
+        ),
+        ("subject", authority.certify("plain", &[]), Some("three")),
+        ("unknown", authority.certify("unknown", &["127.0.0.1"]), None),
+    ];
+    let conf = authority.folder().join("nats.conf");
+    let text = format!(
+        "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {:?}, verify_and_map: true }}\n\
+         authorization {{ users: [\n\
+         {{ user: \"svc@example.com\", permissions: {{ publish: one, subscribe: \"_INBOX.>\" }} }}\n\
+         {{ user: svc.example.com, permissions: {{ publish: two, subscribe: \"_INBOX.>\" }} }}\n\
+         {{ user: \"CN=plain\", permissions: {{ publish: three, subscribe: [\"_INBOX.>\", one, two, three] }} }}\n] }}\n",
+        authority.file()
+    );
+    std::fs::write(&conf, text).expect("the settings are written");
+    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+        let node = Node::start(kind, &["-c", &conf.display().to_string()]).await;
+        let connect = async |(cert, key): &(String, String)| {
+            let options = async_nats::ConnectOptions::new()
+                .require_tls(true)
+                .add_root_certificates(authority.file().into())
+                .add_client_certificate(cert.into(), key.into());
+            options.connect(node.url()).await
+        };
+        let reader = connect(&certificates[2].1).await.expect("the reader is admitted");
+        let mut all = Vec::new();
+        for subject in ["one", "two", "three"] {
+            all.push(reader.subscribe(subject).await.expect("a subscription"));
+        }
+        reader.flush().await.expect("a flush");
+        let mut received = futures_util::stream::select_all(all);
+        for (case, certificate, allowed) in &certificates {
+            let connected = connect(certificate).await;
+            assert_eq!(
+                connected.is_ok(),
+                allowed.is_some(),
+                "{kind:?} {case}: {connected:?}"
+            );
+            let (Ok(client), Some(allowed)) = (connected, allowed) else {
+                continue;
+            };
+            for subject in ["one", "two", "three"] {
+                client.publish(subject, "x".into()).await.expect("a publish");
+            }
+            client.flush().await.expect("a flush");
+            let message = received.next().await.expect("a message");
+            assert_eq!(message.subject.as_str(), *allowed, "{kind:?} {case}");
+        }
+        // Without a certificate no password helps.
+        let without = async_nats::ConnectOptions::with_user_and_password("CN=plain".into(), String::new());
+        let without = without
+            .require_tls(true)
+            .add_root_certificates(authority.file().into());
+        assert!(without.connect(node.url()).await.is_err(), "{kind:?}");
+    }
+}

@@ -29,7 +29,7 @@ impl Labelled {
 }
 
 /// Labels of a metric, each with its value.
-type Labels<'l> = &'l [(&'static str, &'static str)];
+type Labels<'l> = &'l [(&'static str, &'l str)];
 
 /// Recorder of one sidecar or broker: creates the handles of its metrics and renders them.
 pub struct Names {
@@ -72,7 +72,7 @@ impl Names {
 
     fn key(name: &'static str, labels: Labels<'_>) -> Key {
         let labels = labels.iter();
-        let labels = labels.map(|(label, value)| Label::from_static_parts(label, value));
+        let labels = labels.map(|(label, value)| Label::new(*label, (*value).to_owned()));
         Key::from_parts(name, labels.collect::<Vec<_>>())
     }
 

@@ -1,7 +1,7 @@
 //! Tests of the command line: the settings that flags set, and the errors.
 
 use super::*;
-use crate::auth::{Access, Users};
+use crate::auth::Access;
 
 /// Parses a command line. Its words are separated by one space; two spaces enclose an empty word.
 fn read(words: &str) -> Result<Cli, CliMessage> {
@@ -100,13 +100,13 @@ fn port_minus_one_is_any_free_port() {
 
 #[test]
 fn credentials_are_a_user_with_a_password_or_a_token() {
-    let user = |password: &str| users_of(vec![("a".into(), password.into())]);
+    let user = |password: &str| Access::of_passwords([("a", password)]);
     for (words, access) in [
         ("--user a --pass b", user("b")),
         ("-user a -pass b", user("b")),
-        ("-auth t", Access::Token("t".into())),
+        ("-auth t", Access::of_token("t")),
         ("--user a", user("")),
-        ("--user  --pass ", Access::Open),
+        ("--user  --pass ", Access::default()),
     ] {
         assert_eq!(settings(words).access(), access, "{words}");
     }
@@ -261,11 +261,12 @@ fn values_are_parsed_as_nats_server_parses_them() {
 }
 
 #[test]
-fn a_bcrypt_hash_is_refused_from_every_source() {
+fn a_bcrypt_hash_is_taken_for_users_and_refused_for_routes() {
     const HASH: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
+    for words in ["--user u --pass @", "--auth @"] {
+        assert!(settings(&words.replacen('@', HASH, 1)).access().is_required());
+    }
     for (words, refused) in [
-        ("--user u --pass @", "flag --pass: authorization.password is"),
-        ("--auth @", "flag --auth: authorization.token is"),
         ("--cluster URL", "flag --cluster: cluster.password is"),
         (
             "--cluster nats://127.0.0.1:6222 --routes URL",
@@ -276,23 +277,12 @@ fn a_bcrypt_hash_is_refused_from_every_source() {
             .replace("URL", "nats://u:@@127.0.0.1:6222")
             .replacen('@', HASH, 1);
         let error = load(&words).unwrap_err();
-        let refused = format!("{refused} a bcrypt hash; hashed passwords are not supported yet");
+        let refused = format!("{refused} a bcrypt hash, but nodes send it to each other");
         assert!(
             error.starts_with(&refused) && !error.contains("3kIDaCxw"),
             "{error}"
         );
     }
-    let input = Input {
-        environment: vec![
-            ("STANDIN_AUTHORIZATION_USER".to_owned(), "u".to_owned()),
-            ("STANDIN_AUTHORIZATION_PASSWORD".to_owned(), HASH.to_owned()),
-        ],
-        ..Input::default()
-    };
-    let error = input.load::<Settings>().unwrap_err().to_string();
-    let refused =
-        "environment variable STANDIN_AUTHORIZATION_PASSWORD: authorization.password is a bcrypt hash";
-    assert!(error.starts_with(refused), "{error}");
 }
 
 /// All flags of nats-server 2.15: the switches, and the flags with a value. nats-server 2.9 has all of them except `logtime_utc`.
@@ -324,11 +314,4 @@ fn every_flag_of_nats_server_is_known_as_a_switch_or_with_a_value() {
             assert!(error.contains("needs a value"), "{flag}: {error}");
         }
     }
-}
-
-fn users_of(passwords: Vec<(String, String)>) -> Access {
-    Access::Users(Users {
-        passwords,
-        nkeys: Vec::new(),
-    })
 }

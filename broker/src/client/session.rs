@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_daemon::linger;
+use standin_tls::certificate;
 use standin_tls::stream::Stream;
 use standin_wire::encode;
 use tokio::net::TcpStream;
@@ -71,6 +72,10 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
         }
     };
     let now = Instant::now();
+    let certificate_names = match stream.peer_certificate() {
+        Some(certificate) => certificate::user_names(&certificate),
+        None => Vec::new(),
+    };
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));
@@ -84,6 +89,7 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
             Arc::clone(&client_info),
             Arc::clone(&policy),
             nonce,
+            certificate_names,
         ),
         advertised: informed.map_or_else(|| shared.advertised(), |(advertised, _)| advertised),
         owes_info: informed.is_some_and(|(_, owes)| owes),
@@ -113,7 +119,8 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
 impl Session for ClientSession {
     fn renew(&mut self, policy: &Arc<Policy>) -> Result<(), CloseReason> {
         self.policy = Arc::clone(policy);
-        self.client.set_policy(Arc::clone(policy))?;
+        let client = &mut self.client;
+        turn::between(|router| client.set_policy(Arc::clone(policy), router)).unwrap_or(Ok(()))?;
         let advertised = self.shared.advertised();
         if advertised != self.advertised {
             self.advertised = advertised;
@@ -136,6 +143,11 @@ impl Session for ClientSession {
             }
             self.stalled_until = None;
         }
+        if self.client.may_be_held()
+            && let Some(until) = self.client.held_until(Instant::now())
+        {
+            return Some(until);
+        }
         let is_started = self.client.flush.is_started();
         is_started
             .then(|| self.client.waits_until(Instant::now()))
@@ -148,9 +160,9 @@ impl Session for ClientSession {
         taken
     }
 
-    /// While the PONG waits, the frames after the PING wait too.
+    /// While the PONG waits, or the check of a password, the frames after the PING or the CONNECT wait too.
     fn wants_turn(&self) -> bool {
-        self.client.flush.is_started()
+        self.client.flush.is_started() || self.client.is_logging_in()
     }
 
     fn end_turn(&mut self, received: usize, now: Instant) {
@@ -169,7 +181,8 @@ impl Session for ClientSession {
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         let policy = &self.policy;
-        if self.is_unknown() && now >= self.started + policy.auth_timeout {
+        let is_late = self.is_unknown() && now >= self.started + policy.auth_timeout;
+        if is_late || self.client.login_expired(now) {
             return Some(CloseReason::AuthenticationTimeout);
         }
         if self.ping_due().is_some_and(|due| now >= due) {

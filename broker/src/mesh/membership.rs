@@ -12,6 +12,7 @@ mod address;
 mod namesake;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -19,9 +20,10 @@ use rand::rngs::StdRng;
 
 use self::address::{Address, is_ip};
 use self::namesake::Namesake;
+use crate::account::Accounts;
 use crate::auth::constant_time_eq;
 use crate::route::handshake::{RefusedRoute, Verdict};
-use crate::route::hello::{Hello, PROTOCOL_MIN, Peer, RefusalReason};
+use crate::route::hello::{ACCOUNTS, Hello, PROTOCOL_MIN, Peer, RefusalReason};
 
 /// Time after which an address that is neither configured, registered nor linked is forgotten.
 const REMEMBERED: Duration = Duration::from_secs(3600);
@@ -42,6 +44,8 @@ pub(crate) struct Rules {
     pub(crate) redial_max: Duration,
     /// The cluster has a registry.
     pub(crate) has_registry: bool,
+    /// The accounts of this node. If there are any, each peer must know accounts.
+    pub(crate) accounts: Arc<Accounts>,
 }
 
 /// State of a route, from the decision that a connection becomes the route.
@@ -274,6 +278,9 @@ impl Membership {
             // A draining node ends soon, so this node should try again.
             let is_ending = hello.draining.then_some(RefusalReason::DuplicateId);
             return is_ending.or_else(|| Some(namesake::refusal(own, Some(now), hello, now)));
+        }
+        if !self.rules.accounts.is_empty() && !hello.features.iter().any(|feature| feature == ACCOUNTS) {
+            return Some(RefusalReason::Accounts);
         }
         if self.leaving {
             return Some(RefusalReason::Leaving);

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tracing::error;
 
+use crate::account;
 use crate::cache::CachedRecipients;
 use crate::close_reason::CloseReason;
 use crate::flush::PeerFlush;
@@ -139,7 +140,7 @@ impl RouteSession {
         let cluster = &shared.settings.load().cluster;
         let mut session = Self {
             flush: PeerFlush::new(&shared.interest),
-            incoming: Incoming::new(Arc::clone(&route)),
+            incoming: Incoming::new(Arc::clone(&route), shared.interest.accepted.clone()),
             route,
             ping_interval: cluster.ping_interval_ms.duration(),
             ping_timeout: cluster.ping_timeout_ms.duration(),
@@ -224,7 +225,7 @@ impl RouteSession {
         let found = match known {
             Some((_, found)) => found.clone(),
             None => {
-                self.incoming.check_subject(published.subject)?;
+                self.incoming.check_subject(account::split(published.subject).1)?;
                 let found = router.route_cache.find(published.subject, interest);
                 let (subject, last) = self.last.get_or_insert_with(|| (Vec::new(), found.clone()));
                 subject.clear();

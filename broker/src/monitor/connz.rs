@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::query::{BadRequest, Query};
 use super::{Pages, ROWS_MAX, duration, json, time};
+use crate::account;
 use crate::client_info::ClientInfo;
 use crate::clients::Closed;
 use crate::subscription::Subscription;
@@ -44,7 +45,7 @@ impl Subs {
         match self {
             Self::No => SubsList::No {},
             Self::Subjects => SubsList::Subjects {
-                subscriptions_list: all.map(|one| text(one.subject())).collect(),
+                subscriptions_list: all.map(|one| text(account::split(one.subject()).1)).collect(),
             },
             Self::Detail => SubsList::Detail {
                 subscriptions_list_detail: all
@@ -182,6 +183,7 @@ impl Connection {
             lang: labels.lang,
             version: labels.version,
             authorized_user: labels.user.filter(|_| auth),
+            account: auth.then(|| info.account_name()),
             list,
         }
     }
@@ -227,6 +229,8 @@ struct Row {
     version: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorized_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
     #[serde(flatten)]
     list: SubsList,
 }
@@ -234,6 +238,9 @@ struct Row {
 /// A subscription in a page.
 #[derive(Serialize)]
 pub(super) struct SubRow {
+    /// Account of the subscription; not shown for the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
     subject: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     qgroup: Option<String>,
@@ -246,8 +253,11 @@ pub(super) struct SubRow {
 
 impl SubRow {
     pub(super) fn of(subscription: &Arc<Subscription>) -> Self {
+        let (scope, _) = account::split(subscription.subject());
+        let (name, subject) = account::name_and_subject(subscription.subject());
         Self {
-            subject: text(subscription.subject()),
+            account: (!scope.is_empty()).then(|| text(name)),
+            subject: text(subject),
             qgroup: subscription.queue().map(text),
             sid: text(subscription.sid()),
             msgs: subscription.delivered(),
@@ -285,7 +295,7 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     }
     let (mut offset, mut limit) = query.rows()?;
     let (subs, auth) = (Subs::parse(&query)?, query.boolean("auth")?);
-    let (cid, user) = (query.cid()?, query.text("user"));
+    let (cid, user, acc) = (query.cid()?, query.text("user"), query.text("acc"));
 
     let clients = &pages.shared.clients;
     let mut all: Vec<Connection> = Vec::new();
@@ -300,6 +310,7 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         }));
     }
     all.retain(|one| user.is_empty() || one.user() == Some(user));
+    all.retain(|one| acc.is_empty() || one.info.account_name() == acc);
     let total = all.len();
     if let Some(cid) = cid {
         all.retain(|one| one.info.outbox.id == cid);

@@ -16,6 +16,7 @@ use crate::shared::Shared;
 pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
     let metrics = Metrics(&pages.names);
     metrics.set_clients(&pages.shared);
+    metrics.set_accounts(&pages.shared);
     metrics.set_routes(&pages.shared);
     metrics.set_process(&pages.shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
@@ -90,6 +91,38 @@ impl Metrics<'_> {
         let help = "PONGs sent to clients after the flush timeout, before all other nodes had acked.";
         let given_up = shared.flush.given_up();
         self.counter("standin_broker_flushes_given_up_total", help, given_up);
+    }
+
+    /// Sets the metrics of each account other than the default one.
+    fn set_accounts(&self, shared: &Shared) {
+        let accounts = shared.accounts.all();
+        for account in &accounts {
+            let labels = [("account", account.name.as_str())];
+            let help = "Clients of an account connected now.";
+            let gauge = self.0.gauge("standin_broker_account_connections", help, &labels);
+            gauge.set(account.connections.load(Relaxed) as f64);
+            let help = "Messages of an account that were refused because of a rate.";
+            let counter = self
+                .0
+                .counter("standin_broker_account_refused_total", help, &labels);
+            counter.absolute(account.refused.load(Relaxed));
+            let [messages_in, bytes_in, messages_out, bytes_out] = account.totals();
+            for (direction, messages, bytes) in
+                [("in", messages_in, bytes_in), ("out", messages_out, bytes_out)]
+            {
+                let labels = [labels[0], ("direction", direction)];
+                let help = "Messages from clients of an account (in) and to them (out).";
+                let counter = self
+                    .0
+                    .counter("standin_broker_account_messages_total", help, &labels);
+                counter.absolute(messages);
+                let help = "Bytes of payloads and headers from clients of an account (in) and to them (out).";
+                let counter = self
+                    .0
+                    .counter("standin_broker_account_bytes_total", help, &labels);
+                counter.absolute(bytes);
+            }
+        }
     }
 
     fn set_routes(&self, shared: &Shared) {

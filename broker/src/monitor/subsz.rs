@@ -11,6 +11,7 @@ use standin_wire::subject::valid_publish;
 use super::connz::SubRow;
 use super::query::{BadRequest, Query};
 use super::{Pages, json, time};
+use crate::account;
 use crate::subscriptions::Matched;
 
 /// The page. Names and meanings of the fields are those of `nats-server`. Lookups and fanout cover the time since the start.
@@ -42,6 +43,9 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         return Err(BadRequest(text));
     }
     let shared = &pages.shared;
+    let account = shared.accounts.get(query.text("acc"));
+    let mut scoped = Vec::new();
+    let test_scoped = account::scoped(account::scope(account.as_ref()), test.as_bytes(), &mut scoped);
     let interest = &shared.interest;
     let (here, elsewhere) = (interest.local.counts(), interest.remote.counts());
     let live = here.live + elsewhere.live;
@@ -53,10 +57,10 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
             page.extend(interest.remote.page(skipped, limit - page.len()));
             (live, Some(page.iter().map(SubRow::of).collect()))
         }
-        subject => {
+        _ => {
             let mut matched = Matched::default();
             for subscriptions in [&interest.local, &interest.remote] {
-                subscriptions.collect(subject.as_bytes(), &mut matched);
+                subscriptions.collect(test_scoped, &mut matched);
             }
             let all = matched.each.iter().chain(matched.groups.iter().flatten());
             let page = all.clone().skip(offset).take(limit);

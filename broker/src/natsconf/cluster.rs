@@ -62,12 +62,24 @@ impl Keys {
             "ping_interval" => self.time(&entry, "cluster.ping_interval_ms", Duration::as_millis),
             "authorization" => self.cluster_authorization(entry),
             "tls" => self.tls(entry, Door::Route),
-            "permissions" => self.unsupported(&entry, Unsupported::PERMISSIONS),
+            "permissions" => self.route_permissions(&entry),
             "accounts" => self.unsupported(&entry, Unsupported::ROUTE_ACCOUNTS),
             // No effect: there is one uncompressed route to each node, with limits of its own.
             "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
             | "write_deadline" | "write_timeout" => {}
             _ => self.unknown(&entry),
+        }
+    }
+
+    /// Sets the permissions of the routes.
+    pub(super) fn route_permissions(&mut self, entry: &Entry) {
+        if let Some(table) = self.permissions(entry) {
+            self.put(
+                &entry.place,
+                &entry.key,
+                "cluster.permissions",
+                Value::Table(table),
+            );
         }
     }
 

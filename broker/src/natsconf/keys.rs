@@ -8,7 +8,7 @@ use toml::Value;
 
 use super::node::{Entry, Node};
 use super::tls::Door;
-use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
+use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, SYSTEM_ACCOUNT, Unsupported};
 
 /// The result of converting a file: keys of this server's settings, errors and warnings.
 #[derive(Default)]
@@ -91,6 +91,9 @@ impl Keys {
             "http_port" | "monitor_port" => self.number(&entry, "http.port"),
             "http" | "monitor" => self.listen(&entry, "http.addr", "http.port"),
             "authorization" => self.authorization(entry),
+            "no_auth_user" => self.text(&entry, "authorization.no_auth_user"),
+            "accounts" => self.accounts(&entry),
+            "system_account" | "system" => self.without_effect(&entry, SYSTEM_ACCOUNT),
             "cluster" => self.cluster(entry),
             "tls" => self.tls(entry, Door::Client),
             "allow_non_tls" => self.allows_plain = self.switch(&entry),
@@ -150,7 +153,7 @@ impl Keys {
     pub(super) fn unknown(&mut self, entry: &Entry) {
         if !entry.is_used.get() {
             // In a block with passwords, the key may be a part of a password, so it is not shown.
-            let key = if self.block.contains("authorization") {
+            let key = if self.block.contains("authorization") || self.block.contains("users") {
                 format!("in {}", self.block.trim_end_matches('.'))
             } else {
                 format!("`{}{}`", self.block, shown(&entry.key))
@@ -303,8 +306,6 @@ const UNSUPPORTED: &[(&str, Unsupported)] = &[
     ("https https_port", Unsupported::HTTPS),
     ("http_base_path", Unsupported::HTTP_BASE_PATH),
     ("jetstream", Unsupported::JETSTREAM),
-    ("accounts system_account system", Unsupported::ACCOUNTS),
-    ("no_auth_user", Unsupported::NO_AUTH_USER),
     ("gateway", Unsupported::GATEWAYS),
     ("leaf leafnodes", Unsupported::LEAF_NODES),
     ("mqtt", Unsupported::MQTT),
@@ -371,6 +372,11 @@ pub(super) fn host_and_port(node: &Node) -> Option<(String, i64)> {
         }
         _ => None,
     }
+}
+
+/// Parses a time.
+pub(super) fn duration(node: &Node) -> Option<Duration> {
+    time(node).map(|(time, _)| time)
 }
 
 /// Parses a time: `"10s"`, `"1m30s"`, `"1.5h"`, or a number of seconds. Returns it with its source text.

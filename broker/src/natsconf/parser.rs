@@ -12,6 +12,7 @@ use standin_daemon::settings::Place;
 
 use super::node::{Entry, Node};
 use super::words;
+use crate::auth::is_hash;
 
 /// Maximum nesting of maps, lists, included files and variables.
 const DEPTH_MAX: usize = 32;
@@ -526,7 +527,7 @@ impl<'a> Parser<'a> {
             return Ok(Node::Text(source.to_owned()));
         }
         match source.strip_prefix('$') {
-            Some(_) if words::is_hash(source) => Ok(Node::Text(source.to_owned())),
+            Some(_) if is_hash(source) => Ok(Node::Text(source.to_owned())),
             Some(name) => self.variable(name),
             None => Ok(words::plain(source)),
         }

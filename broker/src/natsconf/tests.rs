@@ -4,7 +4,7 @@ use std::fs;
 
 use standin_daemon::settings::Input;
 
-use crate::auth::{Access, Users};
+use crate::auth::Access;
 use crate::settings::Settings;
 
 mod syntax;
@@ -131,7 +131,7 @@ fn the_format_is_detected_by_name_or_text() {
         assert_eq!(settings.map(|settings| settings.port), Ok(4333), "{name} {text}");
     }
     let token = load("a", "authorization { token: \"$ecret\" }").unwrap();
-    assert_eq!(token.access(), Access::Token("$ecret".to_owned()));
+    assert_eq!(token.access(), Access::of_token("$ecret"));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn errors_are_those_of_the_detected_format() {
         (
             "nats.cfg",
             "authorization { permissions: x }\n",
-            "authorization.permissions: permissions are not supported yet",
+            "authorization.permissions must be a block: { publish: …, subscribe: … }, not a string",
         ),
         ("nats", "port 4333 x\n", not_toml),
         ("nats.toml", "port 4333 x\n", not_toml),
@@ -202,11 +202,10 @@ fn keys_without_effect_are_accepted() {
                 cluster { port: -1, compression: { mode: s2_auto }, pool_size: 3, tls {}, accounts: [], permissions {} }\n\
                 authorization { default_permissions {}, users: [\n\
                 { user: a, password: b, permissions {}, allowed_connection_types: [STANDARD, WEBSOCKET] }\n { user: c }\n] }\n";
-    let users = ["a", "c"]
-        .map(str::to_owned)
-        .into_iter()
-        .zip(["b", ""].map(str::to_owned));
-    assert_eq!(load("x.conf", text).unwrap().access(), users_of(users.collect()));
+    assert_eq!(
+        load("x.conf", text).unwrap().access(),
+        Access::of_passwords([("a", "b"), ("c", "")])
+    );
     let warnings = super::read("x.conf", text).warnings;
     let [size, time] = &warnings[..] else {
         panic!("{warnings:?}")
@@ -217,22 +216,21 @@ fn keys_without_effect_are_accepted() {
 
 #[test]
 fn all_unsupported_features_are_refused_by_name_in_one_run() {
-    let text = "tls { verify_and_map: true }\nhttps: 8443\njetstream {}\naccounts { A {} }\nsystem_account: A\ngateway { name: x }\n\
+    let text = "tls { cert_store: x }\nhttps: 8443\njetstream {}\naccounts { A { exports: [x] } }\n\ngateway { name: x }\n\
                 leafnodes { port: 1 }\nmqtt { port: 1 }\nwebsocket { port: 1 }\nmappings { a: b }\noperator: x\nsyslog: true\n\
-                prof_port: 6060\nno_auth_user: x\nproxy_protocol: true\nno_header_support: true\n\
-                cluster { port: -1, tls { cipher_suites: [x] }, permissions { import: a } }\n\
-                authorization { permissions { publish: a }, users: [\n\
-                { nkey: U }\n{ user: a, permissions { publish: a } }\n{ user: b, connection_types: [MQTT] }\n{ password: c }\n] }\n\
+                prof_port: 6060\n\nproxy_protocol: true\nno_header_support: true\n\
+                cluster { port: -1, tls { cipher_suites: [x] }, permissions { import: 7 } }\n\
+                authorization { permissions { publish: {} }, users: [\n\
+                { nkey: U }\n{ user: a, permissions { never: a } }\n{ user: b, connection_types: [MQTT] }\n{ password: c }\n] }\n\
                 never: 1\n";
     let refused = load("x.conf", text).unwrap_err();
     assert_eq!(
         refused.lines().collect::<Vec<_>>(),
         [
-            "x.conf:1: tls.verify_and_map: users by certificate are not supported yet",
+            "x.conf:1: tls.cert_store: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
             "x.conf:2: https: HTTPS is not supported yet: the pages are served over HTTP",
             "x.conf:3: jetstream: JetStream is not supported: it needs nats-server",
-            "x.conf:4: accounts: accounts are not supported yet",
-            "x.conf:5: system_account: accounts are not supported yet",
+            "x.conf:4: accounts.exports: imports and exports between accounts are not supported",
             "x.conf:6: gateway: gateways are not supported: they need nats-server",
             "x.conf:7: leafnodes: leaf nodes are not supported: they need nats-server",
             "x.conf:8: mqtt: MQTT is not supported: it needs nats-server",
@@ -241,14 +239,11 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
             "x.conf:11: operator: operators and JWTs are not supported: they need nats-server",
             "x.conf:12: syslog: logging to syslog is not supported: the log goes to standard error, or to the file of --log",
             "x.conf:13: prof_port: profiling is not supported",
-            "x.conf:14: no_auth_user: a user for clients without credentials is not supported yet",
             "x.conf:15: proxy_protocol: the PROXY protocol is not supported",
             "x.conf:16: no_header_support: switching headers off is not supported",
             "x.conf:17: cluster.tls.cipher_suites: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
-            "x.conf:17: cluster.permissions: permissions are not supported yet",
-            "x.conf:18: authorization.permissions: permissions are not supported yet",
-            "x.conf:19: authorization.users must be the public key of a user: U and 55 more characters, not \"U\"",
-            "x.conf:20: authorization.users.permissions: permissions are not supported yet",
+            "x.conf:19: an entry of authorization.users has an `nkey` that is not the public key of a user: U and 55 more characters",
+            "x.conf:20: unknown key in authorization.users (unknown in nats-server too)",
             "x.conf:21: authorization.users.connection_types: users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is",
             "x.conf:22: an entry of authorization.users has no user",
             "x.conf:24: unknown key `never` (unknown in nats-server too)",
@@ -368,38 +363,47 @@ fn errors_are_short_and_without_control_characters() {
 }
 
 #[test]
-fn a_bcrypt_hash_is_refused_by_name() {
+fn users_have_permissions_and_accounts() {
+    let text = "no_auth_user: a\naccounts {\n A { users: [ { user: a, permissions: { publish: x, subscribe: { allow: [\"y q\"], deny: z }, \
+                allow_responses: { max: 3, expires: \"1m\" } } } ], limits { max_conn: 5, max_payload: -1, over_rate: refuse } }\n B {} }\n\
+                authorization { default_permissions: { pub: [] }, users: [ { user: c, password: d } ] }\n";
+    let toml = "[authorization]\nno_auth_user = 'a'\ndefault_permissions = { publish = { allow = [] } }\n\
+                users = [{ user = 'c', password = 'd' }]\n\
+                [[accounts]]\nname = 'A'\nmax_connections = 5\nover_rate = 'refuse'\n\
+                [[accounts.users]]\nuser = 'a'\n[accounts.users.permissions]\npublish = { allow = ['x'] }\n\
+                subscribe = { allow = ['y q'], deny = ['z'] }\nallow_responses = { max = 3, expires_ms = 60000 }\n\
+                [[accounts]]\nname = 'B'\n";
+    assert_eq!(load("x.conf", text), Ok(Settings::from_toml(toml).unwrap()));
+}
+
+#[test]
+fn a_bcrypt_hash_is_taken_for_users_and_refused_for_routes() {
     const HASH: &str = "$2a$11$3kIDaCxw.Glsl1.u5nKa6eUnNDLV5HV9tIuUp7EHhMt6Nm9myW1aS";
-    for (text, key) in [
-        ("authorization { user: u, password: @ }", "authorization.password"),
-        (
-            "authorization { user: u, password: \"@\" }",
-            "authorization.password",
-        ),
-        ("authorization { user: u, pass: '@' }", "authorization.pass"),
-        ("authorization { token: @ }", "authorization.token"),
-        (
-            "authorization { users: [ { user: u, password: @ } ] }",
-            "authorization.users.password",
-        ),
-        (
-            "P: @\nauthorization { user: u, password: $P }",
-            "authorization.password",
-        ),
+    for (text, route) in [
+        ("authorization { user: u, password: @ }", None),
+        ("authorization { user: u, password: \"@\" }", None),
+        ("authorization { user: u, pass: '@' }", None),
+        ("authorization { token: @ }", None),
+        ("authorization { users: [ { user: u, password: @ } ] }", None),
+        ("P: @\nauthorization { user: u, password: $P }", None),
+        ("accounts { A { users: [ { user: u, password: @ } ] } }", None),
         (
             "cluster { port: 1, authorization { user: u, password: @ } }",
-            "cluster.authorization.password",
+            Some("cluster.authorization.password"),
         ),
         (
             "cluster { port: 1, routes: [ \"nats://u:@@h:1\" ] }",
-            "cluster.routes",
+            Some("cluster.routes"),
         ),
     ] {
         for version in ["$2a$", "$2b$", "$2x$", "$2y$"] {
             let text = text.replacen('@', &HASH.replace("$2a$", version), 1) + "\n";
-            let what = "is a bcrypt hash; hashed passwords are not supported yet, give the password itself";
-            let error = format!("x.conf:{}: {key} {what}", text.lines().count());
-            assert_eq!(load("x.conf", &text), Err(error), "{text}");
+            let loaded = load("x.conf", &text).map(|settings| settings.access().is_required());
+            let expected = route.map_or(Ok(true), |key| {
+                let what = "is a bcrypt hash, but nodes send it to each other; give the password itself";
+                Err(format!("x.conf:{}: {key} {what}", text.lines().count()))
+            });
+            assert_eq!(loaded, expected, "{text}");
         }
     }
     for plain in ["$2a$", "$2a$1", "$2c$11$x", "2a$11$x"] {
@@ -512,11 +516,4 @@ fn invalid_files_are_refused_with_the_line_of_the_error() {
             "{deep}: {refused}"
         );
     }
-}
-
-fn users_of(passwords: Vec<(String, String)>) -> Access {
-    Access::Users(Users {
-        passwords,
-        nkeys: Vec::new(),
-    })
 }

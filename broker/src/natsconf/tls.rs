@@ -94,7 +94,19 @@ impl Keys {
             }
             "min_version" => self.text(entry, &door.key("min_version")),
             "timeout" => self.time(entry, &door.key("timeout_ms"), Duration::as_millis),
-            "verify_and_map" => self.unsupported(entry, Unsupported::TLS_USERS),
+            "verify_and_map" if matches!(door, Door::Client) => {
+                let maps = self.switch(entry);
+                let verifies = Value::Boolean(maps);
+                self.put(
+                    &entry.place,
+                    &entry.key,
+                    &door.key("verify_and_map"),
+                    verifies.clone(),
+                );
+                if maps {
+                    self.put(&entry.place, &entry.key, &door.key("verify"), verifies);
+                }
+            }
             "cipher_suites"
             | "curve_preferences"
             | "pinned_certs"

@@ -10,16 +10,6 @@ pub(super) fn is_line_end(next: char) -> bool {
     matches!(next, '\n' | '\r')
 }
 
-/// Returns whether a password is a bcrypt hash, by the rule of `nats-server`.
-pub(crate) fn is_hash(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    matches!(
-        bytes,
-        [b'$', b'2', b'a' | b'b' | b'x' | b'y', b'$', tens, ones, b'$', ..]
-            if tens.is_ascii_digit() && ones.is_ascii_digit()
-    )
-}
-
 /// Returns the length of the word at the start of `rest`.
 pub(super) fn end(rest: &str) -> usize {
     let is_end =

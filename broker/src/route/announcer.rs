@@ -8,9 +8,12 @@
 //! A new route gets the complete interest in pieces. Each piece is appended before the changes that were made after it was read, so a
 //! piece never undoes a change.
 
+use standin_wire::Rules;
+
 use super::Route;
 use super::frame;
 use super::routes::Routes;
+use crate::account;
 use crate::subscriptions::{Change, Cursor, Subscriptions};
 
 /// The buffers of an announcement, kept for the next one.
@@ -18,9 +21,19 @@ use crate::subscriptions::{Change, Cursor, Subscriptions};
 pub(crate) struct Announcer {
     changes: Vec<Change>,
     bytes: Vec<u8>,
+    /// The subscriptions that are announced.
+    announced: Rules,
 }
 
 impl Announcer {
+    /// Creates the announcer of subscriptions that `announced` allows.
+    pub(crate) fn new(announced: Rules) -> Self {
+        Self {
+            announced,
+            ..Self::default()
+        }
+    }
+
     /// Appends the pending changes of `table` to each route. The caller must make the routes send them.
     pub(crate) fn announce(&mut self, table: &Subscriptions, routes: &Routes) {
         table.take_changes(&mut self.changes);
@@ -29,7 +42,7 @@ impl Announcer {
         }
         self.bytes.clear();
         for change in self.changes.drain(..) {
-            put(&mut self.bytes, &change);
+            put(&mut self.bytes, &change, &self.announced);
         }
         for route in routes.load().iter() {
             route.outbox.append(&self.bytes);
@@ -46,7 +59,7 @@ impl Announcer {
         routes: &Routes,
     ) -> bool {
         let mut bytes = Vec::new();
-        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change));
+        let last_change = table.next_piece(cursor, |change| put(&mut bytes, &change, &self.announced));
         route.outbox.append(&bytes);
         // All changes up to the last one must be on the route before the PING that asks for their ack.
         self.announce(table, routes);
@@ -60,6 +73,10 @@ impl Announcer {
     }
 }
 
-fn put(out: &mut Vec<u8>, change: &Change) {
+fn put(out: &mut Vec<u8>, change: &Change, announced: &Rules) {
+    let (_, subject) = account::split(change.subject());
+    if !announced.allow_all() && !announced.allows_subscription(subject, None) {
+        return;
+    }
     frame::put_interest(out, change.subject(), change.queue(), change.members());
 }

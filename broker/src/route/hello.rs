@@ -9,7 +9,9 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// Oldest version that it supports.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
 /// Optional features of this program. A feature is used if both sides have it. A node skips frames of kinds that it does not know.
-pub(crate) const FEATURES: &[&str] = &[];
+pub(crate) const FEATURES: &[&str] = &[ACCOUNTS];
+/// The node keeps the subjects of different accounts apart.
+pub(crate) const ACCOUNTS: &str = "accounts";
 
 /// Maximum length of the texts in HELLO, as in the registry.
 const TEXT_BYTES_MAX: usize = 256;
@@ -66,6 +68,8 @@ pub(crate) enum RefusalReason {
     ClusterName,
     Credentials,
     Protocol,
+    /// The refusing node has accounts, and the refused one does not know them.
+    Accounts,
     /// The cluster has its maximum number of nodes.
     Full,
     /// The refusing node is about to leave.
@@ -94,6 +98,9 @@ impl RefusalReason {
             }
             Self::Protocol => {
                 "the two programs have no version of the mesh protocol in common; upgrade the older one"
+            }
+            Self::Accounts => {
+                "this cluster has accounts, and the program of the other node does not know them; upgrade it"
             }
             Self::Full => "the cluster has as many nodes as cluster.nodes_max allows",
             Self::Leaving => "the node is about to leave",

@@ -14,12 +14,14 @@ use foldhash::fast::FixedState as RandomState;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use standin_wire::Rules;
 use standin_wire::subject::valid_subscription;
 use tracing::{debug, error};
 
 use super::Route;
 use super::event::RouteEvent;
 use super::frame::{Frame, FrameError};
+use crate::account;
 use crate::close_reason::CloseReason;
 use crate::subscription::Subscription;
 use crate::subscriptions::Subscriptions;
@@ -31,15 +33,18 @@ pub(crate) struct Incoming {
     /// After the end of the route: the peer's interest that is still to be removed.
     ending: Vec<Arc<Subscription>>,
     hasher: RandomState,
+    /// The interest that is accepted.
+    accepted: Rules,
 }
 
 impl Incoming {
-    pub(crate) fn new(route: Arc<Route>) -> Self {
+    pub(crate) fn new(route: Arc<Route>, accepted: Rules) -> Self {
         Self {
             route,
             interest: HashTable::new(),
             ending: Vec::new(),
             hasher: RandomState::default(),
+            accepted,
         }
     }
 
@@ -114,9 +119,13 @@ impl Incoming {
         members: u32,
         remote: &Subscriptions,
     ) -> Result<(), CloseReason> {
-        if !valid_subscription(subject) {
+        let (_, seen) = account::split(subject);
+        if !valid_subscription(seen) {
             let error = format_args!("interest in an invalid subject from the peer");
             return Err(self.violation("mesh subject", error));
+        }
+        if !self.accepted.allow_all() && !self.accepted.allows_subscription(seen, None) {
+            return Ok(());
         }
         let hasher = &self.hasher;
         let entry = self.interest.entry(

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Millis, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
 use standin_registry::{Config, Endpoint, Node, Upstream, ZooKeeperConfig};
 
+use super::users::PermissionTable;
 use super::{ListenAddress, Settings};
 
 /// Default port on which other nodes connect, as in the documentation of `nats-server`.
@@ -25,6 +26,7 @@ pub struct Cluster {
     pub no_advertise: bool,
     pub user: String,
     pub password: Secret,
+    pub permissions: PermissionTable,
     pub routes: Vec<Secret>,
     pub zone: String,
     pub weight: u32,

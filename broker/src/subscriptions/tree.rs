@@ -2,6 +2,8 @@
 //!
 //! The nodes of the tree are in one list and refer to each other by index. No function is recursive, so the stack does not grow with the
 //! number of tokens.
+//!
+//! The scope of an [`account`] is matched by itself only, never by a wildcard.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +12,7 @@ use foldhash::fast::RandomState;
 
 use super::matched::Matched;
 use super::subject_entry::{Edge, SubjectEntry};
+use crate::account;
 use crate::subscription::Subscription;
 use crate::tokens::Tokens;
 
@@ -98,7 +101,15 @@ impl Tree {
 
     /// Adds the subscriptions that match a subject with these tokens to `matched`.
     pub(super) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
-        let mut ahead = vec![(ROOT, tokens)];
+        let root = match tokens.clone().next() {
+            Some(scope) if account::is_scope(scope) => self.child(ROOT, scope),
+            _ => Some(ROOT),
+        };
+        let Some(root) = root else { return };
+        let mut ahead = vec![(root, tokens)];
+        if root != ROOT {
+            ahead[0].1.next();
+        }
         while let Some((at, mut tokens)) = ahead.pop() {
             let node = &self.nodes[at];
             let Some(token) = tokens.next() else {

@@ -29,6 +29,7 @@ const TEXTS: &[(&str, Refusal)] = &[
     ("invalid subject", Refusal::Command),
     ("invalid publish subject", Refusal::Command),
     ("maximum subscriptions exceeded", Refusal::Command),
+    ("maximum message rate exceeded", Refusal::Command),
     (
         "subscription has exceeded number of tokens limit",
         Refusal::Command,

@@ -11,7 +11,7 @@ pub(crate) struct Row {
     pub(crate) closes: bool,
 }
 
-const fn row(name: &'static str, sends: &'static str, receives: &'static str) -> Row {
+pub(crate) const fn row(name: &'static str, sends: &'static str, receives: &'static str) -> Row {
     Row {
         name,
         sends,
@@ -39,7 +39,7 @@ const fn unexplained(name: &'static str, sends: &'static str) -> Row {
 }
 
 /// Credentials that the server refuses.
-const fn unauthorized(name: &'static str, sends: &'static str) -> Row {
+pub(crate) const fn unauthorized(name: &'static str, sends: &'static str) -> Row {
     closing(name, sends, "-ERR 'Authorization Violation'\r\n")
 }
 

@@ -6,7 +6,7 @@ use super::{Schema, SettingsError, document};
 /// `(restart)` marks, and unknown keys.
 #[must_use]
 pub fn faults(schema: &Schema) -> Vec<String> {
-    let document = document::parse(schema.defaults_file, schema.defaults);
+    let document = document::parse(schema.defaults_file, schema.defaults, schema.tables);
     if let Err(error) = SettingsError::all(document.errors) {
         return vec![error.to_string()];
     }

@@ -51,6 +51,7 @@ fn check_value(schema: &Schema, entry: &Entry) -> Result<(), SettingsError> {
             };
             checked.err()
         })),
+        Value::Table(table) => (schema.table)(key, place, table),
         _ => Ok(()),
     }
 }
@@ -62,6 +63,7 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
     let allowed = match (&entry.default, tables) {
         (Value::Integer(_), _) => range_text(schema, key),
         (Value::Boolean(_), _) => "true or false".to_owned(),
+        (Value::Table(_), Some((_, takes))) => format!("{takes} in a settings file"),
         (Value::Array(_), Some((_, takes))) => format!("a list of {takes} in a settings file"),
         (Value::Array(_), None) => "a list of strings".to_owned(),
         _ => "a string".to_owned(),

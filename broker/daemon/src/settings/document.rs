@@ -58,8 +58,9 @@ impl Item {
     }
 }
 
-/// Parses a TOML text. `name` is its name in errors. If the text has errors, only lines whose meaning is certain are used.
-pub(super) fn parse(name: &str, text: &str) -> Document {
+/// Parses a TOML text. `name` is its name in errors. `tables` are the keys whose value is a table or a list of tables; all other tables are
+/// sections. If the text has errors, only lines whose meaning is certain are used.
+pub(super) fn parse(name: &str, text: &str, tables: &[(&str, &str)]) -> Document {
     let lines = Lines::of(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut broken: Vec<(usize, String)> = errors
@@ -75,7 +76,8 @@ pub(super) fn parse(name: &str, text: &str) -> Document {
     let is_certain = |line: usize| !is_uncertain(text, line, &broken);
     let mut sections = Vec::new();
     let mut items = Vec::new();
-    flatten("", root.get_ref(), &lines, &mut sections, &mut items);
+    let is_value = |key: &str| tables.iter().any(|(name, _)| *name == key);
+    flatten("", root.get_ref(), &lines, &is_value, &mut sections, &mut items);
     items.sort_by_key(|item: &Item| item.place.rank());
     items.retain(|item| is_certain(item.place.rank().1));
     sections.retain(|(_, line)| is_certain(*line));
@@ -99,6 +101,7 @@ fn flatten(
     name: &str,
     table: &DeTable<'_>,
     lines: &Lines<'_>,
+    is_value: &impl Fn(&str) -> bool,
     sections: &mut Vec<(String, usize)>,
     items: &mut Vec<Item>,
 ) {
@@ -108,9 +111,9 @@ fn flatten(
             name => format!("{name}.{}", key.get_ref()),
         };
         match value.get_ref() {
-            DeValue::Table(section) => {
+            DeValue::Table(section) if !is_value(&full) => {
                 sections.push((full.clone(), lines.number(key.span().start)));
-                flatten(&full, section, lines, sections, items);
+                flatten(&full, section, lines, is_value, sections, items);
             }
             _ => items.push(item(full, key.span().start, value, lines)),
         }
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn keys_have_their_section_value_and_line() {
         let text = "listen = [\n  \"a:1\",\n  \"b:2\",\n]\n\n[session]\n# why\nping_max = 3\n";
-        let Document { sections, items, .. } = parse("x.toml", text);
+        let Document { sections, items, .. } = parse("x.toml", text, &[]);
         assert_eq!(sections, [("session".to_owned(), 6)]);
         let at = |line| Place::file("x.toml", line);
         let seen: Vec<_> = items
@@ -207,7 +210,7 @@ mod tests {
 
     #[test]
     fn numbers_may_have_any_form_of_toml() {
-        let Document { items, .. } = parse("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n");
+        let Document { items, .. } = parse("x", "a = 8_388_608\nb = 0x10\nc = 99999999999999999999\n", &[]);
         let values: Vec<_> = items.into_iter().map(|item| item.value).collect();
         assert_eq!(
             values,
@@ -245,7 +248,7 @@ mod tests {
         ] {
             let Document {
                 items, errors: found, ..
-            } = parse("x.toml", text);
+            } = parse("x.toml", text, &[]);
             let found: Vec<_> = found.iter().map(ToString::to_string).collect();
             assert_eq!(found.len(), errors.len(), "{found:?}");
             for (found, error) in found.iter().zip(errors) {

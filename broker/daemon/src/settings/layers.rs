@@ -82,7 +82,8 @@ struct Layers {
 
 impl Layers {
     fn defaults(schema: &'static Schema) -> Result<Self, SettingsError> {
-        let Document { items, errors, .. } = document::parse(schema.defaults_file, schema.defaults);
+        let Document { items, errors, .. } =
+            document::parse(schema.defaults_file, schema.defaults, schema.tables);
         SettingsError::all(errors)?;
         let entry = |item: Item| Entry {
             default: item.value.clone(),
@@ -117,7 +118,7 @@ impl Layers {
         if is_named("conf") {
             return self.apply_document(&name, other(&name, text));
         }
-        let document = document::parse(&name, text);
+        let document = document::parse(&name, text, self.schema.tables);
         if document.is_well_formed {
             return self.apply_document(&name, document);
         }
@@ -127,7 +128,7 @@ impl Layers {
     }
 
     fn apply_text(&mut self, name: &str, text: &str) {
-        self.apply_document(name, document::parse(name, text));
+        self.apply_document(name, document::parse(name, text, self.schema.tables));
     }
 
     fn apply_document(&mut self, name: &str, document: Document) {
@@ -227,6 +228,7 @@ impl Layers {
             Value::Integer(_) => text.trim().parse().ok().map(Value::Integer),
             Value::Boolean(_) => text.trim().parse().ok().map(Value::Boolean),
             Value::Array(_) if schema.tables.iter().any(|(name, _)| *name == key) => None,
+            Value::Table(_) => None,
             Value::Array(_) => Some(check::list(text)),
             _ => Some(Value::String(text.to_owned())),
         };

@@ -15,7 +15,7 @@ pub struct Schema {
     pub ranges: &'static [(&'static str, i64, i64)],
     /// The keys whose text must be one of a few words.
     pub words: &'static [(&'static str, &'static [&'static str])],
-    /// The keys whose value is a list of tables, and the form of a table as errors show it.
+    /// The keys whose value is a table or a list of tables, and the form of a table as errors show it.
     pub tables: &'static [(&'static str, &'static str)],
     /// The keys whose changes need a restart. They are marked `(restart)` in the file.
     pub restart: &'static [&'static str],
@@ -28,7 +28,7 @@ pub struct Schema {
     pub masked: fn(key: &str, text: &str) -> Option<String>,
     /// Checks the form of one string: a value, or an item of a list.
     pub text: fn(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>,
-    /// Checks one entry of a list of tables.
+    /// Checks one table: a value, or an entry of a list.
     pub table: fn(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError>,
 }
 

@@ -10,7 +10,7 @@ use super::{Place, SettingsError};
 pub const MASK: &str = "***";
 
 /// A text of the settings that contains a secret. `Debug` shows only whether it is empty.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 

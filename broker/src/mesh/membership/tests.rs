@@ -59,6 +59,7 @@ fn node(routes: &[&str]) -> Node {
         nodes_max: 3,
         redial_max: Duration::from_secs(2),
         has_registry: false,
+        accounts: std::sync::Arc::default(),
     };
     let routes_owned = routes.iter().map(ToString::to_string);
     let membership = Membership::new(rules, routes_owned, 1, now);

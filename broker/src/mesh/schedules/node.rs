@@ -94,6 +94,7 @@ impl Node {
             nodes_max: 200,
             redial_max: Duration::from_millis(500),
             has_registry: false,
+            accounts: Arc::default(),
         };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let mut settings = SETTINGS.clone();
@@ -240,7 +241,7 @@ impl Node {
         let found = router.cache.find(subject, interest);
         let fresh = interest.recipients(subject, Scope::Whole);
         assert_eq!(found.recipients.len(), fresh.len(), "the cache is out of date");
-        router.publish(&publisher, &message, &found.recipients, interest);
+        router.publish(&publisher, b"", &message, &found.recipients, interest);
     }
 
     /// Adds a client with a subscription, as [`Client`](crate::client::Client) does.
