@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use e2e::{Node, RawClient, ServerKind};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::conformance::check_rows_at;
@@ -190,7 +191,7 @@ async fn check_reload(kind: ServerKind) {
     let mut gone = client_of(&server, "gone", "SUB a 1\r\n").await;
     let mut less = client_of(&server, "less", "SUB a 1\r\nSUB b 2\r\n").await;
     std::fs::write(folder.path().join("nats.conf"), after).expect("the settings are written");
-    server.process().signal(e2e::Signal::SIGHUP);
+    server.process().signal(Signal::SIGHUP);
     gone.read_to_end().await;
     less.expect("-ERR 'Permissions Violation for Subscription to \"b\" (sid \"2\")'\r\n")
         .await;
