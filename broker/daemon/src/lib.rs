@@ -8,6 +8,7 @@
 //! | [`metrics`] | names, help texts and labels of metrics |
 //! | [`http`] | the HTTP listener for operators and monitoring |
 //! | [`connection_limit`] | the limit on open files |
+//! | [`admission`], [`half_open`], `address_counts` | the limits on connections before login |
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
 //! | [`tcp`] | the options of a connection that carries messages |
@@ -15,9 +16,12 @@
 //! | [`certificate_watch`] | certificate files that change or expire |
 //! | [`linger`] | the orderly close of a connection |
 
+mod address_counts;
+pub mod admission;
 pub mod certificate_watch;
 pub mod cli;
 pub mod connection_limit;
+pub mod half_open;
 pub mod http;
 mod line_limit;
 pub mod linger;
