@@ -1,15 +1,17 @@
-//! Accepts the connections of clients and assigns them to workers, or refuses them above the limit.
+//! Accepts the connections of clients and assigns them to workers, or refuses them above a limit.
 
 use std::io;
-use std::net::TcpStream as StdStream;
+use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 
+use standin_daemon::admission::Refusal;
 use standin_daemon::listen;
 use standin_wire::encode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Sender;
 use tracing::{error, warn};
 
+use crate::accepted_client::AcceptedClient;
 use crate::shared::Shared;
 use crate::worker::Newcomer;
 
@@ -18,19 +20,40 @@ pub(crate) async fn clients(listener: TcpListener, shared: Arc<Shared>, workers:
     let mut id = 0;
     loop {
         let (stream, peer) = listen::accept(&listener, "connection", TcpStream::into_std, || ()).await;
-        if !shared.connection_accepted() {
-            let bound = shared.connections_bound();
-            warn!(%peer, bound, "maximum connections exceeded; the connection is refused");
-            refuse(stream);
-            continue;
-        }
         id += 1;
+        match shared.admit(id, peer) {
+            Ok(None) => {}
+            Ok(Some(evicted)) => {
+                warn!(peer = %evicted.peer, "too many connections before login; the oldest is closed");
+                if let Some(task) = evicted.task {
+                    task.abort();
+                }
+            }
+            Err(refusal) => {
+                log_refusal(refusal, peer, &shared);
+                refuse(stream);
+                continue;
+            }
+        }
+        let client = AcceptedClient {
+            shared: Arc::clone(&shared),
+            peer,
+            id,
+        };
         let worker = &workers[shared.worker_of(id)];
-        if worker.send(Newcomer::Client { stream, peer, id }).await.is_err() {
-            shared.connection_closed();
+        if worker.send(Newcomer::Client { stream, client }).await.is_err() {
             error!("worker ended; the connection is closed");
         }
     }
+}
+
+fn log_refusal(refusal: Refusal, peer: SocketAddr, shared: &Shared) {
+    let bound = match refusal {
+        Refusal::AddressConnectionsMax => "limits.max_address_connections",
+        Refusal::AddressConnectsMax => "limits.max_address_connects_per_second",
+        Refusal::ConnectionsMax | Refusal::Evicted => shared.connections_bound(),
+    };
+    warn!(%peer, bound, "maximum connections exceeded; the connection is refused");
 }
 
 /// Sends the `-ERR`, as much of it as the socket accepts without waiting, and closes the connection.

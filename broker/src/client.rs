@@ -275,6 +275,9 @@ impl Client {
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
+        if !self.is_connected() && self.policy.access.is_required() && !begins_connect(bytes) {
+            return Err(CloseReason::AuthorizationViolation);
+        }
         self.flush.send_pong(&self.outbox, &mut router.stage);
         self.finish_login(router)?;
         self.check_rate();
@@ -743,6 +746,14 @@ impl Client {
     fn error(&self, text: &str, router: &mut Router) {
         encode::err(text.as_bytes(), &mut router.stage.of(&self.outbox).bytes);
     }
+}
+
+/// Returns whether `bytes` may be the beginning of CONNECT. As in `nats-server`, a client that must log in may begin with nothing else. So
+/// an unknown client never makes the node keep more than a control line, such as a payload.
+fn begins_connect(bytes: &[u8]) -> bool {
+    bytes
+        .first()
+        .is_none_or(|first| first.eq_ignore_ascii_case(&b'C'))
 }
 
 impl Drop for Client {

@@ -31,10 +31,12 @@ pub(crate) enum CloseReason {
     Refused,
     Shutdown,
     Panicked,
+    /// The client had not logged in, and its place was needed for another one.
+    Evicted,
 }
 
 /// The values of the metric label `reason`. Their indexes are those of [`CloseReason::kind`].
-pub(crate) const KINDS: [&str; 14] = [
+pub(crate) const KINDS: [&str; 15] = [
     "client_closed",
     "read_error",
     "write_error",
@@ -49,6 +51,7 @@ pub(crate) const KINDS: [&str; 14] = [
     "bug",
     "tls_handshake",
     "account_connections",
+    "evicted",
 ];
 
 impl CloseReason {
@@ -66,6 +69,7 @@ impl CloseReason {
             // As in nats-server for a removed user: many client libraries do not reconnect after an `-ERR`, and this client did
             // nothing wrong.
             | Self::AuthorizationRevoked
+            | Self::Evicted
             | Self::Panicked => None,
             Self::Stale => Some("Stale Connection"),
             Self::AccountConnections => Some("maximum account active connections exceeded"),
@@ -106,6 +110,7 @@ impl CloseReason {
             Self::Shutdown => (10, "Server Shutdown"),
             Self::Panicked => (11, "Internal Error"),
             Self::TlsHandshake => (12, "TLS Handshake Failure"),
+            Self::Evicted => (14, "Evicted before Login"),
         }
     }
 

@@ -9,7 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `server` | one running node: start, reload, lame duck, stop |
-//! | `accept` | the listener for clients: accepts connections and assigns them to workers |
+//! | `accept`, `accepted_client`, `half_open_client` | the listener for clients: accepts connections and assigns them to workers; limits before login |
 //! | `worker`, `shared` | the worker threads, and the state that they share |
 //! | `turn` | the turns of a worker's connections; output collected in a turn is sent once |
 //! | `shell`, `intake` | the task around one connection: socket, read buffer, timer |
@@ -34,6 +34,7 @@
 
 mod accept;
 mod account;
+mod accepted_client;
 pub mod auth;
 mod cache;
 pub mod cli;
@@ -47,6 +48,7 @@ mod flush;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod generations;
+mod half_open_client;
 mod identity;
 mod intake;
 mod interest;

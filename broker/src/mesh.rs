@@ -6,7 +6,7 @@
 //! | [`keeper`] | the keeper of the routes, and its task, which listens, dials and follows the registry |
 //! | [`membership`] | which nodes exist, which addresses to dial, which of two routes survives; a value without sockets |
 //! | [`sockets`] | the sockets of routes |
-//! | [`pending_handshakes`], [`rate_limited_log`] | limits on the cost and on the log lines of connections that do not become routes |
+//! | [`rate_limited_log`] | the limit on the log lines of connections that do not become routes |
 //! | [`session`] | the session of one route |
 //!
 //! *Start.* A node listens for other nodes, reads the registry, and links with all registered nodes. When each has sent its complete
@@ -17,7 +17,6 @@
 
 mod keeper;
 mod membership;
-mod pending_handshakes;
 mod rate_limited_log;
 #[cfg(test)]
 mod schedules;

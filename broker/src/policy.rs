@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use standin_daemon::admission::AdmissionLimits;
 use standin_daemon::certificate_watch::expiries;
 use standin_daemon::tls::{HandshakeFirst, TlsMode};
 use standin_tls::acceptor::Acceptor;
@@ -28,7 +29,8 @@ pub(crate) struct Policy {
     pub(crate) auth_timeout: Duration,
     pub(crate) payload_bytes_max: usize,
     pub(crate) control_line_bytes_max: usize,
-    pub(crate) connections_max: usize,
+    /// Limits on connections before login. `connections_max` is reduced to what the limit on open files allows.
+    pub(crate) admission: AdmissionLimits,
     /// 0: no limit.
     pub(crate) subscriptions_max: usize,
     pub(crate) pending_bytes_max: usize,
@@ -97,7 +99,7 @@ impl RouteTls {
 }
 
 impl Policy {
-    /// Makes the policy of these settings. `connections_max` is reduced to what the limit on open files allows.
+    /// Makes the policy of these settings.
     ///
     /// # Errors
     /// [`TlsError`] if a file of TLS cannot be used.
@@ -128,7 +130,12 @@ impl Policy {
             auth_timeout: authorization.timeout_ms.duration(),
             payload_bytes_max: limits.max_payload,
             control_line_bytes_max: limits.max_control_line,
-            connections_max: settings.connections().that_fit(),
+            admission: AdmissionLimits {
+                connections_max: settings.connections().that_fit(),
+                half_open_max: limits.max_half_open,
+                address_connections_max: limits.max_address_connections,
+                address_connects_per_second_max: limits.max_address_connects_per_second,
+            },
             subscriptions_max: limits.max_subscriptions,
             pending_bytes_max: limits.max_pending,
             write_deadline: limits.write_deadline_ms.duration(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use standin_daemon::admission::{Admission, Refusal};
 use standin_daemon::connection_limit::NearLimit;
 use standin_tls::files::TlsError;
 use standin_wire::Info;
@@ -18,6 +19,7 @@ use crate::account::Accounts;
 use crate::clients::Clients;
 use crate::close_reason::CloseReason;
 use crate::flush::Flush;
+use crate::half_open_client::HalfOpenClient;
 use crate::identity;
 use crate::interest::Interest;
 use crate::lookups::Lookups;
@@ -89,6 +91,10 @@ pub(crate) struct Shared {
     pub(crate) clients: Clients,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) passwords: PasswordChecker,
+    /// Admission of clients.
+    pub(crate) admission: Admission<HalfOpenClient>,
+    /// Number of connections on the port for other nodes that were evicted during their handshake.
+    pub(crate) evicted_handshakes: AtomicU64,
     /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
@@ -134,6 +140,8 @@ impl Shared {
             clients: Clients::default(),
             accounts,
             passwords: PasswordChecker::default(),
+            admission: Admission::default(),
+            evicted_handshakes: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
             server_id: identity::server_id(),
             address,
@@ -342,26 +350,32 @@ impl Shared {
         }
     }
 
-    /// Counts an accepted client connection. Returns `false` if it is over the limit and must be refused.
-    pub(crate) fn connection_accepted(&self) -> bool {
-        let max = self.policy.load().connections_max as u64;
-        let room = |live| (live < max).then_some(live + 1);
-        let Ok(before) = self.live.fetch_update(Relaxed, Relaxed, room) else {
-            return false;
-        };
+    /// Admits and counts the accepted connection of client `id`. Returns the client that must be evicted for it, if any.
+    ///
+    /// # Errors
+    /// The limit for which the connection must be refused.
+    pub(crate) fn admit(&self, id: u64, peer: SocketAddr) -> Result<Option<HalfOpenClient>, Refusal> {
+        let limits = self.policy.load().admission;
+        let open = self.live.load(Relaxed) as usize;
+        let client = HalfOpenClient { peer, task: None };
+        let evicted = self.admission.admit(id, peer.ip(), client, open, limits)?;
+        self.live.fetch_add(1, Relaxed);
         let connections = self.settings.load().connections();
-        let used = before as usize + 1;
-        let _ = self.near_limit.look(connections, max as usize, used);
-        true
+        let _ = self
+            .near_limit
+            .look(connections, limits.connections_max, open + 1);
+        Ok(evicted)
     }
 
     /// Returns the name of the limit on client connections that is in force, for the log.
     pub(crate) fn connections_bound(&self) -> &'static str {
-        let fits = self.policy.load().connections_max;
+        let fits = self.policy.load().admission.connections_max;
         self.settings.load().connections().bound(fits)
     }
 
-    pub(crate) fn connection_closed(&self) {
+    /// Counts the connection of client `id` as closed.
+    pub(crate) fn connection_closed(&self, id: u64, peer: SocketAddr) {
+        self.admission.closed(id, peer.ip());
         if self.live.fetch_sub(1, Relaxed) == 1 {
             self.all_closed.notify_waiters();
         }

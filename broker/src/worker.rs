@@ -1,7 +1,7 @@
 //! The threads that serve clients and routes: each worker is one thread, and a connection stays with its worker.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
 
+use crate::accepted_client::AcceptedClient;
 use crate::client::session;
 use crate::close_reason::CloseReason;
 use crate::shared::Shared;
@@ -32,8 +33,7 @@ type ServeRoute = dyn FnOnce(io::Result<Stream>) -> Pin<Box<dyn Future<Output = 
 pub(crate) enum Newcomer {
     Client {
         stream: StdStream,
-        peer: SocketAddr,
-        id: u64,
+        client: AcceptedClient,
     },
     Route(Box<ServeRoute>, Detached),
 }
@@ -66,8 +66,16 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
     let mut routes = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
         match newcomer {
-            Newcomer::Client { stream, peer, id } => {
-                tokio::spawn(serve_client(stream, peer, id, Arc::clone(&shared)));
+            Newcomer::Client { stream, client } => {
+                let id = client.id;
+                let task = tokio::spawn(serve_client(stream, client)).abort_handle();
+                let is_half_open = shared
+                    .admission
+                    .update(id, |half_open| half_open.task = Some(task.clone()));
+                if !is_half_open {
+                    // The client was evicted while it waited for this worker.
+                    task.abort();
+                }
             }
             Newcomer::Route(serve, stream) => {
                 routes.spawn(serve_route(serve, stream));
@@ -90,7 +98,9 @@ async fn serve_route(serve: Box<ServeRoute>, stream: Detached) {
 }
 
 /// Serves one client until its end. A panic ends only this client.
-async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<Shared>) {
+async fn serve_client(stream: StdStream, client: AcceptedClient) {
+    let AcceptedClient { shared, peer, id } = &client;
+    let (peer, id) = (*peer, *id);
     let serving = async {
         let stream = TcpStream::from_std(stream)?;
         tcp::send_at_once(&SockRef::from(&stream))?;
@@ -98,7 +108,7 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
             return Ok(CloseReason::Shutdown);
         }
         debug!(client = id, %peer, "client connection created");
-        io::Result::Ok(session::run(Arc::clone(&shared), stream, peer, id).await)
+        io::Result::Ok(session::run(Arc::clone(shared), stream, peer, id).await)
     };
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(reason)) => debug!(client = id, %peer, "client connection closed: {}", reason.as_str()),
@@ -108,5 +118,4 @@ async fn serve_client(stream: StdStream, peer: SocketAddr, id: u64, shared: Arc<
             error!(client = id, %peer, "client connection panicked; other connections are not affected");
         }
     }
-    shared.connection_closed();
 }

@@ -47,6 +47,8 @@ struct ClientSession {
     /// Time at which the first PING after CONNECT is due. `None`: before CONNECT, or the PING was sent.
     first_ping: Option<Instant>,
     was_connected: bool,
+    /// The client has not logged in: it has sent no complete frame, or must still send CONNECT with credentials.
+    is_half_open: bool,
     pinged: Option<Instant>,
     pings: u32,
     /// No input is processed before this time, because a subscriber cannot keep up.
@@ -99,6 +101,7 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
         heard: now,
         first_ping: None,
         was_connected: false,
+        is_half_open: true,
         pinged: None,
         pings: 0,
         stalled_until: None,
@@ -157,6 +160,10 @@ impl Session for ClientSession {
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         let taken = self.client.take(bytes, router);
         self.client.count();
+        if self.is_half_open && matches!(taken, Ok(1..)) && !self.is_unknown() {
+            self.is_half_open = false;
+            self.shared.admission.logged_in(self.outbox.id);
+        }
         taken
     }
 

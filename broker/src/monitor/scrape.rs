@@ -15,6 +15,7 @@ use crate::shared::Shared;
 
 pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
     let metrics = Metrics(&pages.names);
+    metrics.set_admission(&pages.shared);
     metrics.set_clients(&pages.shared);
     metrics.set_accounts(&pages.shared);
     metrics.set_routes(&pages.shared);
@@ -48,6 +49,24 @@ impl Metrics<'_> {
             let counter = self.0.counter(name, help, &[("reason", reason)]);
             counter.absolute(value);
         }
+    }
+
+    /// Sets the metrics of connections that have not logged in.
+    fn set_admission(&self, shared: &Shared) {
+        let help = "Clients that are connected now and have not logged in.";
+        let half_open = shared.admission.half_open() as f64;
+        self.gauge("standin_broker_half_open", help, half_open);
+        let help = "Connections of clients that were closed before login because of a limit, by reason.";
+        for (reason, count) in shared.admission.refused() {
+            let labels = [("reason", reason.as_str())];
+            let counter = self
+                .0
+                .counter("standin_broker_connections_refused_total", help, &labels);
+            counter.absolute(count);
+        }
+        let help = "Connections on the port for other nodes that were evicted during their handshake.";
+        let evicted = shared.evicted_handshakes.load(Relaxed);
+        self.counter("standin_broker_handshakes_evicted_total", help, evicted);
     }
 
     fn set_clients(&self, shared: &Shared) {

@@ -176,7 +176,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         port: shared.address.port(),
         connect_urls: shared.connect_urls(shared.advertised()),
         auth_required: policy.access.is_required(),
-        max_connections: policy.connections_max,
+        max_connections: policy.admission.connections_max,
         max_subscriptions: policy.subscriptions_max,
         ping_interval: policy.ping_interval.as_nanos(),
         ping_max: policy.ping_max,

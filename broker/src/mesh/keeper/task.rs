@@ -4,22 +4,23 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+use standin_daemon::half_open::HalfOpen;
 use standin_daemon::listen::accept;
 use standin_daemon::tcp;
 use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::{ClusterStatus, Keeper, Order, TICK};
 use crate::mesh::membership::Membership;
-use crate::mesh::pending_handshakes::PendingHandshakes;
 use crate::mesh::session;
 use crate::mesh::sockets::{connect, with_high_descriptor};
 use crate::route::event::RouteEvent;
@@ -34,6 +35,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 const EVENTS_MAX: usize = 1024;
 /// Maximum number of handshakes that wait for the keeper's verdict.
 const VERDICT_REQUESTS_MAX: usize = 64;
+/// Maximum number of accepted connections whose handshake is pending.
+const HANDSHAKES_MAX: usize = 256;
 
 struct Task {
     keeper: Keeper,
@@ -44,7 +47,10 @@ struct Task {
     has_read: bool,
     status: watch::Sender<ClusterStatus>,
     handshakes: JoinSet<(Origin, Result<AcceptedRoute, HandshakeError>)>,
-    pending: PendingHandshakes,
+    /// Accepted connections whose handshake is pending, with their peers and tasks.
+    half_open: HalfOpen<(SocketAddr, AbortHandle)>,
+    /// Number of the newest accepted connection.
+    last_accepted: u64,
     verdict_requests: Sender<VerdictRequest>,
 }
 
@@ -70,7 +76,8 @@ pub(crate) async fn run(
         watch,
         status,
         handshakes: JoinSet::new(),
-        pending: PendingHandshakes::default(),
+        half_open: HalfOpen::default(),
+        last_accepted: 0,
         verdict_requests,
     };
     task.read_registry();
@@ -84,7 +91,7 @@ pub(crate) async fn run(
             Some((number, event)) = events_in.recv() => task.keeper.handle_event(number, event, Instant::now()),
             Some(ended) = task.handshakes.join_next() => match ended {
                 Ok((origin, result)) => task.handshake_ended(origin, result).await,
-                // `PendingHandshakes` has evicted this handshake.
+                // The handshake was evicted.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => error!("handshake panicked: {error}"),
             },
@@ -206,16 +213,21 @@ impl Task {
             (origin, result)
         });
         let text = "too many pending handshakes on the port for other nodes; the oldest are closed";
-        if let Some(oldest) = self.pending.add(peer, task)
-            && self.keeper.log_limit.is_due(text, Instant::now())
-        {
+        self.last_accepted += 1;
+        let added = self
+            .half_open
+            .add(self.last_accepted, (peer, task), HANDSHAKES_MAX);
+        let Some((oldest, task)) = added else { return };
+        task.abort();
+        self.keeper.shared.evicted_handshakes.fetch_add(1, Relaxed);
+        if self.keeper.log_limit.is_due(text, Instant::now()) {
             warn!(peer = %oldest, "{text}");
         }
     }
 
     fn remove_pending(&mut self, origin: &Origin) {
         if let Origin::Accepted(peer) = origin {
-            self.pending.remove(*peer);
+            self.half_open.retain(|(pending, _)| pending != peer);
         }
     }
 
@@ -249,7 +261,7 @@ impl Task {
         let parameters = keeper.begin_session(number, accepted.hello, dialled, address, now);
         let stream = match accepted.stream.detach() {
             Ok(mut stream) => {
-                let clients_max = self.keeper.shared.policy.load().connections_max;
+                let clients_max = self.keeper.shared.policy.load().admission.connections_max;
                 stream.socket = with_high_descriptor(stream.socket, clients_max);
                 stream
             }
