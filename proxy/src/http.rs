@@ -103,6 +103,7 @@ fn update_metrics(shared: &SidecarState) {
     let (now, metrics) = (Instant::now(), &shared.metrics);
     metrics.set_traffic(shared.sessions.traffic());
     metrics.buffered_bytes.set(shared.buffered() as f64);
+    metrics.half_open.set(shared.admission.half_open() as f64);
     metrics.set_nodes(&shared.book.status(now));
     let reach = shared.book.reachability(now);
     metrics.nodes_proved.set(reach.proved as f64);

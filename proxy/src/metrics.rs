@@ -41,10 +41,17 @@ const CLOSED: &[&str] = &[
     "unauthorized",
     "outage",
     "signed",
+    "evicted",
     "shutdown",
 ];
 /// Reasons of `standin_connections_refused_total`.
-const REFUSED: &[&str] = &["connections_max", "accept_error"];
+const REFUSED: &[&str] = &[
+    "connections_max",
+    "half_open_evicted",
+    "address_connections_max",
+    "address_connects_per_second_max",
+    "accept_error",
+];
 /// Results of `standin_node_dials_total`: success, and the kinds of `DialError`.
 const DIALS: &[&str] = &[
     "connected",
@@ -125,6 +132,7 @@ pub(crate) struct Metrics {
     pub(crate) sessions_closed: Labelled,
     pub(crate) sessions_failed: Counter,
     pub(crate) connections_refused: Labelled,
+    pub(crate) half_open: Gauge,
     pub(crate) messages: Directions,
     pub(crate) bytes: Directions,
     pub(crate) in_doubt_drop: Counter,
@@ -180,9 +188,13 @@ impl Metrics {
             ),
             connections_refused: names.labelled(
                 "standin_connections_refused_total",
-                "Connections of components that got no session, by reason.",
+                "Connections of components that were refused, or closed before CONNECT for another one, by reason.",
                 "reason",
                 REFUSED,
+            ),
+            half_open: gauge(
+                "standin_half_open",
+                "Connections of components that have not sent CONNECT or another command.",
             ),
             messages: directions(
                 &names,

@@ -118,6 +118,8 @@ pub(crate) struct Session {
     /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
     pending_info: Option<Box<Info>>,
     started: Instant,
+    /// Time from which the component can log in; `None` during its TLS handshake.
+    can_log_in_since: Option<Instant>,
     searching_since: Instant,
     /// Effects of the frames that are being written.
     effects: Effects,
@@ -151,6 +153,7 @@ impl Session {
             advertised: None,
             pending_info: None,
             started: now,
+            can_log_in_since: Some(now),
             searching_since: now,
             effects: Effects::default(),
             turn_work: TURN_WORK,
@@ -165,7 +168,7 @@ impl Session {
         let node = self.connection.as_ref();
         let is_ending = self.ending.is_some();
         let room =
-            self.component.held.len() < self.policy.buffer_bytes || node.is_some_and(|node| node.incomplete);
+            node.is_some_and(|node| node.incomplete) || self.component.held.len() < self.held_bytes_max();
         let reads_node = |node: &Connection| {
             matches!(node.stage, ConnectionStage::Joining { .. }) || node.own.len() < OWN_BYTES_MAX
         };
@@ -220,7 +223,8 @@ impl Session {
     /// Returns the reason for the end of the session, if it is over.
     fn end_reason(&self) -> Option<EndReason> {
         if let Some(ending) = &self.ending {
-            let delivered = self.component.outbox.is_empty() || ending.reason == EndReason::ComponentSlow;
+            let drops_outbox = matches!(ending.reason, EndReason::ComponentSlow | EndReason::Evicted);
+            let delivered = self.component.outbox.is_empty() || drops_outbox;
             return (ending.answers_until.is_none() && delivered).then_some(ending.reason);
         }
         let node = self.connection.as_ref();
@@ -259,6 +263,18 @@ impl Session {
             self.end_after_answers(EndReason::Shutdown, None, now + timeout);
             self.push_up(now, wires);
         }
+    }
+
+    /// Ends the session because its component has sent no command and its place is needed for another one.
+    pub(crate) fn evict(&mut self) {
+        if self.ending.is_none() {
+            self.end_now(EndReason::Evicted);
+        }
+    }
+
+    /// Records that the TLS handshake with the component has begun (`None`) or ended.
+    pub(crate) fn set_can_log_in_since(&mut self, at: Option<Instant>) {
+        self.can_log_in_since = at;
     }
 
     /// Replaces the settings.

@@ -13,4 +13,6 @@ pub(crate) enum SessionCommand {
     ReadPolicy,
     /// Held publishes may be due: check whether they can be sent.
     Release,
+    /// The component has sent no command yet, and its place is needed for another: close its connection.
+    Evict,
 }

@@ -16,6 +16,7 @@ mod sources;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::admission::AdmissionLimits;
 use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
 pub use standin_daemon::logging::LogFormat;
@@ -143,6 +144,9 @@ pub struct SessionSection {
 #[serde(deny_unknown_fields)]
 pub struct LimitsSection {
     pub connections_max: usize,
+    pub half_open_max: usize,
+    pub address_connections_max: usize,
+    pub address_connects_per_second_max: usize,
     pub workers: usize,
     pub buffers_total_bytes_max: usize,
 }
@@ -207,6 +211,16 @@ impl Settings {
             name: "components",
             // One file for the component, one for its node.
             files: 2,
+        }
+    }
+
+    /// Returns the limits on connections before CONNECT. `connections_max` is reduced to what the limit on open files allows.
+    pub fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            connections_max: self.connections().that_fit(),
+            half_open_max: self.limits.half_open_max,
+            address_connections_max: self.limits.address_connections_max,
+            address_connects_per_second_max: self.limits.address_connects_per_second_max,
         }
     }
 

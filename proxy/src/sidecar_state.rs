@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use standin_daemon::admission::Admission;
 use standin_daemon::connection_limit::NearLimit;
 use standin_registry::{Endpoint, Watch};
 use standin_tls::dialler::Dialler;
@@ -19,6 +20,7 @@ use crate::nodes::NodeBook;
 use crate::policy::Policy;
 use crate::recovery::Recovery;
 use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
 use crate::session_table::SessionTable;
 use crate::settings::Settings;
 use crate::tally::Tally;
@@ -40,6 +42,8 @@ pub(crate) struct SidecarState {
     pub(crate) stopping: AtomicBool,
     pub(crate) session_ids: AtomicU64,
     pub(crate) near_limit: NearLimit,
+    /// Admission of components.
+    pub(crate) admission: Admission<Arc<SessionInfo>>,
     /// The INFO recorded last by [`remember_info`](Self::remember_info); after a start, that of the cache file.
     info: ArcSwap<Info>,
     /// TLS to nodes, once it was needed.
@@ -68,6 +72,7 @@ impl SidecarState {
             session_ids: AtomicU64::new(0),
             info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
             near_limit: NearLimit::default(),
+            admission: Admission::default(),
             node_tls: ArcSwapOption::empty(),
             buffered: AtomicUsize::new(0),
         }

@@ -108,7 +108,8 @@ pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()>
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))
 }
 
-/// Closes both connections in an orderly way. A broken connection to the component is only dropped.
+/// Closes both connections in an orderly way. A broken connection to the component is only dropped, and so is that of an evicted
+/// one, whose place is needed at once.
 pub(crate) async fn close(sockets: Sockets, end: EndReason) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {
@@ -117,7 +118,7 @@ pub(crate) async fn close(sockets: Sockets, end: EndReason) {
         }
     };
     let close_component = async {
-        if end != EndReason::ComponentBroke {
+        if !matches!(end, EndReason::ComponentBroke | EndReason::Evicted) {
             linger::close(component).await;
         }
     };

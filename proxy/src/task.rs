@@ -111,6 +111,8 @@ struct Task {
     stop_at: Option<Instant>,
     /// Time by which the component must have made the handshake of TLS.
     tls_until: Option<Instant>,
+    /// Whether the component has not sent a complete command yet.
+    is_half_open: bool,
     /// Whether reading is suspended because the shared buffer budget is exhausted.
     starved: bool,
     /// Bytes and state as last reported.
@@ -156,6 +158,7 @@ pub(crate) async fn run(
         now,
         stop_at: None,
         tls_until: None,
+        is_half_open: true,
         starved: false,
         buffer_share,
         state: "new",
@@ -228,6 +231,7 @@ impl Task {
             return;
         };
         let is_first = tls.is_first;
+        self.session.set_can_log_in_since(None);
         self.tls_until = Some(self.now + tls.timeout);
         self.sockets.tls = Some(Box::new(tls));
         if is_first {
@@ -244,10 +248,12 @@ impl Task {
         let mut first = ReadBuf::uninit(&mut first);
         let peeked = ready!(self.sockets.component.socket().poll_peek(cx, &mut first));
         if peeked.is_ok() && first.filled() == [TLS_HANDSHAKE] {
+            let timeout = self.sockets.tls.as_ref().map(|tls| tls.timeout);
+            self.tls_until = timeout.map(|timeout| self.now + timeout);
+            self.session.set_can_log_in_since(None);
             self.sockets.begin_tls();
         } else {
             self.sockets.tls = None;
-            self.tls_until = None;
         }
         Poll::Ready(())
     }
@@ -265,7 +271,7 @@ impl Task {
         if bytes_max == 0 {
             return false;
         }
-        READ_BUFFER.with_borrow_mut(|buffer| {
+        let has_read = READ_BUFFER.with_borrow_mut(|buffer| {
             let carried = self.session.lend_held(buffer);
             let end = buffer.len().min(carried.saturating_add(bytes_max));
             let read = self.sockets.component.poll_read(cx, &mut buffer[carried..end]);
@@ -284,7 +290,11 @@ impl Task {
                 Poll::Ready(Err(_)) => self.session.component_broke(now, sockets),
             }
             true
-        })
+        });
+        if self.is_half_open && self.session.has_sent_command() {
+            self.logged_in();
+        }
+        has_read
     }
 
     /// Returns how much of `bytes_max` may be read within the shared buffer budget. Several threads may each read up
@@ -533,6 +543,10 @@ impl Task {
             self.release();
             progress = true;
         }
+        if self.session_info.take_command(SessionCommand::Evict) && self.is_half_open {
+            self.session.evict();
+            progress = true;
+        }
         if self.session_info.take_command(SessionCommand::ShutDown) {
             self.stop_at = Some(now + LAST_READ_DELAY);
             progress = true;
@@ -545,16 +559,33 @@ impl Task {
         progress
     }
 
-    /// Closes a component whose handshake of TLS is not complete in time.
+    /// Notices the end of the component's TLS handshake. Closes a component whose handshake is not complete in time.
     fn check_handshake(&mut self) {
-        if self.tls_until.is_some_and(|until| until <= self.now) {
-            self.tls_until = None;
-            // An optional handshake that was not begun is no fault.
-            let is_begun = self.sockets.component.is_handshaking();
-            if is_begun {
-                warn!(session = self.session_info.id, component = %self.session_info.component, "TLS handshake not complete in time");
-                self.sockets.component_broke = true;
+        let Some(until) = self.tls_until else { return };
+        let is_over = until <= self.now;
+        match &self.sockets.tls {
+            // The component has not got INFO, after which it begins TLS.
+            Some(tls) if !tls.is_optional => self.tls_until = Some(self.now + tls.timeout),
+            Some(_) if !is_over => {}
+            None if self.sockets.component.is_handshaking() => {
+                if is_over {
+                    self.tls_until = None;
+                    warn!(session = self.session_info.id, component = %self.session_info.component, "TLS handshake not complete in time");
+                    self.sockets.component_broke = true;
+                }
             }
+            // The handshake is complete, or it is optional and was not begun, which is no fault.
+            _ => {
+                self.tls_until = None;
+                self.session.set_can_log_in_since(Some(self.now));
+            }
+        }
+    }
+
+    /// Records that the component has sent a command.
+    fn logged_in(&mut self) {
+        if std::mem::take(&mut self.is_half_open) {
+            self.shared.admission.logged_in(self.session_info.id);
         }
     }
 

@@ -121,6 +121,7 @@ async fn run_session((stream, session): AcceptedConnection, shared: Arc<SidecarS
         }
     }
     shared.sessions.remove(id);
+    shared.admission.closed(id, component.ip());
     shared.metrics.sessions.decrement(1.0);
 }
 

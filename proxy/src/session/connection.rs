@@ -170,6 +170,11 @@ impl Connection {
         now >= self.since + time
     }
 
+    /// Returns whether the connection was ready before `at`.
+    pub(super) fn began_before(&self, at: Instant) -> bool {
+        self.since < at
+    }
+
     /// Returns whether the node has served the session. A node that drops the session right after taking it, or never
     /// answers, has not.
     pub(super) fn has_served(&self, now: Instant) -> bool {

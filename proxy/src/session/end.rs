@@ -27,6 +27,8 @@ pub enum EndReason {
     Outage,
     /// The node is lost, and the component's signature is not valid for any other.
     Signed,
+    /// The component had not sent a command, and its place was needed for another one.
+    Evicted,
     /// The sidecar stops.
     Shutdown,
 }
@@ -45,25 +47,28 @@ impl EndReason {
             Self::Unauthorized => "unauthorized",
             Self::Outage => "outage",
             Self::Signed => "signed",
+            Self::Evicted => "evicted",
             Self::Shutdown => "shutdown",
         }
     }
 
-    /// Returns whether the log needs no line for this session: the component ended it, or all sessions end.
+    /// Returns whether the log needs no line for this session: the component ended it, all sessions end, or another line says it.
     pub(crate) const fn is_quiet(self) -> bool {
         matches!(
             self,
-            Self::ComponentClosed | Self::ComponentBroke | Self::Outage | Self::Shutdown
+            Self::ComponentClosed | Self::ComponentBroke | Self::Outage | Self::Evicted | Self::Shutdown
         )
     }
 
-    /// Returns the label under which the end is counted in `standin_client_errors_total`. `None` if the component or a
-    /// shutdown ended the session, or if an `-ERR` of the sidecar was counted instead.
+    /// Returns the label under which the end is counted in `standin_client_errors_total`. `None` if the component, an eviction
+    /// or a shutdown ended the session, or if an `-ERR` of the sidecar was counted instead.
     pub(crate) const fn error_kind(self) -> Option<&'static str> {
         match self {
-            Self::ComponentClosed | Self::ComponentBroke | Self::ComponentProtocol(_) | Self::Shutdown => {
-                None
-            }
+            Self::ComponentClosed
+            | Self::ComponentBroke
+            | Self::ComponentProtocol(_)
+            | Self::Evicted
+            | Self::Shutdown => None,
             other => Some(other.as_str()),
         }
     }

@@ -192,6 +192,15 @@ impl Planned {
     }
 }
 
+/// Returns whether the first frame in `bytes` may be CONNECT, or a PONG, which is not passed on.
+fn may_begin_connect(bytes: &[u8]) -> bool {
+    match bytes {
+        [] | [b'C' | b'c' | b'P' | b'p'] => true,
+        [first, second, ..] => first.eq_ignore_ascii_case(&b'C') || second.eq_ignore_ascii_case(&b'O'),
+        [_] => false,
+    }
+}
+
 impl Session {
     /// Scans the frames at the head of `bytes`. Returns the decision for as many of them as can be treated alike.
     pub(super) fn plan(&mut self, bytes: &[u8]) -> Result<Plan, WireError> {
@@ -208,6 +217,7 @@ impl Session {
         let node = self.connection.as_ref();
         let is_draining = node.is_some_and(Connection::is_draining);
         let begun = node.is_some_and(|node| node.head_written > 0);
+        let is_auth_required = node.is_some_and(|node| node.auth_required);
         // A node that the session leaves gets the rest of a frame that was partly written, and nothing more.
         let bytes_max = if is_draining { 1 } else { PLAN_BYTES_MAX };
         let headers = self.takes_headers();
@@ -221,6 +231,12 @@ impl Session {
             let span = match &found {
                 Ok(Some(span)) => span,
                 Err(_) if len == 0 => return found.map(|_| Plan::Incomplete),
+                // As in nats-server, the node decides at once about a component that must log in and begins with another
+                // command. Its frame, which may have a payload, is not kept until it is complete.
+                Ok(None) if is_new && len == 0 && is_auth_required && !may_begin_connect(bytes) => {
+                    let with = self.connect_line(b"{}");
+                    return Ok(Plan::Replace(Replacement { span: None, with }));
+                }
                 Ok(None) | Err(_) => break,
             };
             planned.begun = len == 0 && begun;

@@ -6,6 +6,9 @@ use super::Session;
 /// Minimum size of a read that is allowed despite an exhausted budget. A control line fits, and a busy session makes progress.
 const LEAST_BYTES: usize = 4096;
 
+/// Limit on the bytes of a control line besides its arguments: the verb, a blank and the line end.
+const VERB_BYTES_MAX: usize = 16;
+
 impl Session {
     /// Returns whether the bytes that wait for the component are below the session's own limit.
     pub(super) fn has_room_for_component(&self) -> bool {
@@ -43,14 +46,24 @@ impl Session {
         }
     }
 
-    /// Returns how many bytes of the component may be read at once so that at most `buffer_bytes` are kept. If the session
-    /// has a node, the rest of an incomplete frame may always be read.
+    /// Returns how many bytes of the component are kept at most while the session has no node. Before its first command, only a
+    /// control line is kept, so that unknown peers do not use up the buffers of all sessions.
+    pub(super) fn held_bytes_max(&self) -> usize {
+        let buffer_bytes = self.policy.buffer_bytes;
+        if self.has_sent_command() {
+            return buffer_bytes;
+        }
+        buffer_bytes.min(self.policy.control_line_bytes_max + VERB_BYTES_MAX)
+    }
+
+    /// Returns how many bytes of the component may be read at once so that at most [`held_bytes_max`](Self::held_bytes_max) are
+    /// kept. If the session has a node, the rest of an incomplete frame may always be read.
     pub(crate) fn read_bytes_max(&self) -> usize {
         if self.has_incomplete_frame() {
             return usize::MAX;
         }
         let held_bytes = self.component.held.len();
-        self.policy.buffer_bytes.saturating_sub(held_bytes).max(1)
+        self.held_bytes_max().saturating_sub(held_bytes).max(1)
     }
 
     /// Returns whether the session has a node, and the held bytes begin with an incomplete frame.

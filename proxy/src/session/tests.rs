@@ -481,6 +481,42 @@ fn s10_only_a_component_that_has_sent_a_command_is_waited_for() {
 }
 
 #[test]
+fn only_a_control_line_is_held_for_a_component_that_has_sent_no_command() {
+    for (said, reads_on) in [
+        ("CONNECT {\"name\":\"", false),
+        ("PUB a 5000\r\n", false),
+        ("CONNECT {}\r\nPUB a 5000\r\n", true),
+    ] {
+        let mut bench = Bench::new(policy());
+        bench.component(said);
+        assert!(bench.session.requests().read_component, "{said}");
+        bench.component(&"x".repeat(4200));
+        assert_eq!(bench.session.requests().read_component, reads_on, "{said}");
+        // A node decides about the frame.
+        bench.node_up();
+        let requests = bench.session.requests();
+        assert!(
+            requests.read_component || bench.end().is_some() || bench.session.is_ending(),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn s9_the_time_of_a_tls_handshake_is_not_time_for_connect() {
+    for is_handshaking in [true, false] {
+        let mut bench = Bench::new(policy());
+        bench.node_up();
+        if is_handshaking {
+            bench.session.set_can_log_in_since(None);
+        }
+        bench.node("-ERR 'Authentication Timeout'\r\n");
+        bench.call(|session, now, wires| session.node_lost(Cause::EndOfStream, now, wires));
+        assert_eq!(bench.end().is_none(), is_handshaking);
+    }
+}
+
+#[test]
 fn a_probe_ends_with_the_event_that_the_node_is_alive() {
     let mut bench = Bench::connected(policy());
     bench.call(Session::probe);

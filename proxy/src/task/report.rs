@@ -83,6 +83,7 @@ impl Task {
                 info!(session = id, component = %self.session_info.component, kind, "sent -ERR to the component: '{text}'");
             }
             SessionEvent::Connected => {
+                self.logged_in();
                 let client = self.session.client_label().cloned().unwrap_or_default();
                 debug!(session = id, component = %self.session_info.component, ?client, "component sent CONNECT");
                 self.session_info.status().client = client;
