@@ -22,6 +22,7 @@ mod registry;
 mod scenario;
 mod scripted_peers;
 mod site;
+mod slow_loris;
 mod sources;
 mod tls;
 mod tree;
