@@ -13,6 +13,7 @@ use standin_registry::{Endpoint, Watch};
 use standin_tls::dialler::Dialler;
 use standin_tls::files::TlsError;
 use standin_wire::Info;
+use tokio::sync::Semaphore;
 
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
@@ -24,6 +25,10 @@ use crate::session_info::SessionInfo;
 use crate::session_table::SessionTable;
 use crate::settings::Settings;
 use crate::tally::Tally;
+
+/// Maximum number of dials at the same time for components that have sent no command. So a component that has sent one does not wait
+/// behind thousands of connections that send nothing.
+const HALF_OPEN_DIALS_MAX: usize = 64;
 
 /// State of a sidecar that its workers, its prober and its HTTP pages share.
 pub(crate) struct SidecarState {
@@ -44,6 +49,8 @@ pub(crate) struct SidecarState {
     pub(crate) near_limit: NearLimit,
     /// Admission of components.
     pub(crate) admission: Admission<Arc<SessionInfo>>,
+    /// Permits to dial for components that have sent no command.
+    pub(crate) half_open_dials: Semaphore,
     /// The INFO recorded last by [`remember_info`](Self::remember_info); after a start, that of the cache file.
     info: ArcSwap<Info>,
     /// TLS to nodes, once it was needed.
@@ -73,6 +80,7 @@ impl SidecarState {
             info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
             near_limit: NearLimit::default(),
             admission: Admission::default(),
+            half_open_dials: Semaphore::new(HALF_OPEN_DIALS_MAX),
             node_tls: ArcSwapOption::empty(),
             buffered: AtomicUsize::new(0),
         }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures_util::future::OptionFuture;
 use standin_registry::{Endpoint, Node, NodeState};
 use standin_tls::stream::Stream;
 use tokio::io::ReadBuf;
@@ -422,6 +423,7 @@ impl Task {
         let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
+        let is_half_open = self.is_half_open;
         let wait = match self.rounds {
             // There is no wait after the first failed round, only after the second.
             0 | 1 => Duration::ZERO,
@@ -434,6 +436,8 @@ impl Task {
             if !wait.is_zero() {
                 shared.nodes_changed_or(wait).await;
             }
+            let half_open_permit = is_half_open.then(|| shared.half_open_dials.acquire());
+            let _half_open_permit = OptionFuture::from(half_open_permit).await;
             let evenly = shared.spread_after_outage(was_away).await;
             let spread = searcher.as_ref().map(Searcher::spread);
             if let Some(spread) = spread.filter(|spread| !spread.is_zero()) {
@@ -582,10 +586,12 @@ impl Task {
         }
     }
 
-    /// Records that the component has sent a command.
+    /// Records that the component has sent a command. A dial, which may wait behind those for components that have sent none, is made
+    /// anew without that wait.
     fn logged_in(&mut self) {
         if std::mem::take(&mut self.is_half_open) {
             self.shared.admission.logged_in(self.session_info.id);
+            self.dial = self.dial.take().filter(|_| self.session.keeps_node());
         }
     }
 

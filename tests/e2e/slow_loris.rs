@@ -131,6 +131,12 @@ impl<'d> Witness<'d> {
         stalled
     }
 
+    /// Returns whether `half_open` connections may be left if there are at most `expected`: each client that connected has taken the
+    /// place of one.
+    fn has_left(&self, half_open: f64, expected: f64) -> bool {
+        half_open <= expected && half_open >= expected - f64::from(self.rounds + 1)
+    }
+
     fn print(&self, case: &str, kib_before: u64, after: Figures, half_open: f64) {
         let kib = after.resident_kib.saturating_sub(kib_before) as f64;
         println!(
@@ -179,7 +185,8 @@ async fn a_broker_is_attacked(has_tls: bool, bound: Option<usize>, kib_each_max:
     let stalled = witness.watch().await;
     let expected = bound.unwrap_or(STALLED).min(STALLED) as f64;
     eventually("the bound holds", TIMEOUT, async || {
-        Metrics::read(node.http()).await.value("standin_broker_half_open") == expected
+        let half_open = Metrics::read(node.http()).await.value("standin_broker_half_open");
+        witness.has_left(half_open, expected)
     })
     .await;
     let evicted = Metrics::read(node.http())
@@ -228,7 +235,7 @@ async fn a_sidecar_is_attacked(has_tls: bool, bound: Option<usize>, kib_each_max
     let stalled = witness.watch().await;
     let expected = bound.unwrap_or(STALLED).min(STALLED) as f64;
     eventually("the bound holds", TIMEOUT, async || {
-        sidecar.metric("standin_half_open").await == expected
+        witness.has_left(sidecar.metric("standin_half_open").await, expected)
     })
     .await;
     let evicted = sidecar
@@ -251,13 +258,13 @@ async fn a_sidecar_is_attacked(has_tls: bool, bound: Option<usize>, kib_each_max
 cases! {
     a_broker_is_attacked =>
     ten_thousand_half_open_connections_do_not_disturb_the_clients_of_a_broker(false, None, 16);
-    half_open_handshakes_on_a_broker_are_evicted_above_the_bound(true, Some(2000), 64);
+    half_open_handshakes_on_a_broker_are_evicted_above_the_bound(true, Some(5000), 64);
 }
 
 cases! {
     a_sidecar_is_attacked =>
     ten_thousand_half_open_connections_do_not_disturb_the_components_of_a_sidecar(false, None, 32);
-    half_open_handshakes_on_a_sidecar_are_evicted_above_the_bound(true, Some(2000), 96);
+    half_open_handshakes_on_a_sidecar_are_evicted_above_the_bound(true, Some(5000), 96);
 }
 
 /// Also a node's limit on all connections is no way to keep others out, and a payload before CONNECT is not kept.
