@@ -180,9 +180,13 @@ struct ClusterFlags {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Operation")]
 pub struct OperationFlags {
-    /// Port for the pages /varz /connz /subsz /routez /healthz /metrics; -1: any free one [default: none]
+    /// Port for the pages /varz /connz /subsz /routez /healthz /metrics, on --addr; -1: any free one [default: none]
     #[arg(short = 'm', long = "http_port", alias = "http-port", value_name = "N", value_parser = number)]
     http_port: Option<i64>,
+
+    /// Port for the pages over HTTPS, with the certificate of --tlscert; -1: any free one [default: none]
+    #[arg(long = "https_port", visible_alias = "ms", alias = "https-port", value_name = "N", value_parser = number)]
+    https_port: Option<i64>,
 
     /// File to write the process id to
     #[arg(short = 'P', long, value_name = "FILE")]
@@ -228,6 +232,18 @@ pub struct OperationFlags {
     pub print_config: bool,
 }
 
+impl OperationFlags {
+    /// Returns the port of --http_port. As in nats-server, 0 means "not given".
+    fn http_port(&self) -> Option<i64> {
+        self.http_port.filter(|port| *port != 0)
+    }
+
+    /// Returns the port of --https_port. As in nats-server, 0 means "not given".
+    fn https_port(&self) -> Option<i64> {
+        self.https_port.filter(|port| *port != 0)
+    }
+}
+
 impl Cli {
     /// Parses a command line. The first argument is the name of the program.
     ///
@@ -244,6 +260,11 @@ impl Cli {
         if !refusals.is_empty() {
             let message = refusals.join("\nerror: ");
             return Err(command.error(ErrorKind::UnknownArgument, message).into());
+        }
+        let operation = &cli.operation;
+        if operation.http_port().and(operation.https_port()).is_some() {
+            let message = "flags --http_port (-m) and --https_port (-ms) are both given; keep one";
+            return Err(command.error(ErrorKind::ArgumentConflict, message).into());
         }
         Ok(cli)
     }
@@ -262,6 +283,7 @@ impl Cli {
             file: file.map(Path::new),
             environment: environment.collect(),
             flags: self.flags(),
+            implied: self.implied(),
         };
         let mut loaded: Loaded<Settings> = input.load()?;
         loaded.warnings.extend(self.unsupported.warnings(&self.off));
@@ -322,10 +344,14 @@ impl Cli {
         let no_advertise = cluster.no_advertise || self.is_off("no_advertise");
         let no_advertise = no_advertise.then_some(Value::Boolean(cluster.no_advertise));
         let http_port = operation.http_port.map(Value::Integer);
+        let https_port = operation.https_port();
+        let https_mode = https_port.map(|_| Value::String("required".to_owned()));
         let level = self.level();
         let others = [
             port.map(|port| ("port", "--port", Value::Integer(port))),
             http_port.map(|port| ("http.port", "--http_port", port)),
+            https_port.map(|port| ("http.port", "--https_port", Value::Integer(port))),
+            https_mode.map(|mode| ("tls.http.mode", "--https_port", mode)),
             level.map(|(flag, level)| ("log.level", flag, Value::String(level.to_owned()))),
             routes.map(|routes| ("cluster.routes", "--routes", routes)),
             no_advertise.map(|flag| ("cluster.no_advertise", "--no_advertise", flag)),
@@ -334,6 +360,15 @@ impl Cli {
         given
             .map(|(key, flag, value)| Flag { key, flag, value })
             .collect()
+    }
+
+    /// Returns what the given flags imply for keys that nothing sets. As in nats-server, a flag with a port for the pages means the address
+    /// for clients, unless another is set. (The default is a loopback address, for a port that a settings file gives.)
+    fn implied(&self) -> Vec<Flag> {
+        let http = self.operation.http_port().map(|_| "--http_port");
+        let flag = http.or(self.operation.https_port().map(|_| "--https_port"));
+        let (key, value) = ("http.addr", Value::String(String::new()));
+        flag.map(|flag| Flag { key, flag, value }).into_iter().collect()
     }
 
     /// Returns the flags for TLS. With `--tls=false` the others have no effect, as in nats-server.

@@ -391,6 +391,9 @@ fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<S
         _ => Endpoint::new(text, address.port()),
     };
     let client = advertised(&settings.advertise, shared.address);
+    // Other hosts do not reach the pages at a loopback address. On one host, the address for clients is a loopback address too.
+    let is_local = client.ip().is_some_and(|ip| ip.is_loopback());
+    let http = http.filter(|http| is_local || !http.ip().is_loopback());
     Node {
         run: shared.server_id.as_str().into(),
         mesh: Some(advertised(&settings.cluster.advertise, mesh)),

@@ -41,8 +41,10 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use serde::Serialize;
+use standin_daemon::http::PageAccess;
 use standin_daemon::metrics::Names;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::shared::Shared;
 
@@ -64,7 +66,12 @@ struct Pages {
 }
 
 /// Serves the pages until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: SocketAddr) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    access: watch::Receiver<PageAccess>,
+) {
     let pages = Pages {
         shared,
         address,
@@ -72,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, address: S
         names: Arc::default(),
         requests: Arc::default(),
     };
-    standin_daemon::http::serve(listener, router(pages), pending()).await;
+    standin_daemon::http::serve(listener, router(pages), access, pending()).await;
 }
 
 fn router(pages: Pages) -> Router {

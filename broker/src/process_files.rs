@@ -40,9 +40,11 @@ impl ProcessFiles {
         }
         if let Some(folder) = non_empty(&process.ports_file_dir) {
             // The format of nats-server, without the ports of features that this server does not have.
+            let is_tls = server.settings().tls.http.is_on();
+            let scheme = if is_tls { "https" } else { "http" };
             let monitoring = server
                 .http_address()
-                .map(|address| format!("http://{}", reachable(address)));
+                .map(|address| format!("{scheme}://{}", reachable(address)));
             let cluster = server
                 .mesh_address()
                 .map(|address| format!("nats://{}", reachable(address)));

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use socket2::Socket;
+use standin_daemon::http::PageAccess;
 use standin_daemon::listen::{bind_dual_stack, bound_address, start};
 use standin_daemon::settings::{changes, reloaded};
 use standin_tls::files::TlsError;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
@@ -21,7 +23,7 @@ use crate::accept;
 use crate::close_reason::CloseReason;
 use crate::mesh::{Mesh, MeshError};
 use crate::monitor;
-use crate::settings::{ListenAddress, Settings};
+use crate::settings::{ListenAddress, Settings, SettingsError};
 use crate::shared::Shared;
 use crate::worker::Worker;
 
@@ -52,6 +54,9 @@ pub enum RunError {
     /// A file of TLS cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// A file that the settings name cannot be used.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
     /// The node cannot join the other nodes.
     #[error("cannot join the mesh: {0}")]
     Mesh(#[from] MeshError),
@@ -68,6 +73,7 @@ impl RunError {
             Self::Listen { .. } => "listen",
             Self::Worker(_) => "worker",
             Self::Tls(_) => "tls",
+            Self::Settings(_) => "settings",
             Self::Mesh(_) => "mesh",
             Self::Stopped => "stopped",
         }
@@ -88,6 +94,7 @@ pub struct Sockets {
 pub struct Server {
     shared: Arc<Shared>,
     http_address: Option<SocketAddr>,
+    page_access: watch::Sender<PageAccess>,
     mesh: Option<Mesh>,
     accepting: Option<AbortHandle>,
     serving_http: Option<AbortHandle>,
@@ -127,16 +134,19 @@ impl Server {
         let http = match settings.http_listen() {
             Some(wanted) => {
                 let listening = bind_and_listen(&wanted);
-                Some(listening.map_err(|error| listen_error("HTTP", "-m", &wanted, error))?)
+                let flag = if settings.tls.http.is_on() { "-ms" } else { "-m" };
+                Some(listening.map_err(|error| listen_error("HTTP", flag, &wanted, error))?)
             }
             None => None,
         };
+        let (page_access, access) = watch::channel(settings.page_access()?);
         let backlog = settings.process.listen_backlog;
         let mesh = mesh_socket(sockets.mesh, &settings)?;
         let shared = Arc::new(Shared::new(settings, address)?);
         let mut server = Self {
             shared: Arc::clone(&shared),
             http_address: http.as_ref().map(|(_, address)| *address),
+            page_access,
             mesh: None,
             accepting: None,
             serving_http: None,
@@ -149,8 +159,10 @@ impl Server {
             server.threads.push(worker.thread);
         }
         if let Some((listener, address)) = http {
-            info!("Starting http monitor on {address}");
-            let serving = tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address));
+            let is_tls = shared.settings.load().tls.http.is_on();
+            let scheme = if is_tls { "https" } else { "http" };
+            info!("Starting {scheme} monitor on {address}");
+            let serving = tokio::spawn(monitor::serve(listener, Arc::clone(&shared), address, access));
             server.serving_http = Some(serving.abort_handle());
         }
         if let Some(listening) = mesh {
@@ -229,8 +241,9 @@ impl Server {
     /// warning.
     ///
     /// # Errors
-    /// [`TlsError`] if a file of TLS cannot be used. Nothing is changed then.
-    pub fn reload(&self, new: Settings) -> Result<(), TlsError> {
+    /// [`RunError`] if a file that the settings name cannot be used. Nothing is changed then.
+    pub fn reload(&self, new: Settings) -> Result<(), RunError> {
+        let access = new.page_access()?;
         let old = self.shared.settings.load();
         for change in changes(&**old, &new) {
             if change.needs_restart {
@@ -239,7 +252,9 @@ impl Server {
                 info!(%change, "setting changed");
             }
         }
-        self.shared.reload(reloaded(&**old, new))
+        self.shared.reload(reloaded(&**old, new))?;
+        self.page_access.send_replace(access);
+        Ok(())
     }
 
     /// Returns the settings in force.

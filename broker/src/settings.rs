@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
+use standin_daemon::http::PageAccess;
 pub use standin_daemon::logging::LogFormat;
 use standin_daemon::settings::{
     self, MASK, Places, Schema, ZooKeeperAuth, mask_given, masked_pair, masked_url, masked_whole, of_text,
@@ -80,6 +81,7 @@ pub struct Limits {
 pub struct Http {
     pub addr: String,
     pub port: i32,
+    pub token_file: PathBuf,
 }
 
 /// `[tls]`
@@ -88,6 +90,7 @@ pub struct Http {
 pub struct Tls {
     pub client: ClientTls,
     pub route: RouteTls,
+    pub http: TlsSection,
 }
 
 /// `[tls.client]`
@@ -158,6 +161,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("http.port", -1, 65_535),
     ("tls.client.timeout_ms", 10, 60_000),
     ("tls.route.timeout_ms", 10, 60_000),
+    ("tls.http.timeout_ms", 10, 10_000),
     ("process.workers", 0, 1024),
     ("process.match_cache_max", 0, 100_000_000),
     ("process.listen_backlog", 1, 65_535),
@@ -176,6 +180,8 @@ const SCHEMA: Schema = Schema {
         ("tls.client.min_version", &["1.2", "1.3"]),
         ("tls.route.mode", &["off", "required"]),
         ("tls.route.min_version", &["1.2", "1.3"]),
+        ("tls.http.mode", &["off", "required"]),
+        ("tls.http.min_version", &["1.2", "1.3"]),
     ],
     tables: &[
         ("authorization.users", "{ user = \"…\", password = \"…\" }"),
@@ -351,16 +357,20 @@ impl settings::Settings for Settings {
         SettingsError::all(users.chain(broken).chain(self.check_cluster(places)))
     }
 
-    /// Checks that the certificate files can be used.
+    /// Checks that the certificate files and the file of the token can be used.
     fn check_complete(&self) -> Result<(), SettingsError> {
-        let errors = self.tls_sections().into_iter().filter_map(|(door, section)| {
+        let sections = [
+            ("tls.client", &self.tls.client.section),
+            ("tls.route", &self.tls.route.section),
+        ];
+        let errors = sections.into_iter().filter_map(|(door, section)| {
             let error = section.acceptor().err()?;
             Some(SettingsError::Unusable {
                 section: door,
                 error: error.to_string(),
             })
         });
-        SettingsError::all(errors)
+        SettingsError::all(errors.chain(self.page_access().err()))
     }
 }
 
@@ -385,18 +395,32 @@ impl Settings {
     /// Returns the doors that speak TLS, with their certificate files.
     #[must_use]
     pub fn tls_doors(&self) -> Doors {
-        let on = self
-            .tls_sections()
-            .into_iter()
-            .filter(|(_, section)| section.is_on());
+        let http = self.http_tls();
+        let doors = [
+            ("tls.client", &self.tls.client.section),
+            ("tls.route", &self.tls.route.section),
+            ("tls.http", &http),
+        ];
+        let on = doors.into_iter().filter(|(_, section)| section.is_on());
         on.map(|(door, section)| (door, section.files())).collect()
     }
 
-    fn tls_sections(&self) -> [(&'static str, &TlsSection); 2] {
-        [
-            ("tls.client", &self.tls.client.section),
-            ("tls.route", &self.tls.route.section),
-        ]
+    /// Returns `[tls.http]`. Without a certificate of its own it has that for clients, as in `nats-server`.
+    fn http_tls(&self) -> TlsSection {
+        let (http, client) = (self.tls.http.clone(), &self.tls.client.section);
+        if non_empty(&http.cert_file).is_some() || non_empty(&http.key_file).is_some() {
+            return http;
+        }
+        TlsSection {
+            cert_file: client.cert_file.clone(),
+            key_file: client.key_file.clone(),
+            ..http
+        }
+    }
+
+    /// Returns how the pages are reached. Reads the files that the settings name.
+    pub(crate) fn page_access(&self) -> Result<PageAccess, SettingsError> {
+        PageAccess::new(&self.http_tls(), &self.http.token_file)
     }
 
     /// Returns the address to listen on for clients.

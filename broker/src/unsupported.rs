@@ -10,7 +10,6 @@ impl Unsupported {
         Self("users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is");
     pub(crate) const GATEWAYS: Self = Self("gateways are not supported: they need nats-server");
     pub(crate) const HEADERS_OFF: Self = Self("switching headers off is not supported");
-    pub(crate) const HTTPS: Self = Self("HTTPS is not supported yet: the pages are served over HTTP");
     pub(crate) const HTTP_BASE_PATH: Self = Self("another base path for the pages is not supported");
     pub(crate) const IMPORTS: Self = Self("imports and exports between accounts are not supported");
     pub(crate) const JETSTREAM: Self = Self("JetStream is not supported: it needs nats-server");

@@ -64,7 +64,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", help_heading = "Nodes")]
     pub cache: Option<String>,
 
-    /// Address of the HTTP pages /healthz, /readyz, /metrics, /sessionz, /nodez [default: no pages]
+    /// Address of the HTTP pages /healthz, /readyz, /metrics, /sessionz, /nodez: host:port, or a port of 127.0.0.1 [default: no pages]
     #[arg(long, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 
@@ -118,6 +118,7 @@ impl Cli {
             file: self.config.as_deref().map(Path::new),
             environment: environment.collect(),
             flags: self.flags(),
+            ..Input::default()
         }
         .load()
     }

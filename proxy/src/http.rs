@@ -22,14 +22,20 @@ use axum::{
     routing::get,
 };
 use serde::{Deserialize, Serialize};
+use standin_daemon::http::PageAccess;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use self::rows::{Page, Readiness, SessionRow};
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 
 /// Serves the pages on `listener` until the task is ended.
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    shared: Arc<SidecarState>,
+    access: watch::Receiver<PageAccess>,
+) {
     let pages = Router::new()
         .route("/", get(index))
         .route("/healthz", get(health))
@@ -38,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<SidecarState>) {
         .route("/sessionz", get(sessions))
         .route("/nodez", get(nodes))
         .with_state(shared);
-    standin_daemon::http::serve(listener, pages, std::future::pending()).await;
+    standin_daemon::http::serve(listener, pages, access, std::future::pending()).await;
 }
 
 async fn index() -> impl IntoResponse {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use standin_daemon::admission::AdmissionLimits;
 use standin_daemon::certificate_watch::Doors;
 use standin_daemon::connection_limit::ConnectionLimit;
+use standin_daemon::http::PageAccess;
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
 use standin_daemon::settings::{Secret, of_text};
@@ -163,6 +164,7 @@ pub struct SocketSection {
 #[serde(deny_unknown_fields)]
 pub struct HttpSection {
     pub listen: String,
+    pub token_file: PathBuf,
     pub page_items_max: usize,
     pub ready_needs_node: bool,
 }
@@ -172,6 +174,7 @@ pub struct HttpSection {
 pub struct TlsSections {
     pub component: ComponentTlsSection,
     pub node: NodeTlsSection,
+    pub http: TlsSection,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,11 +227,26 @@ impl Settings {
         }
     }
 
+    /// Returns the host:port of the HTTP pages; `None` if they are off. A port alone is one of 127.0.0.1.
+    pub(crate) fn http_listen(&self) -> Option<String> {
+        match self.http.listen.as_str() {
+            "" => None,
+            port if !port.contains(':') => Some(format!("127.0.0.1:{port}")),
+            address => Some(address.to_owned()),
+        }
+    }
+
+    /// Returns how the HTTP pages are reached. Reads the files that the settings name.
+    pub(crate) fn page_access(&self) -> Result<PageAccess, SettingsError> {
+        PageAccess::new(&self.tls.http, &self.http.token_file)
+    }
+
     /// Returns the doors that have a certificate, with their files.
     pub fn tls_doors(&self) -> Doors {
         let doors = [
             ("tls.component", &self.tls.component.section),
             ("tls.node", &self.tls.node.section),
+            ("tls.http", &self.tls.http),
         ];
         let on = doors.into_iter().filter(|(_, section)| section.is_on());
         on.map(|(door, section)| (door, section.files())).collect()

@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
+use standin_daemon::http::PageAccess;
 use standin_daemon::listen::{self, is_missing};
 use standin_daemon::settings::{changes, reloaded};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -62,6 +64,7 @@ pub struct Sidecar {
     workers: Arc<Workers>,
     addresses: Vec<SocketAddr>,
     http_address: Option<SocketAddr>,
+    page_access: watch::Sender<PageAccess>,
     accepting: JoinSet<()>,
     /// The other tasks, among them the HTTP pages.
     background: JoinSet<()>,
@@ -86,10 +89,11 @@ impl Sidecar {
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
         // The HTTP address is bound first, so that its pages can be read as soon as components can connect.
-        let http_listener = match settings.http.listen.as_str() {
-            "" => None,
-            address => Some(bind(address, settings.socket.listen_backlog)?.remove(0)),
+        let http_listener = match settings.http_listen() {
+            None => None,
+            Some(address) => Some(bind(&address, settings.socket.listen_backlog)?.remove(0)),
         };
+        let (page_access, access) = watch::channel(settings.page_access()?);
         let listeners = listen(&settings)?;
         let addresses = listeners.iter().map(TcpListener::local_addr);
         let addresses: Vec<SocketAddr> = addresses.flatten().collect();
@@ -110,7 +114,7 @@ impl Sidecar {
         let mut http_address = None;
         if let Some(listener) = http_listener {
             http_address = listener.local_addr().ok();
-            background.spawn(http::serve(listener, Arc::clone(&shared)));
+            background.spawn(http::serve(listener, Arc::clone(&shared), access));
         }
         if let Some(address) = http_address {
             info!(%address, "serving HTTP");
@@ -123,6 +127,7 @@ impl Sidecar {
             workers,
             addresses,
             http_address,
+            page_access,
             accepting,
             background,
         })
@@ -145,6 +150,7 @@ impl Sidecar {
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let policy = Policy::new(&new)?;
+        let access = new.page_access()?;
         self.shared.registry.reconfigure(new.registry_config()?)?;
         let old = self.shared.settings.load_full();
         for change in changes(&*old, &new) {
@@ -158,6 +164,7 @@ impl Sidecar {
         self.shared.policy.store(Arc::new(policy));
         self.shared.settings.store(Arc::clone(&settings));
         self.shared.forget_tls();
+        self.page_access.send_replace(access);
         self.shared.book.set_settings(settings);
         self.send_all(SessionCommand::ReadPolicy);
         Ok(())

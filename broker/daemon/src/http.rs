@@ -1,9 +1,15 @@
 //! HTTP listener for operators and monitoring.
 //!
+//! | file | holds |
+//! |---|---|
+//! | `limited_listener` | connections, with their limits |
+//! | `page_access` | TLS, and the token that a request must carry |
+//!
 //! *Architecture invariant:* no client of this port can block the program. The number and duration of connections and the size
 //! of requests are limited.
 
 mod limited_listener;
+mod page_access;
 
 use std::future::IntoFuture as _;
 
@@ -11,13 +17,21 @@ use axum::Router;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use self::limited_listener::LimitedListener;
+pub use self::page_access::PageAccess;
 
 /// Serves `pages` on `listener` until `shutdown` completes. Then returns without waiting for the open connections.
 /// Only GET and HEAD are allowed. Each connection serves one request, so the limits on connections also limit requests.
-pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<Output = ()> + Send) {
-    let server = axum::serve(LimitedListener::new(listener), with_limits(pages));
+pub async fn serve(
+    listener: TcpListener,
+    pages: Router,
+    access: watch::Receiver<PageAccess>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let pages = with_limits(pages, access.clone());
+    let server = axum::serve(LimitedListener::new(listener, access), pages);
     tokio::select! {
         ended = server.into_future() => if let Err(error) = ended {
             tracing::error!(%error, "HTTP listener failed; its pages are unavailable until a restart");
@@ -26,11 +40,15 @@ pub async fn serve(listener: TcpListener, pages: Router, shutdown: impl Future<O
     }
 }
 
-/// Adds the answers to unknown paths and methods to `pages`, and `Connection: close` to each response.
-fn with_limits(pages: Router) -> Router {
+/// Adds the check of the token and the answers to unknown paths and methods to `pages`, and `Connection: close` to each response.
+fn with_limits(pages: Router, access: watch::Receiver<PageAccess>) -> Router {
     pages
         .fallback(not_found)
         .method_not_allowed_fallback(only_get)
+        .layer(axum::middleware::from_fn_with_state(
+            access,
+            page_access::authorize,
+        ))
         .layer(axum::middleware::map_response(closing))
 }
 

@@ -19,6 +19,7 @@
 //! | `change.rs` | the changes of a SIGHUP, and which of them need a restart |
 //! | `zookeeper_auth.rs` | the credentials for ZooKeeper, a setting of both programs |
 //! | `secret.rs` | texts that are masked when shown |
+//! | `secret_file.rs` | files that hold one secret |
 //! | `units.rs` | times with their unit |
 
 mod audit;
@@ -32,6 +33,7 @@ mod loaded;
 mod place;
 mod schema;
 mod secret;
+mod secret_file;
 mod suggestion;
 mod units;
 mod zookeeper_auth;
@@ -49,6 +51,7 @@ pub use self::loaded::Loaded;
 pub use self::place::{Place, Places};
 pub use self::schema::Schema;
 pub use self::secret::{MASK, Secret, mask_given, masked_pair, masked_url, masked_whole};
+pub use self::secret_file::secret_file;
 pub use self::units::{Micros, Millis, Secs};
 pub use self::zookeeper_auth::ZooKeeperAuth;
 

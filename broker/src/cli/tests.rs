@@ -13,6 +13,7 @@ fn load(words: &str) -> Result<Settings, String> {
     let cli = read(words).map_err(|message| message.text())?;
     let input = Input {
         flags: cli.flags(),
+        implied: cli.implied(),
         ..Input::default()
     };
     Ok(input.load().map_err(|error| error.to_string())?.settings)
@@ -63,6 +64,61 @@ fn every_flag_sets_its_key() {
     assert_eq!(settings.process.pid_file, Path::new("/pid"));
     assert_eq!(settings.process.ports_file_dir, Path::new("/ports"));
     assert_eq!(settings.log.file, Path::new("/log"));
+}
+
+/// A settings file means a loopback address, and these flags mean the address for clients.
+#[test]
+fn flags_for_the_pages_mean_the_address_for_clients_unless_another_is_set() {
+    let listen = |words, file: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broker.toml");
+        std::fs::write(&path, file).unwrap();
+        let cli = read(words).unwrap();
+        let input = Input {
+            file: Some(&path),
+            flags: cli.flags(),
+            implied: cli.implied(),
+            ..Input::default()
+        };
+        let settings: Settings = input.load().unwrap().settings;
+        settings.http_listen().map(|address| address.to_string())
+    };
+    for (words, file, address) in [
+        ("-m 3", "", Some("0.0.0.0:3")),
+        ("-m 3 -a 127.0.0.2", "", Some("127.0.0.2:3")),
+        ("-m 3", "http.addr = '10.0.0.1'", Some("10.0.0.1:3")),
+        ("-m 3", "http.port = 4", Some("0.0.0.0:3")),
+        ("", "http.port = 4", Some("127.0.0.1:4")),
+        ("-m 0", "http.port = 4", None),
+        ("-ms 0", "http.port = 4", Some("127.0.0.1:4")),
+        (
+            "-a 127.0.0.2",
+            "http = { addr = '', port = 4 }",
+            Some("127.0.0.2:4"),
+        ),
+        ("", "", None),
+    ] {
+        assert_eq!(listen(words, file).as_deref(), address, "{words} {file}");
+    }
+}
+
+#[test]
+fn https_port_is_a_port_for_the_pages_with_the_certificate_for_clients() {
+    for words in ["-ms 3", "--https_port=3", "-m 0 -ms 3"] {
+        // The files are looked for, so the flag has asked for TLS.
+        let error = load(&format!("{words} --tls=false")).unwrap_err();
+        assert_eq!(
+            error, "tls.http: cert_file and key_file are not set: a server needs a certificate",
+            "{words}"
+        );
+    }
+    let error = load("-ms 3 --tlscert /no/cert --tlskey /no/key").unwrap_err();
+    assert!(error.contains("tls.http: cannot read /no/cert"), "{error}");
+    let error = error_of("-m 3 -ms 4");
+    assert!(
+        error.contains("(-m) and --https_port (-ms) are both given"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -160,11 +216,6 @@ fn switches_set_the_log_level() {
 #[test]
 fn flags_of_unsupported_features_are_refused_by_name() {
     for (words, refused) in [
-        ("-ms 8443", "--https_port (-ms): HTTPS is not supported yet"),
-        (
-            "-https_port 8443",
-            "--https_port (-ms): HTTPS is not supported yet",
-        ),
         ("-s", "--syslog (-s): logging to syslog is not supported"),
         (
             "--syslog=true",

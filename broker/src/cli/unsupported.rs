@@ -8,8 +8,6 @@ use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, Unsupported};
 /// The flags of `nats-server` for unsupported features.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct UnsupportedFlags {
-    #[arg(long = "https_port", alias = "ms", hide = true, value_name = "N", value_parser = number)]
-    https_port: Option<i64>,
     #[arg(short = 's', long, hide = true)]
     syslog: bool,
     #[arg(short = 'r', long = "remote_syslog", hide = true, value_name = "ADDR")]
@@ -43,11 +41,6 @@ impl UnsupportedFlags {
         let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
         let is_nonzero = |number: Option<i64>| number.is_some_and(|number| number != 0);
         let flags = [
-            (
-                "--https_port (-ms)",
-                is_nonzero(self.https_port),
-                Unsupported::HTTPS,
-            ),
             ("--syslog (-s)", self.syslog, Unsupported::SYSLOG),
             (
                 "--remote_syslog (-r)",

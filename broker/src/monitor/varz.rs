@@ -165,6 +165,12 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
     let stale = ByKind::of(&[CloseReason::Stale], &totals, &route_totals);
     let requests = pages.requests.lock();
     let requests = requests.unwrap_or_else(PoisonError::into_inner).clone();
+    let port = pages.address.port();
+    let (http_port, https_port) = if settings.tls.http.is_on() {
+        (0, port)
+    } else {
+        (port, 0)
+    };
     json(&Varz {
         server_id: &shared.server_id,
         server_name: shared.server_name(&settings),
@@ -181,9 +187,9 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         ping_interval: policy.ping_interval.as_nanos(),
         ping_max: policy.ping_max,
         http_host: pages.address.ip().to_string(),
-        http_port: pages.address.port(),
+        http_port,
         http_base_path: "",
-        https_port: 0,
+        https_port,
         auth_timeout: policy.auth_timeout.as_secs_f64(),
         max_control_line: policy.control_line_bytes_max,
         max_payload: policy.payload_bytes_max,

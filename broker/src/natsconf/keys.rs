@@ -62,11 +62,41 @@ impl Keys {
             self.top_level_key(entry);
         }
         self.client_tls_mode();
+        self.pages();
         // `trace` overrides `debug`, whatever their order.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
         if let Some((level, place)) = level {
             self.put(&place, level, "log.level", Value::String(level.to_owned()));
+        }
+    }
+
+    /// Sets the address of the pages by `set`, and that they are served over HTTPS.
+    fn https(&mut self, entry: &Entry, set: impl FnOnce(&mut Self)) {
+        let before = self.items.len();
+        set(self);
+        if self.items[before..].iter().any(|item| item.key == "http.port") {
+            let mode = Value::String("required".to_owned());
+            self.put(&entry.place, &entry.key, "tls.http.mode", mode);
+        }
+    }
+
+    /// Sets the address of the pages to that for clients, if the file has a port for them and no host, once all keys are known. Refuses
+    /// two ports, as nats-server does.
+    fn pages(&mut self) {
+        let ports = self.items.iter().filter(|item| item.key == "http.port");
+        let (https, http): (Vec<&Item>, Vec<&Item>) =
+            ports.partition(|item| item.name.to_lowercase().starts_with("https"));
+        let Some(Item { name, place, .. }) = https.last().or(http.last()) else {
+            return;
+        };
+        let (name, place) = (name.clone(), place.clone());
+        if !https.is_empty() && !http.is_empty() {
+            let rule = format!("{name} is set, and a port for HTTP too; keep one of them");
+            self.add(&place, rule);
+        }
+        if self.items.iter().all(|item| item.key != "http.addr") {
+            self.put(&place, &name, "http.addr", Value::String(String::new()));
         }
     }
 
@@ -88,8 +118,10 @@ impl Keys {
             "listen" => self.listen(&entry, "addr", "port"),
             "server_name" => self.text(&entry, "server_name"),
             "client_advertise" => self.text(&entry, "advertise"),
-            "http_port" | "monitor_port" => self.number(&entry, "http.port"),
+            "http_port" | "monitor_port" => self.positive(&entry, "http.port"),
             "http" | "monitor" => self.listen(&entry, "http.addr", "http.port"),
+            "https_port" => self.https(&entry, |keys| keys.positive(&entry, "http.port")),
+            "https" => self.https(&entry, |keys| keys.listen(&entry, "http.addr", "http.port")),
             "authorization" => self.authorization(entry),
             "no_auth_user" => self.text(&entry, "authorization.no_auth_user"),
             "accounts" => self.accounts(&entry),
@@ -258,8 +290,8 @@ impl Keys {
         if !host.is_empty() {
             self.put(&entry.place, &entry.key, addr, Value::String(host));
         }
-        // For clients, port 0 means the default port; for HTTP, it switches the pages off.
-        if number != 0 || port != "port" {
+        // Port 0 means the default: for clients port 4222, and for HTTP no pages.
+        if number != 0 {
             self.put(&entry.place, &entry.key, port, Value::Integer(number));
         }
     }
@@ -303,7 +335,6 @@ fn shown(key: &str) -> String {
 
 /// Keys of unsupported features, separated by spaces.
 const UNSUPPORTED: &[(&str, Unsupported)] = &[
-    ("https https_port", Unsupported::HTTPS),
     ("http_base_path", Unsupported::HTTP_BASE_PATH),
     ("jetstream", Unsupported::JETSTREAM),
     ("gateway", Unsupported::GATEWAYS),

@@ -214,9 +214,43 @@ fn keys_without_effect_are_accepted() {
     assert!(time.contains(":8: logtime has no effect: log lines always have a timestamp"));
 }
 
+/// In a file of nats-server, a port for the pages means the address for clients, unless a host is given.
+#[test]
+fn the_pages_are_on_the_address_for_clients_as_in_nats_server() {
+    for (text, address) in [
+        ("host: 127.0.0.2, http_port: 3", "127.0.0.2:3"),
+        ("monitor_port: 3", "0.0.0.0:3"),
+        ("http: 3", "0.0.0.0:3"),
+        ("http: \"127.0.0.3:3\", host: 127.0.0.2", "127.0.0.3:3"),
+    ] {
+        let settings = load("x.conf", text).unwrap();
+        let listen = settings.http_listen().map(|address| address.to_string());
+        assert_eq!(listen.as_deref(), Some(address), "{text}");
+        assert!(!settings.tls.http.is_on(), "{text}");
+    }
+    for text in ["http_port: 0", "https_port: 0", "http: 0", "https: 0"] {
+        assert_eq!(load("x.conf", text).unwrap().http_listen(), None, "{text}");
+    }
+    for text in [
+        "https_port: 3",
+        "https: \"127.0.0.3:3\"",
+        "http_port: 0, https_port: 3",
+    ] {
+        let error = "tls.http: cert_file and key_file are not set: a server needs a certificate";
+        assert_eq!(load("x.conf", text).unwrap_err(), error, "{text}");
+    }
+    for text in ["http_port: 3\nhttps_port: 4", "http: 3\nhttps: \"h:4\""] {
+        let error = load("x.conf", text).unwrap_err();
+        assert!(
+            error.contains(" is set, and a port for HTTP too; keep one of them"),
+            "{text}: {error}"
+        );
+    }
+}
+
 #[test]
 fn all_unsupported_features_are_refused_by_name_in_one_run() {
-    let text = "tls { cert_store: x }\nhttps: 8443\njetstream {}\naccounts { A { exports: [x] } }\n\ngateway { name: x }\n\
+    let text = "tls { cert_store: x }\nhttp_base_path: /x\njetstream {}\naccounts { A { exports: [x] } }\n\ngateway { name: x }\n\
                 leafnodes { port: 1 }\nmqtt { port: 1 }\nwebsocket { port: 1 }\nmappings { a: b }\noperator: x\nsyslog: true\n\
                 prof_port: 6060\n\nproxy_protocol: true\nno_header_support: true\n\
                 cluster { port: -1, tls { cipher_suites: [x] }, permissions { import: 7 } }\n\
@@ -228,7 +262,7 @@ fn all_unsupported_features_are_refused_by_name_in_one_run() {
         refused.lines().collect::<Vec<_>>(),
         [
             "x.conf:1: tls.cert_store: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
-            "x.conf:2: https: HTTPS is not supported yet: the pages are served over HTTP",
+            "x.conf:2: http_base_path: another base path for the pages is not supported",
             "x.conf:3: jetstream: JetStream is not supported: it needs nats-server",
             "x.conf:4: accounts.exports: imports and exports between accounts are not supported",
             "x.conf:6: gateway: gateways are not supported: they need nats-server",

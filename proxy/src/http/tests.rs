@@ -29,7 +29,8 @@ async fn serving() -> TestServer {
     let registry = standin_registry::watch(settings.registry_config().unwrap()).unwrap();
     let policy = Policy::new(&settings).unwrap();
     let shared = Arc::new(SidecarState::new(settings, policy, registry, &[]));
-    let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
+    let (_, access) = watch::channel(PageAccess::default());
+    let task = tokio::spawn(serve(listener, Arc::clone(&shared), access));
     TestServer {
         address,
         shared,

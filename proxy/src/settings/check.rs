@@ -64,6 +64,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("http.page_items_max", 1, 100_000),
     ("tls.component.timeout_ms", 10, 60_000),
     ("tls.node.timeout_ms", 10, 60_000),
+    ("tls.http.timeout_ms", 10, 10_000),
     ("process.shutdown_secs", 0, 3600),
 ];
 
@@ -77,6 +78,8 @@ const WORDS: &[(&str, &[&str])] = &[
     ("tls.node.mode", &["off", "optional", "required"]),
     ("tls.node.handshake_first", &["no", "yes"]),
     ("tls.node.min_version", &["1.2", "1.3"]),
+    ("tls.http.mode", &["off", "required"]),
+    ("tls.http.min_version", &["1.2", "1.3"]),
 ];
 
 const SCHEMA: Schema = Schema {
@@ -114,7 +117,9 @@ fn masked(key: &str, text: &str) -> Option<String> {
 fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
         "listen" if !host_and_port(text) => "host:port, such as \"127.0.0.1:4222\"",
-        "http.listen" if !text.is_empty() && !host_and_port(text) => "host:port, or empty",
+        "http.listen" if !text.is_empty() && !host_and_port(text) && !is_port(text) => {
+            "host:port, a port of 127.0.0.1, or empty"
+        }
         "advertise" if !text.is_empty() && !can_be_connected_to(text) => {
             "host:port that components can connect to, or empty"
         }
@@ -123,6 +128,11 @@ fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> 
     };
     let found = masked(key, text).unwrap_or_else(|| text.to_owned());
     Err(refused(key, place, allowed, &found))
+}
+
+/// Returns whether `text` is a port alone.
+fn is_port(text: &str) -> bool {
+    host_and_port(&format!("127.0.0.1:{text}"))
 }
 
 /// Returns whether a component can connect to `text`: it is `host:port`, the port is not 0, and the host is not an unspecified
@@ -193,6 +203,7 @@ impl settings::Settings for Settings {
         let node = has_files.then(|| node.dialler()).transpose();
         node.map_err(|error| unusable("tls.node", error))?;
         OwnCredentials::read(&self.credentials)?;
+        self.page_access()?;
         Ok(())
     }
 }
@@ -274,25 +285,27 @@ fn check_rules(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsE
         let rule = "nodes.upstream has a tls:// address, but tls.node.mode is \"off\": set \"optional\"";
         errors.push(places.conflict("nodes.upstream", rule.to_owned()));
     }
-    errors.extend(conflicting_listeners(settings).map(|(key, address, other)| {
-        places.conflict(
+    let http = settings.http_listen().unwrap_or_default();
+    errors.extend(
+        conflicting_listeners(settings, &http).map(|(key, address, other)| {
+            places.conflict(
             key,
             format!(
                 "{key} address {address} conflicts with listen address {other}; give each a different port"
             ),
         )
-    }));
+        }),
+    );
     SettingsError::all(errors)
 }
 
 /// Returns each listen address that conflicts with an earlier address in `listen`: its key, its text, and the text of the
-/// earlier address.
-fn conflicting_listeners(settings: &Settings) -> impl Iterator<Item = (&'static str, &str, &str)> {
-    let http = (
-        "http.listen",
-        settings.http.listen.as_str(),
-        settings.listen.len(),
-    );
+/// earlier address. `http` is the address of the pages.
+fn conflicting_listeners<'s>(
+    settings: &'s Settings,
+    http: &'s str,
+) -> impl Iterator<Item = (&'static str, &'s str, &'s str)> {
+    let http = ("http.listen", http, settings.listen.len());
     let components = settings.listen.iter().enumerate();
     let all = components
         .map(|(at, text)| ("listen", text.as_str(), at))

@@ -14,13 +14,15 @@ use std::{
 };
 
 use axum::serve::Listener;
+use standin_tls::stream::Stream;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::oneshot,
-    time::{Sleep, sleep},
+    net::TcpListener,
+    sync::{oneshot, watch},
+    time::{Instant, Sleep, sleep_until},
 };
 
+use super::page_access::PageAccess;
 use crate::listen::accept;
 
 /// Maximum number of connections at the same time.
@@ -33,30 +35,36 @@ const REQUEST_BYTES_MAX: usize = 16 * 1024;
 /// The listener and its open connections.
 pub(super) struct LimitedListener {
     listener: TcpListener,
+    access: watch::Receiver<PageAccess>,
     /// Open connections, oldest first. Dropping a sender evicts its connection. A sender whose connection has ended is
     /// closed.
     open: VecDeque<oneshot::Sender<()>>,
 }
 
 impl LimitedListener {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(super) fn new(listener: TcpListener, access: watch::Receiver<PageAccess>) -> Self {
         Self {
             listener,
+            access,
             open: VecDeque::with_capacity(CONNECTIONS_MAX),
         }
     }
 
-    fn limited(&mut self, stream: TcpStream) -> LimitedStream {
+    /// Adds the limits to a connection. `handshake`: the limit on the time for its TLS handshake.
+    fn limited(&mut self, stream: Stream, handshake: Option<Duration>) -> LimitedStream {
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= CONNECTIONS_MAX {
             self.open.pop_front();
         }
         let (keep, evicted) = oneshot::channel();
         self.open.push_back(keep);
+        let now = Instant::now();
+        let ends_at = now + Duration::from_secs(CONNECTION_SECS_MAX);
         LimitedStream {
             stream,
             evicted,
-            deadline: Box::pin(sleep(Duration::from_secs(CONNECTION_SECS_MAX))),
+            deadline: Box::pin(sleep_until(handshake.map_or(ends_at, |limit| now + limit))),
+            after_handshake: handshake.map(|_| ends_at),
             read_bytes: 0,
         }
     }
@@ -67,8 +75,9 @@ impl Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        let (stream, peer) = accept(&self.listener, "HTTP connection", Ok, || ()).await;
-        (self.limited(stream), peer)
+        let begin = |socket| self.access.borrow().begin(socket);
+        let ((stream, handshake), peer) = accept(&self.listener, "HTTP connection", begin, || ()).await;
+        (self.limited(stream, handshake), peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -78,9 +87,11 @@ impl Listener for LimitedListener {
 
 /// A connection with its limits.
 pub(super) struct LimitedStream {
-    stream: TcpStream,
+    stream: Stream,
     evicted: oneshot::Receiver<()>,
     deadline: Pin<Box<Sleep>>,
+    /// The deadline from the end of the TLS handshake on, which the first byte of the request shows.
+    after_handshake: Option<Instant>,
     read_bytes: usize,
 }
 
@@ -115,8 +126,13 @@ impl AsyncRead for LimitedStream {
     ) -> Poll<io::Result<()>> {
         self.check_limits(context)?;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let polled = AsyncRead::poll_read(Pin::new(&mut self.stream), context, buffer);
         self.read_bytes += buffer.filled().len() - before;
+        if self.read_bytes > 0
+            && let Some(ends_at) = self.after_handshake.take()
+        {
+            self.deadline.as_mut().reset(ends_at);
+        }
         polled
     }
 }
@@ -128,29 +144,31 @@ impl AsyncWrite for LimitedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_limits(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        AsyncWrite::poll_write(Pin::new(&mut self.stream), context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_limits(context)?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        AsyncWrite::poll_flush(Pin::new(&mut self.stream), context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), context)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
 
     use super::*;
 
     async fn connections() -> (LimitedListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        (LimitedListener::new(listener), address)
+        let (_, access) = watch::channel(PageAccess::default());
+        (LimitedListener::new(listener, access), address)
     }
 
     #[tokio::test]

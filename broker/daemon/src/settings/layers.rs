@@ -35,6 +35,8 @@ pub struct Input<'a> {
     pub environment: Vec<(String, String)>,
     /// The flags that were given.
     pub flags: Vec<Flag>,
+    /// Values that the given flags imply for keys that neither the file, the environment nor another flag sets.
+    pub implied: Vec<Flag>,
 }
 
 impl Input<'_> {
@@ -56,6 +58,9 @@ impl Input<'_> {
         }
         layers.apply_environment(&self.environment);
         layers.apply_flags(&self.flags);
+        let unset = |flag: &&Flag| layers.is_default(flag.key);
+        let implied: Vec<Flag> = self.implied.iter().filter(unset).cloned().collect();
+        layers.apply_flags(&implied);
         layers.finish(S::check_complete)
     }
 }
@@ -100,6 +105,11 @@ impl Layers {
 
     fn entry(&mut self, key: &str) -> Option<&mut Entry> {
         self.entries.iter_mut().find(|entry| entry.item.key == key)
+    }
+
+    fn is_default(&self, key: &str) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.item.key == key && entry.item.place == Place::Default)
     }
 
     fn has_section(&self, section: &str) -> bool {

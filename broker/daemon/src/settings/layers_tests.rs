@@ -17,6 +17,7 @@ fn loaded(pairs: &[(&str, &str)], flags: Vec<Flag>) -> Result<Loaded<Sample>, Se
         file: None,
         environment: variables(pairs),
         flags,
+        implied: Vec::new(),
     };
     input.load()
 }
@@ -61,6 +62,7 @@ fn each_layer_overrides_the_one_before() {
             ("STANDIN_NODES_GOSSIP", "false"),
         ]),
         flags: flag("http.listen", "--http", Value::from("127.0.0.1:5")),
+        implied: Vec::new(),
     };
     let loaded = input.load::<Sample>().unwrap();
     assert_eq!(loaded.settings.session.ping_max, 3);
@@ -214,6 +216,7 @@ fn all_errors_are_reported_together_in_the_order_of_the_layers() {
         file: Some(&path),
         environment: variables(&[("STANDIN_NODES_GOSSIP", "maybe"), ("NATS_URL", "http://h")]),
         flags: flag("http.listen", "--http", Value::Integer(1)),
+        implied: Vec::new(),
     };
     let error = input.load::<Sample>().unwrap_err();
     assert_eq!(error.kind(), "several");

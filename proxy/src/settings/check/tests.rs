@@ -75,11 +75,11 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
         ),
         (
             "[http]\nlisten = \":8222\"\n",
-            "settings:2: http.listen must be host:port, or empty, not \":8222\"",
+            "settings:2: http.listen must be host:port, a port of 127.0.0.1, or empty, not \":8222\"",
         ),
         (
             "[http]\nlisten = \"127.0.0.1:+80\"\n",
-            "settings:2: http.listen must be host:port, or empty, not \"127.0.0.1:+80\"",
+            "settings:2: http.listen must be host:port, a port of 127.0.0.1, or empty, not \"127.0.0.1:+80\"",
         ),
         (
             "advertise = \"host\"\n",
@@ -231,6 +231,8 @@ fn two_listeners_on_one_address_are_refused() {
     for (listen, http, conflict) in [
         ("\"127.0.0.1:4222\"", "127.0.0.1:4222", true),
         ("\"127.0.0.1:4222\"", "localhost:4222", true),
+        ("\"127.0.0.1:4222\"", "4222", true),
+        ("\"127.0.0.1:4222\"", "8222", false),
         ("\"127.0.0.1:4222\"", "0.0.0.0:4222", true),
         ("\"0.0.0.0:4222\"", "127.0.0.1:4222", true),
         ("\"[::]:4222\"", "[::1]:4222", true),

@@ -1,0 +1,153 @@
+//! How the pages are reached: over TLS or not, and with a token or without.
+//!
+//! The token is that of RFC 6750: `Authorization: Bearer TOKEN` in each request. `/healthz` needs none, because a supervisor that
+//! looks whether the process lives should hold no secret. With a query it may give reasons, such as the error of a node, so then it
+//! needs the token too.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use standin_tls::acceptor::Acceptor;
+use standin_tls::stream::Stream;
+use subtle::ConstantTimeEq as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::settings::{Secret, SettingsError, secret_file};
+use crate::tls::TlsSection;
+
+/// The page that needs no token.
+const OPEN_PAGE: &str = "/healthz";
+
+/// How the pages are reached. A reload replaces the value; the change applies to new connections.
+#[derive(Debug, Clone, Default)]
+pub struct PageAccess {
+    /// TLS, with the limit on the time for a handshake; `None` if it is off.
+    tls: Option<(Acceptor, Duration)>,
+    /// The token that a request must carry; `None` if it needs none.
+    token: Option<Secret>,
+}
+
+impl PageAccess {
+    /// Reads the files of `[tls.http]` and of `http.token_file`.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names the file.
+    pub fn new(tls: &TlsSection, token_file: &Path) -> Result<Self, SettingsError> {
+        let acceptor = tls.acceptor().map_err(|error| SettingsError::Unusable {
+            section: "tls.http",
+            error: error.to_string(),
+        })?;
+        let token = secret_file("file of http.token_file", "http", token_file)?;
+        if token.as_deref().is_some_and(|token| !is_token(token)) {
+            let file = token_file.display();
+            return Err(SettingsError::Unusable {
+                section: "http",
+                error: format!("{file} must hold a token: visible ASCII characters without spaces"),
+            });
+        }
+        Ok(Self {
+            tls: acceptor.map(|acceptor| (acceptor, tls.timeout_ms.duration())),
+            token: token.as_deref().map(Secret::from),
+        })
+    }
+
+    /// Begins TLS on a new connection, if it is on. Returns the connection, and the limit on the time for the handshake.
+    ///
+    /// # Errors
+    /// The error of the TLS library.
+    pub(super) fn begin(&self, socket: TcpStream) -> io::Result<(Stream, Option<Duration>)> {
+        let mut stream = Stream::from(socket);
+        let Some((acceptor, timeout)) = &self.tls else {
+            return Ok((stream, None));
+        };
+        acceptor.begin(&mut stream)?;
+        Ok((stream, Some(*timeout)))
+    }
+
+    fn admits(&self, request: &Request) -> bool {
+        let Some(token) = &self.token else { return true };
+        let is_open = request.uri().path() == OPEN_PAGE && request.uri().query().is_none();
+        let given = request.headers().get(header::AUTHORIZATION);
+        let given = given.and_then(|value| bearer(value.as_bytes()));
+        is_open || given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into())
+    }
+}
+
+/// Answers a request that the token does not admit, and passes on the others.
+pub(super) async fn authorize(
+    State(access): State<watch::Receiver<PageAccess>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if access.borrow().admits(&request) {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"standin\"")];
+    let text = "give the token of http.token_file: Authorization: Bearer TOKEN\n";
+    (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+}
+
+/// Returns the token in the value of the header Authorization. The name of the scheme is not case-sensitive.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
+}
+
+/// Returns whether a client can send `text` as a token.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http;
+
+    use super::*;
+
+    #[test]
+    fn only_requests_with_the_token_are_admitted_except_to_healthz() {
+        let access = PageAccess {
+            token: Some(Secret::from("s3cr3t")),
+            ..PageAccess::default()
+        };
+        for (path, authorization, admitted) in [
+            ("/varz", "Bearer s3cr3t", true),
+            ("/varz", "bearer   s3cr3t ", true),
+            ("/varz", "Bearer s3cr3", false),
+            ("/varz", "Bearer s3cr3t s3cr3t", false),
+            ("/varz", "Bearers3cr3t", false),
+            ("/varz", "Bearer ", false),
+            ("/varz", "Basic s3cr3t", false),
+            ("/varz", "s3cr3t", false),
+            ("/varz", "", false),
+            ("/varz?/healthz", "", false),
+            ("/healthz", "", true),
+            ("/healthz?nodes=1", "", false),
+            ("/healthz?nodes=1", "Bearer s3cr3t", true),
+            ("/healthz/", "", false),
+        ] {
+            let request = http::Request::get(path).header(header::AUTHORIZATION, authorization);
+            let request = request.body(Body::empty()).unwrap();
+            assert_eq!(access.admits(&request), admitted, "{path} {authorization}");
+            assert!(PageAccess::default().admits(&request));
+        }
+        assert!(!format!("{access:?}").contains("s3cr3t"));
+        for (text, is_valid) in [
+            ("a-._~+/=", true),
+            ("", false),
+            ("a b", false),
+            ("a\nb", false),
+            ("é", false),
+        ] {
+            assert_eq!(is_token(text), is_valid, "{text:?}");
+        }
+    }
+}
