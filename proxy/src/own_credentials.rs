@@ -3,14 +3,13 @@
 //! Promise S11: the nonce of each node is signed anew, so that a session with a key of the sidecar can move to other nodes.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use standin_daemon::settings::{Secret, SettingsError};
+use standin_daemon::settings::{Secret, SettingsError, secret_file};
 
 /// `[credentials]`. `deploy/proxy.toml` describes the keys.
 #[expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
@@ -26,9 +25,6 @@ pub struct CredentialsSection {
     pub nkey_seed_file: PathBuf,
     pub creds_file: PathBuf,
 }
-
-/// Longest file with a secret that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The credential fields of CONNECT. Those of the component are removed before the sidecar's are set.
 const FIELDS: [&str; 6] = ["user", "pass", "auth_token", "jwt", "nkey", "sig"];
@@ -138,22 +134,7 @@ fn text_of(key: &'static str, text: &str, path: &Path) -> Result<Option<String>,
 
 /// Returns the content of a file without whitespace at its ends; `None` if no file is named.
 fn file(path: &Path) -> Result<Option<String>, SettingsError> {
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let unreadable = |error| SettingsError::Unreadable {
-        what: "file of [credentials]",
-        path: path.to_owned(),
-        error,
-    };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(refused(&format!(
-            "{} is larger than {FILE_BYTES_MAX} bytes",
-            path.display()
-        )));
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Some(text.trim().to_owned()))
+    secret_file("file of [credentials]", "credentials", path)
 }
 
 /// Returns a part of a credentials file: the text between the lines `BEGIN … name` and `END … name`.
