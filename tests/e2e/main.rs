@@ -17,6 +17,7 @@ mod mesh;
 mod operation;
 mod outages;
 mod own_credentials;
+mod pages;
 mod promises;
 mod registry;
 mod scenario;

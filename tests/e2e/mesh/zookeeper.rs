@@ -5,8 +5,8 @@ use std::time::Duration;
 use e2e::raw::CONNECT_NEW;
 use e2e::zookeeper::NODES_PATH;
 use e2e::{
-    Ensemble, Frame, Mesh, MeshBuilder, Publishing, RawClient, Receiving, Registrar, ServerKind, TIMEOUT,
-    ZooKeeper, eventually,
+    Ensemble, Frame, Mesh, MeshBuilder, Program, Publishing, RawClient, Receiving, Registrar, ServerKind,
+    TIMEOUT, ZooKeeper, eventually, peers,
 };
 use serde_json::Value;
 
@@ -44,6 +44,25 @@ async fn nothing_is_lost((publishing, receiving): (Publishing, Receiving)) {
         "only {} messages were published",
         ledger.total()
     );
+}
+
+/// Other hosts do not reach pages at a loopback address.
+#[tokio::test]
+async fn a_record_names_the_pages_only_if_other_hosts_reach_them() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut registrar = zookeeper.registrar().await;
+    for (name, addr) in [("local", "127.0.0.1"), ("open", "0.0.0.0")] {
+        let mut broker = Program::new(peers::broker_binary())
+            .args(["-p", "-1", "--cluster", "nats://0.0.0.0:-1", "-n", name])
+            .args(["--zookeeper", &zookeeper.hosts(), "--advertise", "10.1.2.3:4222"])
+            .env("STANDIN_HTTP_ADDR", addr)
+            .env("STANDIN_HTTP_PORT", "-1")
+            .start(name);
+        broker.wait_for_line("Server is ready", TIMEOUT).await;
+        let found = record(&mut registrar, name).await;
+        assert_eq!(found["client"], "10.1.2.3:4222", "{found}");
+        assert_eq!(found["http"].is_string(), name == "open", "{found}");
+    }
 }
 
 #[tokio::test]
