@@ -19,7 +19,7 @@
 
 mod accounts;
 mod connz;
-mod query;
+pub(crate) mod query;
 mod routez;
 mod scrape;
 mod subsz;

@@ -40,6 +40,8 @@ mod doubt;
 pub mod embedded;
 mod ended_sids;
 mod error_text;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod identity;
 mod journal;

@@ -22,6 +22,7 @@
 //! | [`room`] | the memory of the session, and the limits on reads |
 //! | [`event`] | the events of a session for the operator and the rest of the sidecar |
 //! | [`shell`] | the interface between a session and its shell |
+//! | `pipes` | sockets in memory, for tests |
 //!
 //! *Architecture invariant:* a frame takes effect (in the journal, the ledger, the publishes in doubt) when the node's
 //! socket has taken its last byte, never earlier. Until then it is in `held`, byte for byte as the component sent it.
@@ -35,6 +36,8 @@ mod end;
 mod event;
 mod failover;
 mod info;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod pipes;
 mod plan;
 mod room;
 #[cfg(test)]
@@ -85,8 +88,7 @@ const SINGLE_FRAME_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const INFO_WORK: u32 = 40;
 
-/// The session of one component.
-#[derive(Debug)]
+/// The session of one component. Not `Debug`, because the bytes in it may contain secrets.
 pub(crate) struct Session {
     policy: Arc<Policy>,
     identity: Arc<Identity>,

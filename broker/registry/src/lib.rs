@@ -39,7 +39,7 @@
 //! | `hub.rs` | the task between the sources and the readers |
 //! | `watch.rs` | [`watch()`] and [`Watch`], the interface for readers |
 //!
-//! Types that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`.
+//! Types that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`. `fuzzing.rs` is for the fuzz targets.
 
 mod announcement;
 mod cache;
@@ -50,6 +50,8 @@ mod config;
 mod dns;
 mod endpoint;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gossip;
 mod health;
 mod hosts;

@@ -1,5 +1,5 @@
 //! A route to a node that sends arbitrary bytes, local clients with subscriptions, and the invariants that must hold. Used by the fuzz
-//! target `route` and by a test with random frames.
+//! target `broker_route` and by a test with random frames.
 
 use std::sync::Arc;
 

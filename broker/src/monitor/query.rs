@@ -2,19 +2,19 @@
 //! empty value means "not given", and a negative `offset` or `limit` is 0.
 
 use axum::extract::FromRequestParts;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::{ROWS_DEFAULT, ROWS_MAX};
 
 /// The names and values after the `?` of a request.
 #[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 /// The answer 400 to an invalid request, with its error text.
 #[derive(Debug)]
-pub(super) struct BadRequest(pub(super) String);
+pub(crate) struct BadRequest(pub(crate) String);
 
 impl IntoResponse for BadRequest {
     fn into_response(self) -> Response {
@@ -30,22 +30,27 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = BadRequest;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, BadRequest> {
-        match axum::extract::Query::try_from_uri(&parts.uri) {
-            Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
-            Err(error) => Err(BadRequest(error.body_text())),
-        }
+        Self::of(&parts.uri)
     }
 }
 
 impl Query {
+    /// Splits the part after the `?`.
+    pub(crate) fn of(uri: &Uri) -> Result<Self, BadRequest> {
+        match axum::extract::Query::try_from_uri(uri) {
+            Ok(axum::extract::Query(pairs)) => Ok(Self(pairs)),
+            Err(error) => Err(BadRequest(error.body_text())),
+        }
+    }
+
     /// Returns the value of `name`; empty if it is not given.
-    pub(super) fn text(&self, name: &str) -> &str {
+    pub(crate) fn text(&self, name: &str) -> &str {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value)
     }
 
     /// Parses a whole number; 0 if it is not given or negative.
-    pub(super) fn number(&self, name: &str) -> Result<usize, BadRequest> {
+    pub(crate) fn number(&self, name: &str) -> Result<usize, BadRequest> {
         let text = self.text(name);
         if text.is_empty() {
             return Ok(0);
@@ -57,7 +62,7 @@ impl Query {
     }
 
     /// Parses `cid`, the number of a client; `None` if it is not given or 0.
-    pub(super) fn cid(&self) -> Result<Option<u64>, BadRequest> {
+    pub(crate) fn cid(&self) -> Result<Option<u64>, BadRequest> {
         let text = self.text("cid");
         if text.is_empty() {
             return Ok(None);
@@ -69,7 +74,7 @@ impl Query {
     }
 
     /// Parses `offset` and `limit`: the index of the first row, and the number of rows.
-    pub(super) fn rows(&self) -> Result<(usize, usize), BadRequest> {
+    pub(crate) fn rows(&self) -> Result<(usize, usize), BadRequest> {
         let limit = match self.number("limit")? {
             0 => ROWS_DEFAULT,
             limit => limit.min(ROWS_MAX),
@@ -78,7 +83,7 @@ impl Query {
     }
 
     /// Parses a boolean as Go's `ParseBool` does; `false` if it is not given.
-    pub(super) fn boolean(&self, name: &str) -> Result<bool, BadRequest> {
+    pub(crate) fn boolean(&self, name: &str) -> Result<bool, BadRequest> {
         match self.text(name) {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
             "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -87,7 +92,7 @@ impl Query {
     }
 
     /// Parses one of the given words; the first of them if `name` is not given.
-    pub(super) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, BadRequest> {
+    pub(crate) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<T, BadRequest> {
         let text = self.text(name);
         let found = words.iter().find(|(word, _)| *word == text);
         let first = words.first().filter(|_| text.is_empty());

@@ -8,7 +8,7 @@ use standin_wire::server::Server;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
+        .join("../../tests/fuzz.d/corpus")
         .join(target);
     let mut seeds: Vec<Vec<u8>> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))

@@ -1,4 +1,4 @@
-//! Assertions that must hold for any bytes. The fuzz targets (`broker/wire/fuzz`) and the tests of this folder use them.
+//! Assertions that must hold for any bytes. The fuzz targets (`tests/fuzz.d`) and the tests of this folder use them.
 
 use serde_json::Value;
 use standin_wire::limits::{FrameLimits, INFO_LINE_BYTES_MAX};

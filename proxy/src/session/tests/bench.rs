@@ -1,6 +1,5 @@
 //! The test bench: a session in virtual time, between two scripted sockets.
 
-use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,37 +11,8 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::identity::Identity;
 use crate::policy::Policy;
-use crate::session::{EndReason, LossOrigin, Session, SessionEvent, Wires};
-
-/// Two sockets with limited room. They keep the bytes that they take.
-#[derive(Debug)]
-pub(crate) struct Pipes {
-    pub(crate) node: Vec<u8>,
-    pub(crate) node_room: usize,
-    pub(crate) component: Vec<u8>,
-    pub(crate) component_room: usize,
-}
-
-impl Wires for Pipes {
-    fn write_node(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        take(parts, &mut self.node, &mut self.node_room)
-    }
-
-    fn write_component(&mut self, parts: &[IoSlice<'_>]) -> usize {
-        take(parts, &mut self.component, &mut self.component_room)
-    }
-}
-
-fn take(parts: &[IoSlice<'_>], to: &mut Vec<u8>, room: &mut usize) -> usize {
-    let mut taken = 0;
-    for part in parts {
-        let fits = part.len().min(*room);
-        to.extend_from_slice(&part[..fits]);
-        *room -= fits;
-        taken += fits;
-    }
-    taken
-}
+use crate::session::pipes::Pipes;
+use crate::session::{EndReason, LossOrigin, Session, SessionEvent};
 
 /// Returns a node of which only the address is known.
 pub(crate) fn node(address: &str) -> Node {
