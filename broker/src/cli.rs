@@ -17,6 +17,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_daemon::settings::Secret;
 use toml::Value;
 
 use self::unsupported::UnsupportedFlags;
@@ -103,11 +104,11 @@ struct ClientFlags {
 
     /// Password of the user of --user
     #[arg(long, value_name = "PASSWORD", allow_hyphen_values = true)]
-    pass: Option<String>,
+    pass: Option<Secret>,
 
     /// Token that clients must send
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    auth: Option<String>,
+    auth: Option<Secret>,
 }
 
 /// The flags for TLS. Each of them switches TLS on, except `--tls=false`.
@@ -145,7 +146,7 @@ struct TlsFlags {
 struct ClusterFlags {
     /// Join a cluster: the URL to listen on for other nodes, nats://[user:password@]host:port; port -1: any free one
     #[arg(long, visible_alias = "cluster_listen", value_name = "URL")]
-    cluster: Option<String>,
+    cluster: Option<Secret>,
 
     /// Name of the cluster, the same for all nodes
     #[arg(long = "cluster_name", alias = "cluster-name", value_name = "NAME")]
@@ -161,7 +162,7 @@ struct ClusterFlags {
 
     /// Other nodes, nats://[user:password@]host:port,…
     #[arg(long, value_name = "URLS")]
-    routes: Option<String>,
+    routes: Option<Secret>,
 
     /// Do not send clients the addresses of the other nodes
     #[arg(long = "no_advertise", alias = "no-advertise")]
@@ -294,10 +295,14 @@ impl Cli {
     /// Returns the given flags as keys of the settings.
     fn flags(&self) -> Vec<Flag> {
         let (clients, cluster, operation) = (&self.clients, &self.cluster, &self.operation);
-        let (user_info, listen) = cluster.cluster.as_deref().map(split_url).unzip();
+        let (user_info, listen) = cluster
+            .cluster
+            .as_ref()
+            .map(|url| split_url(url.reveal()))
+            .unzip();
         // Invalid user info becomes a user with an empty password; the settings check refuses it.
         let given = user_info.flatten().map(|user_info| {
-            credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), String::new()))
+            credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), Secret::default()))
         });
         let (user, password) = given.unzip();
         // As in nats-server, an empty address means 0.0.0.0, and port 0 means "not given".
@@ -309,7 +314,11 @@ impl Cli {
         let texts = [
             ("cluster.listen", "--cluster", listen),
             ("cluster.user", "--cluster", user.as_deref()),
-            ("cluster.password", "--cluster", password.as_deref()),
+            (
+                "cluster.password",
+                "--cluster",
+                password.as_ref().map(Secret::reveal),
+            ),
             ("cluster.name", "--cluster_name", cluster.cluster_name.as_deref()),
             (
                 "cluster.advertise",
@@ -326,8 +335,16 @@ impl Cli {
             ("server_name", "--name", clients.name.as_deref()),
             ("advertise", "--advertise", clients.advertise.as_deref()),
             ("authorization.user", "--user", clients.user.as_deref()),
-            ("authorization.password", "--pass", clients.pass.as_deref()),
-            ("authorization.token", "--auth", clients.auth.as_deref()),
+            (
+                "authorization.password",
+                "--pass",
+                clients.pass.as_ref().map(Secret::reveal),
+            ),
+            (
+                "authorization.token",
+                "--auth",
+                clients.auth.as_ref().map(Secret::reveal),
+            ),
             ("process.pid_file", "--pid", operation.pid.as_deref()),
             (
                 "process.ports_file_dir",
@@ -338,7 +355,7 @@ impl Cli {
         ];
         let texts = texts.map(|(key, flag, text)| Some((key, flag, Value::String(text?.to_owned()))));
         let routes = cluster.routes.as_ref().map(|text| {
-            let given = (!text.is_empty()).then(|| Value::String(text.clone()));
+            let given = (!text.is_empty()).then(|| Value::String(text.reveal().to_owned()));
             Value::Array(given.into_iter().collect())
         });
         let no_advertise = cluster.no_advertise || self.is_off("no_advertise");

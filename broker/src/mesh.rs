@@ -421,7 +421,7 @@ fn hello(shared: &Shared, settings: &Settings, record: &Node) -> Hello {
         mesh: record.mesh.as_ref().map(ToString::to_string).unwrap_or_default(),
         version: record.version.to_string(),
         user: settings.cluster.user.clone(),
-        password: settings.cluster.password.reveal().to_owned(),
+        password: settings.cluster.password.clone(),
         no_advertise: settings.cluster.no_advertise,
         ..Hello::default()
     }

@@ -192,6 +192,13 @@ const SCHEMA: Schema = Schema {
         ("cluster.permissions", "{ publish = …, subscribe = … }"),
         ("accounts", "{ name = \"…\", users = [ … ] }"),
     ],
+    secret_files: &[
+        "nodes.zookeeper_auth_file",
+        "http.token_file",
+        "tls.client.key_file",
+        "tls.route.key_file",
+        "tls.http.key_file",
+    ],
     restart: &[
         "addr",
         "port",
@@ -309,7 +316,9 @@ fn not_a_mask(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
 /// Refuses a bcrypt hash as the password of a route.
 fn no_hash_in_route(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let credentials = cluster::route(text).ok().and_then(|route| route.credentials);
-    credentials.map_or(Ok(()), |(_, password)| users::not_a_hash(key, place, &password))
+    credentials.map_or(Ok(()), |(_, password)| {
+        users::not_a_hash(key, place, password.reveal())
+    })
 }
 
 impl settings::Settings for Settings {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use standin_daemon::settings::{changes, faults, reloaded};
 
 use super::*;
+use crate::cli::Cli;
+use crate::route::hello::Hello;
 
 fn refused(text: &str) -> String {
     Settings::from_toml(text).unwrap_err().to_string()
@@ -224,7 +226,7 @@ fn no_secret_is_shown() {
         printed.contains("users = [{ password = \"***\", user = \"b\" }]"),
         "{printed}"
     );
-    assert!(!format!("{:?}", loaded.settings).contains("hunter2"));
+    assert!(!format!("{loaded:?}").contains("hunter2"));
     let again = refused(&printed);
     assert!(again.contains("put the secret itself there"), "{again}");
     let wrong = refused("[authorization]\nusers = [\"a:hunter2\"]\n");
@@ -234,6 +236,20 @@ fn no_secret_is_shown() {
     );
     let wrong = refused("[authorization]\npassword = 7\ntoken = [\"hunter2\"]\n");
     assert!(!wrong.contains("hunter2"), "{wrong}");
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let flags =
+        "standin-broker --user u --pass hunter2 --cluster nats://c:hunter2@h:1 --routes nats://r:hunter2@h:2";
+    let cli = Cli::read(flags.split(' ').map(Into::into)).unwrap();
+    let loaded = cli.settings().unwrap();
+    let hello = Hello {
+        password: "hunter2".into(),
+        ..Hello::default()
+    };
+    let shown = format!("{cli:?} {loaded:?} {:?} {hello:?}", loaded.settings.routes());
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

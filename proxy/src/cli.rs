@@ -14,6 +14,7 @@ use std::{
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_daemon::settings::Secret;
 use toml::Value;
 
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
@@ -53,7 +54,7 @@ pub struct Cli {
 
     /// Address of a node, "nats://[user:password@]host[:port]". Several: separated by commas, or repeat the flag
     #[arg(long, value_name = "URL", help_heading = "Nodes")]
-    pub upstream: Vec<String>,
+    pub upstream: Vec<Secret>,
 
     /// DNS name whose addresses are nodes, or "_nats._tcp.name" for SRV records. Several: separated by commas, or repeat
     /// the flag
@@ -131,9 +132,10 @@ impl Cli {
             ("nodes.cache_file", "--cache", &self.cache),
             ("http.listen", "--http", &self.http),
         ];
+        let upstream = self.upstream.iter().map(|url| url.reveal().to_owned()).collect();
         let lists = [
             ("listen", "--listen", &self.listen),
-            ("nodes.upstream", "--upstream", &self.upstream),
+            ("nodes.upstream", "--upstream", &upstream),
             ("nodes.upstream", "--embedded", &self.embedded_urls),
             ("nodes.dns", "--dns", &self.dns),
         ];
@@ -223,6 +225,15 @@ mod tests {
         assert_eq!(settings.nodes.dns, ["n:3"]);
         assert_eq!(settings.nodes.cache_file, Path::new("/c"));
         assert_eq!(settings.http.listen, "127.0.0.1:9");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let cli = read("--upstream nats://u:hunter2@h:1").unwrap();
+        let loaded = cli.settings().unwrap();
+        let registry = loaded.settings.registry_config().unwrap();
+        let shown = format!("{cli:?} {loaded:?} {registry:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod promises;
 mod registry;
 mod scenario;
 mod scripted_peers;
+mod secrets;
 mod site;
 mod slow_loris;
 mod sources;

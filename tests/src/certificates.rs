@@ -1,6 +1,7 @@
 //! Certificates of a test: an authority, and the certificates that it makes.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -70,6 +71,8 @@ impl Authority {
         let file = |end: &str| self.folder.path().join(format!("{owner}.{end}"));
         write(&file("pem"), &certificate.pem());
         write(&file("key"), &key.serialize_pem());
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(file("key"), mode).expect("the mode of the key");
         (path(&file("pem")), path(&file("key")))
     }
 }

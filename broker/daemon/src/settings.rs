@@ -19,7 +19,7 @@
 //! | `change.rs` | the changes of a SIGHUP, and which of them need a restart |
 //! | `zookeeper_auth.rs` | the credentials for ZooKeeper, a setting of both programs |
 //! | `secret.rs` | texts that are masked when shown |
-//! | `secret_file.rs` | files that hold one secret |
+//! | `secret_file.rs` | files with secrets: credentials of systemd, and a warning if others can read them |
 //! | `units.rs` | times with their unit |
 
 mod audit;

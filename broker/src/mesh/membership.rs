@@ -270,7 +270,8 @@ impl Membership {
             return Some(RefusalReason::ClusterName);
         }
         if !dialled
-            && !(constant_time_eq(&hello.user, &own.user) & constant_time_eq(&hello.password, &own.password))
+            && !(constant_time_eq(&hello.user, &own.user)
+                & constant_time_eq(hello.password.reveal(), own.password.reveal()))
         {
             return Some(RefusalReason::Credentials);
         }

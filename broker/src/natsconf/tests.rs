@@ -52,7 +52,7 @@ fn the_cluster_block_of_a_nats_server_file_is_converted() {
         panic!("expected two routes")
     };
     assert_eq!(first.endpoint.to_string(), "10.0.0.2:6222");
-    assert_eq!(first.credentials, Some(("r".to_owned(), "s3cr3t".to_owned())));
+    assert_eq!(first.credentials, Some(("r".to_owned(), "s3cr3t".into())));
     assert_eq!(second.credentials, None);
 }
 

@@ -1,6 +1,7 @@
 //! HELLO, in which a node introduces itself in the handshake, and the reasons to refuse a route.
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::settings::Secret;
 
 use super::frame;
 
@@ -39,8 +40,8 @@ pub(crate) struct Hello {
     pub(crate) version: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) user: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) password: String,
+    #[serde(skip_serializing_if = "Secret::is_empty")]
+    pub(crate) password: Secret,
     /// The node accepts clients.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) serving: bool,

@@ -56,7 +56,7 @@ pub struct Nodes {
 pub(crate) struct ConfiguredRoute {
     pub(crate) endpoint: Endpoint,
     /// User and password for this node, if they differ from `cluster.user` and `cluster.password`.
-    pub(crate) credentials: Option<(String, String)>,
+    pub(crate) credentials: Option<(String, Secret)>,
 }
 
 /// Splits `nats://user:password@host:port` into the user info (before the `@`) and host:port. Removes nats:// or
@@ -75,13 +75,13 @@ pub(crate) fn split_url(text: &str) -> (Option<&str>, &str) {
 }
 
 /// Parses the user info of an address: user and password, each of which may be percent-encoded.
-pub(crate) fn credentials(user_info: &str) -> Result<(String, String), String> {
+pub(crate) fn credentials(user_info: &str) -> Result<(String, Secret), String> {
     let upstream: Upstream = format!("nats://{user_info}@host:1")
         .parse()
         .map_err(|error: standin_registry::RegistryError| error.to_string())?;
     let known = upstream
         .credentials
-        .and_then(|known| known.user.zip(known.password));
+        .and_then(|known| Some((known.user?, known.password?.into())));
     known.ok_or_else(|| "user:password before the @".to_owned())
 }
 

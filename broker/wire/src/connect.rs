@@ -3,11 +3,13 @@
 //! A missing field has the value that a connection of `nats-server` has before CONNECT: `verbose`, `pedantic` and `echo` are
 //! on. Unknown fields are ignored.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The fields of CONNECT that a server or a sidecar uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The fields of CONNECT that a server or a sidecar uses. `Debug` hides the credentials, except the name of the user.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Connect {
     /// The server answers each command with `+OK`.
@@ -40,6 +42,21 @@ pub struct Connect {
     pub lang: Option<String>,
     /// Version of the client library.
     pub version: Option<String>,
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Connect");
+        shown.field("user", &self.user).field("name", &self.name);
+        shown
+            .field("verbose", &self.verbose)
+            .field("pedantic", &self.pedantic);
+        shown.field("echo", &self.echo).field("protocol", &self.protocol);
+        shown.field("headers", &self.headers);
+        shown
+            .field("no_responders", &self.no_responders)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Connect {
@@ -188,6 +205,13 @@ mod tests {
         let json = with_fields(br#"{"Verbose":true,"a":1}"#, [("verbose", Value::from(false))]).unwrap();
         assert_eq!(json, r#"{"a":1,"verbose":false}"#);
         assert_eq!(with_fields(b"null", []).unwrap(), "{}");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let json = br#"{"user":"u","pass":"hunter2","auth_token":"hunter2","jwt":"hunter2","sig":"hunter2"}"#;
+        let shown = format!("{:?}", Connect::parse(json).unwrap());
+        assert!(shown.contains("\"u\"") && !shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -8,8 +8,7 @@ use standin_wire::limits::FrameLimits;
 
 use crate::policy::Policy;
 
-/// The connection to the component.
-#[derive(Debug)]
+/// The connection to the component. Not `Debug`, because its bytes may contain secrets.
 pub(super) struct Component {
     pub(super) scanner: ClientScanner,
     /// Received bytes, from the first frame that was not written completely to a node.
@@ -49,8 +48,7 @@ impl Component {
     }
 }
 
-/// The component as described by its CONNECT.
-#[derive(Debug)]
+/// The component as described by its CONNECT. Not `Debug`, because CONNECT may contain secrets.
 pub(super) struct Client {
     /// The argument of the component's CONNECT. A second CONNECT is merged into it.
     pub(super) json: Box<str>,

@@ -53,8 +53,7 @@ pub(super) enum Hold {
     Back,
 }
 
-/// Bytes that a node gets in place of a frame of the component.
-#[derive(Debug)]
+/// Bytes that a node gets in place of a frame of the component. Not `Debug`, because they may contain secrets.
 pub(super) struct Replacement {
     /// The replaced frame. `None` if the bytes are a CONNECT inserted before the frame.
     pub(super) span: Option<Span<Verb>>,
@@ -77,8 +76,7 @@ impl Replacement {
 #[derive(Debug)]
 pub(super) struct Nonce(pub(super) String);
 
-/// The connection to one node.
-#[derive(Debug)]
+/// The connection to one node. Not `Debug`, because the bytes to the node may contain secrets.
 pub(super) struct Connection {
     pub(super) stage: ConnectionStage,
     pub(super) leaving: Leaving,

@@ -91,6 +91,15 @@ const SCHEMA: Schema = Schema {
         "publish.subject",
         "{ pattern = \"…\", in_doubt = \"drop\" or \"resend\" }",
     )],
+    secret_files: &[
+        "nodes.zookeeper_auth_file",
+        "credentials.password_file",
+        "credentials.token_file",
+        "credentials.nkey_seed_file",
+        "credentials.creds_file",
+        "tls.component.key_file",
+        "tls.node.key_file",
+    ],
     restart: &[
         "listen",
         "limits.workers",

@@ -44,9 +44,14 @@ impl Settings {
     }
 }
 
-/// Checks one text of `[nodes]` with the registry's parser. Accepts any text of a key that has no parser.
+/// Checks one text of `[nodes]` or `[credentials]` with the registry's parser. Accepts any text of a key that has no parser.
 pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
-    if key == "nodes.upstream" && text.contains(MASK) && masked_url(text) == text {
+    let is_mask = match key {
+        "nodes.upstream" => text.contains(MASK) && masked_url(text) == text,
+        "credentials.password" | "credentials.token" => text == MASK,
+        _ => false,
+    };
+    if is_mask {
         return Err(mask_given(key, place));
     }
     let zookeeper = |config| {
@@ -109,6 +114,7 @@ mod tests {
         for text in [
             "[nodes]\nupstream = [\"nats://u:***@h:1\"]",
             "[nodes]\nzookeeper_auth = \"u:***\"",
+            "[credentials]\ntoken = \"***\"",
         ] {
             let error = Settings::from_toml(text).unwrap_err().to_string();
             assert!(

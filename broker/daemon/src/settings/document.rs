@@ -3,6 +3,8 @@
 //! A flat list is enough, because each key has a name of its own, such as `tls.node.mode`. The places are for error messages. This file parses TOML; a
 //! program may supply a parser of another format.
 
+use std::fmt;
+
 use toml::{
     Spanned, Value,
     de::{DeTable, DeValue},
@@ -27,8 +29,8 @@ pub struct Document {
     pub is_complete: bool,
 }
 
-/// One `key = value` of a text.
-#[derive(Debug, Clone, PartialEq)]
+/// One `key = value` of a text. `Debug` hides the value, which may be a secret.
+#[derive(Clone, PartialEq)]
 pub struct Item {
     /// `section.key`, or `key` above the first section.
     pub key: String,
@@ -42,6 +44,12 @@ pub struct Item {
     pub place: Place,
     /// Places of the items if the value is a list.
     pub item_places: Vec<Place>,
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {}", self.key, self.place)
+    }
 }
 
 impl Item {

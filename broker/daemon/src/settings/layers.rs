@@ -3,6 +3,7 @@
 //! The compiled-in file defines the keys and their types, so a new key is added only in that file and in the struct.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -12,10 +13,10 @@ use super::document::{self, Document, Item};
 use super::entry::Entry;
 use super::place::named_keys;
 use super::suggestion::{hint, nearest};
-use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check};
+use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check, secret_file};
 
-/// A value given on the command line.
-#[derive(Debug, Clone)]
+/// A value given on the command line. `Debug` hides it, because it may be a secret.
+#[derive(Clone)]
 pub struct Flag {
     /// `section.key`.
     pub key: &'static str,
@@ -26,8 +27,14 @@ pub struct Flag {
     pub value: Value,
 }
 
-/// Sources of the settings, in addition to the defaults.
-#[derive(Debug, Default)]
+impl fmt::Debug for Flag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} for {}", self.flag, self.key)
+    }
+}
+
+/// Sources of the settings, in addition to the defaults. `Debug` hides the environment, which may contain secrets.
+#[derive(Default)]
 pub struct Input<'a> {
     /// The user's file (`--config`).
     pub file: Option<&'a Path>,
@@ -37,6 +44,14 @@ pub struct Input<'a> {
     pub flags: Vec<Flag>,
     /// Values that the given flags imply for keys that neither the file, the environment nor another flag sets.
     pub implied: Vec<Flag>,
+}
+
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = formatter.debug_struct("Input");
+        shown.field("file", &self.file).field("flags", &self.flags);
+        shown.finish_non_exhaustive()
+    }
 }
 
 impl Input<'_> {
@@ -61,6 +76,13 @@ impl Input<'_> {
         let unset = |flag: &&Flag| layers.is_default(flag.key);
         let implied: Vec<Flag> = self.implied.iter().filter(unset).cloned().collect();
         layers.apply_flags(&implied);
+        for entry in &mut layers.entries {
+            let resolved = secret_file::resolve(entry, &self.environment);
+            layers.errors.extend(resolved.err());
+        }
+        layers
+            .warnings
+            .extend(secret_file::warnings(S::SCHEMA, &layers.entries));
         layers.finish(S::check_complete)
     }
 }

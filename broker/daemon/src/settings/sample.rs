@@ -11,6 +11,7 @@ port = 4222
 
 [nodes]
 upstream = []
+secret_file = \"\"
 gossip = true
 
 [session]
@@ -38,6 +39,7 @@ pub(super) const SCHEMA: Schema = Schema {
     ranges: &[("session.ping_max", 1, 100)],
     words: &[("log.format", &["human", "json"])],
     tables: &[("publish.subject", "{ pattern }")],
+    secret_files: &["nodes.secret_file"],
     restart: &["listen", "log.format"],
     variables: &[("NATS_URL", "nodes.upstream")],
     other_format: None,
@@ -71,6 +73,7 @@ pub(super) struct Sample {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Nodes {
     pub(super) upstream: Vec<String>,
+    pub(super) secret_file: String,
     pub(super) gossip: bool,
 }
 

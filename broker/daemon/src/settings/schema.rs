@@ -17,6 +17,8 @@ pub struct Schema {
     pub words: &'static [(&'static str, &'static [&'static str])],
     /// The keys whose value is a table or a list of tables, and the form of a table as errors show it.
     pub tables: &'static [(&'static str, &'static str)],
+    /// The keys that name a file with a secret. Others than the owner should not be able to read it.
+    pub secret_files: &'static [&'static str],
     /// The keys whose changes need a restart. They are marked `(restart)` in the file.
     pub restart: &'static [&'static str],
     /// Environment variables without the prefix STANDIN_ that set a key, such as NATS_URL.
@@ -58,6 +60,18 @@ impl Schema {
                 let text = other.to_string();
                 (self.masked)(key, &text).unwrap_or(text)
             }
+        }
+    }
+
+    /// Returns whether the value contains a secret.
+    pub(super) fn has_secret(&self, key: &str, value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(|item| self.has_secret(key, item)),
+            Value::Table(table) => table
+                .iter()
+                .any(|(inner, value)| self.has_secret(&format!("{key}.{inner}"), value)),
+            Value::String(text) => (self.masked)(key, text).is_some_and(|masked| masked != *text),
+            _ => false,
         }
     }
 

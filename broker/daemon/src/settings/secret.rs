@@ -1,18 +1,19 @@
-//! Texts that may contain a password. They are masked when they are shown.
+//! Texts that may contain a password. They are masked when they are shown, and overwritten when they are dropped.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::{Place, SettingsError};
 
 /// Replacement of a secret in logs, errors and the output of `--print-config`.
 pub const MASK: &str = "***";
 
-/// A text of the settings that contains a secret. `Debug` shows only whether it is empty.
+/// A text that contains a secret. `Debug` shows only whether it is empty.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Returns the text with its secret.
@@ -23,14 +24,20 @@ impl Secret {
 
     /// Returns whether the text is empty.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
 }
 

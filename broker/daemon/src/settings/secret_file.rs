@@ -1,9 +1,18 @@
-//! Files that hold one secret, such as a token. Settings name them, so that the secret itself is in no settings file.
+//! Files with secrets, so that no secret needs to be in a settings file: reading one, where they are, and who else can read them.
+//!
+//! The path of a key that ends with `_file` may begin with `$CREDENTIALS_DIRECTORY/`, the folder in which systemd puts the files that
+//! `LoadCredential` of a unit names.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::SettingsError;
+use super::entry::Entry;
+use super::{Place, Schema, SettingsError};
+use toml::Value;
+
+/// Variable that systemd sets.
+const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
 /// Longest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -34,4 +43,142 @@ pub fn secret_file(
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
     Ok(Some(text.trim().to_owned()))
+}
+
+/// Replaces the variable in the path of the key, if it is there.
+pub(super) fn resolve(entry: &mut Entry, environment: &[(String, String)]) -> Result<(), SettingsError> {
+    let is_path = entry.item.key.ends_with("_file");
+    let Value::String(text) = &mut entry.item.value else {
+        return Ok(());
+    };
+    let Some(rest) = text
+        .strip_prefix('$')
+        .and_then(|text| text.strip_prefix(VARIABLE))
+    else {
+        return Ok(());
+    };
+    if !is_path || !rest.starts_with('/') {
+        return Ok(());
+    }
+    let folder = environment.iter().find(|(name, _)| name == VARIABLE);
+    let Some((_, folder)) = folder else {
+        return Err(SettingsError::Conflict {
+            place: entry.item.place.clone(),
+            rule: format!(
+                "{} begins with ${VARIABLE}, which only systemd sets: give the unit LoadCredential=, or give the path of the file",
+                entry.item.name
+            ),
+        });
+    };
+    *text = format!("{folder}{rest}");
+    Ok(())
+}
+
+/// Returns a warning for each file that has secrets and can be read by users that need not read it: the files that the secret keys name,
+/// and the settings files in which a secret is written.
+pub(super) fn warnings(schema: &Schema, entries: &[Entry]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for entry in entries {
+        let (key, value) = (&entry.item.key, &entry.item.value);
+        let named = value
+            .as_str()
+            .filter(|path| !path.is_empty() && schema.secret_files.contains(&key.as_str()));
+        if let Some(path) = named {
+            warnings.extend(warning(&format!("the file of {}", entry.item.name), path));
+        } else if let Place::File(file, _) = &entry.item.place
+            && schema.has_secret(key, value)
+        {
+            warnings.extend(warning(
+                &format!("the settings file with {}", entry.item.name),
+                file,
+            ));
+        }
+    }
+    warnings
+}
+
+/// Returns the warning about one file. A file of this process's own user needs no other reader. A file of another user, such as root, is
+/// read as a member of its group, so that the group is no fault: systemd and Kubernetes give secrets to a program in this way.
+fn warning(what: &str, path: &str) -> Option<String> {
+    let file = fs::metadata(Path::new(path)).ok()?;
+    let is_own = file.uid() == rustix::process::geteuid().as_raw();
+    let (fault, readers) = if is_own {
+        (0o077, "its group or others")
+    } else {
+        (0o007, "everybody")
+    };
+    let mode = file.mode() & 0o777;
+    (mode & fault != 0).then(|| {
+        format!("{what}, {path}, has mode {mode:04o}: {readers} can read the secret; run `chmod 600 {path}`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::sample::Sample;
+    use super::super::{Input, Loaded};
+    use super::*;
+
+    fn load(
+        folder: &Path,
+        text: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Loaded<Sample>, SettingsError> {
+        let path = folder.join("settings.toml");
+        fs::write(&path, text).unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Input {
+            file: Some(&path),
+            environment: environment.collect(),
+            ..Input::default()
+        }
+        .load()
+    }
+
+    #[test]
+    fn a_file_with_a_secret_that_others_can_read_gives_a_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "x").unwrap();
+        let text = format!("[nodes]\nupstream = [\"nats://u:hunter2@h\"]\nsecret_file = {secret:?}\n");
+        for (mode, faults) in [(0o600, 0), (0o400, 0), (0o640, 2), (0o604, 2)] {
+            load(folder.path(), &text, &[]).unwrap();
+            for name in ["secret", "settings.toml"] {
+                fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let path = folder.path().join("settings.toml");
+            let input = Input {
+                file: Some(&path),
+                ..Input::default()
+            };
+            let warnings = input.load::<Sample>().unwrap().warnings;
+            assert_eq!(warnings.len(), faults, "{mode:o}: {warnings:?}");
+            let shown = format!("has mode {mode:04o}");
+            assert!(
+                warnings
+                    .iter()
+                    .all(|text| text.contains(&shown) && text.contains("chmod 600"))
+            );
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let without = load(folder.path(), "[nodes]\nupstream = [\"nats://h\"]\n", &[]).unwrap();
+        assert!(without.warnings.is_empty(), "no secret is in this file");
+    }
+
+    #[test]
+    fn a_path_may_name_a_credential_of_systemd() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[nodes]\nupstream = [\"nats://h\"]\nsecret_file = \"$CREDENTIALS_DIRECTORY/zk\"\n";
+        let loaded = load(folder.path(), text, &[("CREDENTIALS_DIRECTORY", "/run/c")]).unwrap();
+        assert_eq!(loaded.settings.nodes.secret_file, "/run/c/zk");
+        let error = load(folder.path(), text, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("settings.toml:3: nodes.secret_file") && error.contains("LoadCredential"),
+            "{error}"
+        );
+    }
 }

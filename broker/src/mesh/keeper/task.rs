@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use standin_daemon::half_open::HalfOpen;
 use standin_daemon::listen::accept;
+use standin_daemon::settings::Secret;
 use standin_daemon::tcp;
 use standin_registry::{Node, Watch};
 use tokio::net::{TcpListener, TcpStream};
@@ -192,7 +193,7 @@ impl Task {
         // The accepting side must not reveal the cluster's credentials.
         let own = Hello {
             user: String::new(),
-            password: String::new(),
+            password: Secret::default(),
             ..self.keeper.membership.own().clone()
         };
         let (limit, verdict_requests) = self.handshake_parameters();

@@ -16,7 +16,7 @@ fn hello(id: &str) -> Hello {
         run: format!("run of {id}"),
         mesh: format!("{id}:6222"),
         user: "u".to_owned(),
-        password: "p".to_owned(),
+        password: "p".into(),
         ..Hello::default()
     }
 }
@@ -155,13 +155,13 @@ fn the_cluster_name_and_the_password_are_checked_before_a_duplicate_id() {
         hello
     };
     let with_id = |id: &str| with(&|hello| hello.id = id.to_owned());
-    let with_password = |password: &str| with(&|hello| hello.password = password.to_owned());
+    let with_password = |password: &str| with(&|hello| hello.password = password.into());
     let with_cluster = |cluster: &str| with(&|hello| hello.cluster = cluster.to_owned());
     let no_user = |id: &str| Hello {
         user: String::new(),
         ..hello(id)
     };
-    let stranger = with(&|hello| (hello.id, hello.password) = ("n1".to_owned(), String::new()));
+    let stranger = with(&|hello| (hello.id, hello.password) = ("n1".to_owned(), "".into()));
     let elsewhere = with(&|hello| (hello.id, hello.cluster) = ("n1".to_owned(), "d".to_owned()));
     for (case, hello, dialled, expected) in [
         ("right", with(&|_| {}), false, None),
