@@ -1,5 +1,7 @@
 //! The log at its default level: clients that the server closes because of their behaviour.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use e2e::raw::pub_frame;
@@ -12,6 +14,8 @@ async fn server_with_user() -> (Node, tempfile::TempDir) {
     let text = "[authorization]\nuser = \"a\"\npassword = \"hunter2\"\ntimeout_ms = 300\n\
                 [limits]\nmax_pending = 1048576\nmax_payload = 65536\n";
     std::fs::write(&path, text).expect("a file");
+    // Otherwise the log has a warning about the file.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode");
     let server = Node::start(ServerKind::Standin, &["-c", &path.display().to_string()]).await;
     (server, folder)
 }

@@ -1,6 +1,7 @@
 //! Operation of a broker: checks and reloads of its settings, log rotation, the ports file, lame duck mode.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ impl Folder {
     fn write(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         fs::write(&path, text).expect("a file");
+        // Otherwise a password in the file gives a warning.
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("its mode");
         path.display().to_string()
     }
 }

@@ -77,24 +77,23 @@ pub(super) fn resolve(entry: &mut Entry, environment: &[(String, String)]) -> Re
 /// Returns a warning for each file that has secrets and can be read by users that need not read it: the files that the secret keys name,
 /// and the settings files in which a secret is written.
 pub(super) fn warnings(schema: &Schema, entries: &[Entry]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for entry in entries {
-        let (key, value) = (&entry.item.key, &entry.item.value);
-        let named = value
-            .as_str()
-            .filter(|path| !path.is_empty() && schema.secret_files.contains(&key.as_str()));
-        if let Some(path) = named {
-            warnings.extend(warning(&format!("the file of {}", entry.item.name), path));
-        } else if let Place::File(file, _) = &entry.item.place
-            && schema.has_secret(key, value)
-        {
-            warnings.extend(warning(
-                &format!("the settings file with {}", entry.item.name),
-                file,
-            ));
+    let mut files: Vec<(String, &str)> = Vec::new();
+    for Entry { item, .. } in entries {
+        let file = match (&item.value, &item.place) {
+            (Value::String(path), _) if schema.secret_files.contains(&item.key.as_str()) => {
+                (format!("the file of {}", item.name), path.as_str())
+            }
+            (value, Place::File(file, _)) if schema.has_secret(&item.key, value) => {
+                (format!("the settings file with {}", item.name), &**file)
+            }
+            _ => continue,
+        };
+        if !files.iter().any(|(_, path)| *path == file.1) {
+            files.push(file);
         }
     }
-    warnings
+    let warnings = files.iter().filter_map(|(what, path)| warning(what, path));
+    warnings.collect()
 }
 
 /// Returns the warning about one file. A file of this process's own user needs no other reader. A file of another user, such as root, is
