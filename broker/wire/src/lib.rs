@@ -47,7 +47,7 @@ pub use connect::Connect;
 pub use error::WireError;
 pub use fault::ClientFault;
 pub use info::Info;
-pub use permissions::{Permissions, Rules};
+pub use permissions::{Permissions, Rules, Violation};
 pub use refusal::Refusal;
 pub use scanner::{Scanner, Span};
 pub use server::ServerScanner;

@@ -7,6 +7,8 @@
 //! In one point the rules are stricter than those of `nats-server`: an entry covers a subscription only if it matches
 //! every subject of the subscription. `nats-server` lets an entry `a.*` cover a subscription to `a.>`.
 
+use std::fmt;
+
 use thiserror::Error;
 
 use crate::subject::{Pattern, PatternError, contains};
@@ -40,6 +42,41 @@ pub enum RuleError {
     /// A rule for publishes has a queue group.
     #[error("`{0}` names a queue group, which is possible for subscriptions only")]
     PublishQueue(String),
+}
+
+/// A frame that the permissions forbid. It is shown as the text of the `-ERR` for it, without quotes, in the words of
+/// `nats-server`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Violation<'a> {
+    /// A publish to this subject.
+    Publish(&'a [u8]),
+    /// A subscription to this subject, with its queue group.
+    Subscription(&'a [u8], Option<&'a [u8]>),
+}
+
+impl fmt::Display for Violation<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy;
+        match *self {
+            Self::Publish(subject) => {
+                write!(
+                    formatter,
+                    "Permissions Violation for Publish to {:?}",
+                    text(subject)
+                )
+            }
+            Self::Subscription(subject, queue) => {
+                write!(
+                    formatter,
+                    "Permissions Violation for Subscription to {:?}",
+                    text(subject)
+                )?;
+                queue.map_or(Ok(()), |queue| {
+                    write!(formatter, " using queue {:?}", text(queue))
+                })
+            }
+        }
+    }
 }
 
 /// One subject pattern of a rule, with the queue group to which the rule is limited.
@@ -240,6 +277,26 @@ mod tests {
         let plain = subscribe(Some(&["foo"]), &["bar"]);
         assert!(plain.allows_subscription(b"foo", Some(b"q")));
         assert!(!plain.allows_subscription(b"bar", Some(b"q")));
+    }
+
+    #[test]
+    fn the_texts_of_violations_are_those_of_nats_server() {
+        for (violation, text) in [
+            (
+                Violation::Publish(b"a.b"),
+                "Permissions Violation for Publish to \"a.b\"",
+            ),
+            (
+                Violation::Subscription(b"a.>", None),
+                "Permissions Violation for Subscription to \"a.>\"",
+            ),
+            (
+                Violation::Subscription(b"a", Some(b"q")),
+                "Permissions Violation for Subscription to \"a\" using queue \"q\"",
+            ),
+        ] {
+            assert_eq!(violation.to_string(), text);
+        }
     }
 
     #[test]
