@@ -11,6 +11,7 @@
 //! | [`admission`], [`half_open`], `address_counts` | the limits on connections before login |
 //! | [`reload`] | SIGHUP |
 //! | [`listen`] | the addresses on which a program listens |
+//! | [`unix_socket`] | a Unix socket on which a program listens, and its file |
 //! | [`tcp`] | the options of a connection that carries messages |
 //! | [`tls`] | `[tls.…]`, the TLS settings of one door |
 //! | [`certificate_watch`] | certificate files that change or expire |
@@ -32,3 +33,4 @@ pub mod reload;
 pub mod settings;
 pub mod tcp;
 pub mod tls;
+pub mod unix_socket;

@@ -69,17 +69,20 @@ pub async fn accept<S>(
         let accepted = listener.accept().await;
         match accepted.and_then(|(stream, peer)| Ok((convert(stream)?, plain(peer)))) {
             Ok(accepted) => return accepted,
-            // The peer closed the connection before it was accepted.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Err(error) => {
-                failed();
-                warn!(
-                    "cannot accept a {kind}: {error}; when out of file descriptors, raise the limit (ulimit -n)"
-                );
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Err(error) => recover(&error, kind, &failed).await,
         }
     }
+}
+
+/// Handles an error of `accept`: calls `failed`, logs the error with the `kind` of connection, and pauses.
+pub(crate) async fn recover(error: &io::Error, kind: &str, failed: &impl Fn()) {
+    // The peer closed the connection before it was accepted.
+    if error.kind() == io::ErrorKind::ConnectionAborted {
+        return;
+    }
+    failed();
+    warn!("cannot accept a {kind}: {error}; when out of file descriptors, raise the limit (ulimit -n)");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
 /// Returns the bound address of `socket` in the form of `wanted`: with the real port, but 0.0.0.0 stays 0.0.0.0.
