@@ -43,7 +43,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::audit::faults;
 pub use self::change::{Change, changes, reloaded};
-pub use self::check::{host_and_port, list, refused};
+pub use self::check::{host_and_port, list, refused, section};
 pub use self::document::{Document, Item};
 pub use self::error::SettingsError;
 pub use self::layers::{Flag, Input, of_text};

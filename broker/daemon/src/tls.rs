@@ -23,10 +23,11 @@ pub enum TlsMode {
 }
 
 /// Whether the handshake comes before INFO.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HandshakeFirst {
     /// INFO comes first.
+    #[default]
     No,
     /// The handshake comes first.
     Yes,
@@ -36,6 +37,7 @@ pub enum HandshakeFirst {
 
 /// `[tls.…]`: the settings of one door. `deploy/broker.toml` and `deploy/proxy.toml` describe the keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TlsSection {
     /// Whether the door speaks TLS.
     pub mode: TlsMode,
@@ -51,6 +53,21 @@ pub struct TlsSection {
     pub min_version: MinVersion,
     /// Limit on the duration of a handshake.
     pub timeout_ms: Millis,
+}
+
+impl Default for TlsSection {
+    /// Returns the settings of a door that speaks no TLS.
+    fn default() -> Self {
+        Self {
+            mode: TlsMode::Off,
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
+            verify: false,
+            min_version: MinVersion::default(),
+            timeout_ms: Millis(2000),
+        }
+    }
 }
 
 impl TlsSection {

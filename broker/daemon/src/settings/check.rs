@@ -1,7 +1,8 @@
 //! Check of one value: its type, range and form. Each error contains the place of the value.
 
-use toml::Value;
+use toml::{Table, Value};
 
+use super::document;
 use super::entry::Entry;
 use super::{Item, Place, Schema, SettingsError, masked_url};
 
@@ -18,6 +19,35 @@ pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError>
         rename(&mut error, entry);
         error
     })
+}
+
+/// Checks a table at `place` that has keys of the section `name`. Errors name the table `shown`.
+///
+/// # Errors
+/// [`SettingsError::UnknownKey`] for a key that the section does not have, or the errors that its keys have in the section.
+pub fn section(
+    schema: &Schema,
+    name: &str,
+    shown: &str,
+    place: &Place,
+    table: &Table,
+) -> Result<(), SettingsError> {
+    let known = document::parse(schema.defaults_file, schema.defaults).items;
+    SettingsError::all(table.iter().filter_map(|(key, value)| {
+        let (full, shown) = (format!("{name}.{key}"), format!("{shown}.{key}"));
+        let Some(known) = known.iter().find(|item| item.key == full) else {
+            let hint = format!("; its keys are those of [{name}] in {}", schema.defaults_file);
+            return Some(SettingsError::unknown_key(place.clone(), shown, hint));
+        };
+        let given = Entry {
+            default: known.value.clone(),
+            item: Item {
+                name: shown,
+                ..Item::of(full, value.clone(), place.clone())
+            },
+        };
+        entry(schema, &given).err()
+    }))
 }
 
 /// Replaces the key in an error by the name that the operator wrote.

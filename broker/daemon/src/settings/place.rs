@@ -61,6 +61,14 @@ impl Places<'_> {
         entry.map_or(Place::Default, |entry| entry.item.place.clone())
     }
 
+    /// Returns the first key whose value is not the default, among those for which `is_wanted` is true.
+    #[must_use]
+    pub fn changed(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
+        let mut changed = self.0.iter().filter(|entry| entry.item.value != entry.default);
+        let found = changed.find(|entry| is_wanted(&entry.item.key))?;
+        Some(&found.item.key)
+    }
+
     /// Returns the error for values that contradict each other. `rule` contains the full names of the keys. The place of the
     /// error is that of `key`, or, if `key` has its default, that of the first key in `rule` that the operator set.
     #[must_use]
