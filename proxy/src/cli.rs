@@ -39,7 +39,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address on which the sidecar listens for components. Several: separated by commas, or repeat the flag
+    /// Address on which the sidecar listens for components, or "unix:/path". Several: separated by commas, or repeat the flag
     /// [default: 127.0.0.1:4222 and [::1]:4222]
     #[arg(long, value_name = "ADDR", help_heading = "Components")]
     pub listen: Vec<String>,

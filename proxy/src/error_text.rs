@@ -6,10 +6,13 @@
 use standin_wire::{ClientFault, encode};
 
 /// Text of an `-ERR` that the sidecar itself sends to a component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ErrorText<'a> {
     /// An error of the component.
     Fault(ClientFault),
+    /// The component used a subject that the permissions of its listener forbid. The text is that of `nats-server`, after which
+    /// client libraries keep the connection.
+    Violation(Box<str>),
     /// The text of a node's `-ERR` that refused the component's credentials. It is sent only after every known node has
     /// refused them.
     OfNode(&'a str),
@@ -20,6 +23,7 @@ impl ErrorText<'_> {
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Fault(fault) => fault.text(),
+            Self::Violation(text) => text,
             Self::OfNode(text) => text,
         }
     }

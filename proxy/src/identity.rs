@@ -1,10 +1,11 @@
 //! Identity of a session: the address that its component sees as the server, and the credentials that nodes see.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use standin_registry::{Credentials, Endpoint, Upstream};
 
+use crate::peer::Peer;
 use crate::settings::Settings;
 
 /// Identity of the component towards nodes, and of the sidecar towards the component.
@@ -20,20 +21,25 @@ pub(crate) struct Identity {
     pub(crate) session_id: u64,
     /// The component's address.
     pub(crate) component_ip: IpAddr,
+    /// Place of the component's listener in [`Policy::listeners`](crate::policy::Policy::listeners).
+    pub(crate) listener: usize,
     /// Credentials for components that send none, on nodes without credentials of their own.
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
 impl Identity {
-    /// Creates the identity for session number `session_id`, whose component connected from `component_ip` to the address `local`.
-    /// `mark` is the sidecar's own.
+    /// Creates the identity for session number `session_id`. Its component connected to the address `local`, or, if that is
+    /// `None`, to a Unix socket. `mark` is the sidecar's own.
     pub(crate) fn new(
         settings: &Settings,
         session_id: u64,
-        component_ip: IpAddr,
-        local: SocketAddr,
+        listener: usize,
+        component: &Peer,
+        local: Option<SocketAddr>,
         mark: &Arc<str>,
     ) -> Self {
+        // Nobody can connect to port 0, and a component on a Unix socket need not.
+        let local = local.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
         // These texts were checked when the settings were loaded, so the only `advertise` that is not an address is the empty one.
         let (host, port) = match settings.advertise.parse() {
             Ok(Endpoint { host, port }) => (host.to_string(), port),
@@ -47,7 +53,8 @@ impl Identity {
             port,
             mark: Arc::clone(mark),
             session_id,
-            component_ip,
+            component_ip: component.ip(),
+            listener,
             credentials: credentials.map(Arc::new),
         }
     }

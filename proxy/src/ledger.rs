@@ -8,13 +8,13 @@
 
 use std::collections::VecDeque;
 
-use standin_wire::{ClientFault, encode};
+use standin_wire::encode;
 
 use crate::doubt::Mark;
 use crate::error_text::ErrorText;
 
 /// An expected answer of the node, or an answer that the sidecar sends at this place in the order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// This number of `+OK`s for the component.
     Oks(u32),
@@ -24,7 +24,7 @@ pub(crate) enum Expected {
     /// This number of `+OK`s that no node will send any more. The sidecar sends them.
     OwnOks(u32),
     /// An `-ERR` that the sidecar sends.
-    OwnError(ClientFault),
+    OwnError(ErrorText<'static>),
     /// A PONG for the component.
     ComponentPong(Mark),
     /// A PONG for the sidecar.
@@ -36,7 +36,9 @@ pub(crate) enum Expected {
 pub(crate) struct Ledger {
     expected: VecDeque<Expected>,
     /// Number of PONGs in `expected`.
-    pings: usize,
+    pings: u32,
+    /// Number of `-ERR`s in `expected`.
+    own_errors: u32,
 }
 
 impl Ledger {
@@ -55,17 +57,23 @@ impl Ledger {
         self.expected.is_empty()
     }
 
+    /// Returns the number of `-ERR`s that the sidecar has yet to send.
+    pub(crate) fn own_errors(&self) -> u32 {
+        self.own_errors
+    }
+
     /// Adds an expected answer.
     pub(crate) fn expect(&mut self, next: Expected) {
-        match (self.expected.back_mut(), next) {
+        match (self.expected.back_mut(), &next) {
             (_, Expected::Oks(0) | Expected::DroppedOks(0) | Expected::OwnOks(0)) => return,
             (Some(Expected::Oks(have)), Expected::Oks(more))
             | (Some(Expected::DroppedOks(have)), Expected::DroppedOks(more))
             | (Some(Expected::OwnOks(have)), Expected::OwnOks(more)) => {
-                *have += more;
+                *have += *more;
                 return;
             }
             (_, Expected::ComponentPong(_) | Expected::OwnPong(_)) => self.pings += 1,
+            (_, Expected::OwnError(_)) => self.own_errors += 1,
             _ => {}
         }
         self.expected.push_back(next);
@@ -113,7 +121,10 @@ impl Ledger {
         loop {
             match self.expected.front() {
                 Some(Expected::OwnOks(due)) => answers.extend(encode::OK.repeat(*due as usize)),
-                Some(Expected::OwnError(fault)) => ErrorText::Fault(*fault).encode(&mut answers),
+                Some(Expected::OwnError(text)) => {
+                    text.encode(&mut answers);
+                    self.own_errors -= 1;
+                }
                 _ => return answers,
             }
             self.expected.pop_front();
@@ -144,7 +155,7 @@ mod tests {
 
     fn ledger(expected: &[Expected]) -> Ledger {
         let mut ledger = Ledger::default();
-        expected.iter().for_each(|answer| ledger.expect(*answer));
+        expected.iter().for_each(|answer| ledger.expect(answer.clone()));
         ledger
     }
 
@@ -168,7 +179,7 @@ mod tests {
     #[test]
     fn s6_owed_answers_survive_a_loss_in_order() {
         let (ok, own) = (Expected::Oks(1), Expected::OwnPong(MARK));
-        let ledger = ledger(&[ok, ok, own, Expected::ComponentPong(MARK), ok]);
+        let ledger = ledger(&[ok.clone(), ok.clone(), own, Expected::ComponentPong(MARK), ok]);
         let owed = [
             Expected::OwnOks(2),
             Expected::ComponentPong(MARK),

@@ -28,7 +28,9 @@
 //! | `prober` | probes of the nodes to which no session is connected |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
-//! | [`settings`], `policy`, `identity` | the settings, and the parts of them that a session reads |
+//! | [`settings`], `policy`, `listener_policy`, `identity` | the settings, and the parts of them that a session reads |
+//! | `own_credentials` | the credentials that the sidecar holds |
+//! | `peer` | the other end of a component's connection |
 //! | [`cli`] | the command line |
 //! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |
@@ -47,10 +49,12 @@ mod identity;
 mod journal;
 mod ledger;
 mod listener;
+mod listener_policy;
 mod losses;
 mod metrics;
 mod nodes;
 mod own_credentials;
+mod peer;
 mod policy;
 mod prober;
 mod recovery;

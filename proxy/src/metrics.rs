@@ -51,6 +51,7 @@ const REFUSED: &[&str] = &[
     "address_connections_max",
     "address_connects_per_second_max",
     "accept_error",
+    "peer",
 ];
 /// Results of `standin_node_dials_total`: success, and the kinds of `DialError`.
 const DIALS: &[&str] = &[
@@ -70,7 +71,7 @@ const DIALS: &[&str] = &[
     "tls",
 ];
 /// Kinds of `standin_client_errors_total`: those of `WireError` and of `EndReason::error_kind`, and the refusal of a
-/// subscription.
+/// subscription or of a frame that the listener's permissions forbid.
 const CLIENT_ERRORS: &[&str] = &[
     "unknown_verb",
     "line_too_long",
@@ -78,6 +79,7 @@ const CLIENT_ERRORS: &[&str] = &[
     "payload_too_large",
     "payload_end",
     "subscriptions_max",
+    "permissions",
     "component_slow",
     "component_stale",
     "refused",

@@ -13,8 +13,8 @@ use standin_daemon::settings::{Secret, SettingsError, secret_file};
 
 /// `[credentials]`. `deploy/proxy.toml` describes the keys.
 #[expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CredentialsSection {
     pub replace: bool,
     pub user: String,

@@ -1,15 +1,13 @@
 //! The limits and times of one session: the part of the settings that the session's state machine reads.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use standin_daemon::certificate_watch::expiries;
-use standin_daemon::tls::{HandshakeFirst, TlsMode};
-use standin_tls::acceptor::Acceptor;
-use standin_tls::files::TlsError;
 use standin_wire::Pattern;
 
-use crate::own_credentials::OwnCredentials;
-use crate::settings::{ComponentTlsSection, InDoubt, Place, Settings, SettingsError};
+use crate::listener_policy::ListenerPolicy;
+use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
 /// Limits and times of one session. Each field is named after its key in `deploy/proxy.toml`, which describes it.
 #[derive(Debug, Clone)]
@@ -34,44 +32,10 @@ pub(crate) struct Policy {
     pub(crate) probe_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) control_line_bytes_max: usize,
-    /// TLS for components; `None` if it is off.
-    pub(crate) component_tls: Option<ComponentTls>,
-    /// Credentials that the sidecar holds.
-    pub(crate) credentials: Option<OwnCredentials>,
+    /// What differs between the listeners, in the order of the settings.
+    pub(crate) listeners: Vec<ListenerPolicy>,
     /// Each door's certificate, by its expiry in seconds since 1970.
     pub(crate) certificates: Vec<(&'static str, i64)>,
-}
-
-/// TLS for components.
-#[derive(Debug, Clone)]
-pub(crate) struct ComponentTls {
-    pub(crate) acceptor: Acceptor,
-    /// Whether a component may also speak without TLS.
-    pub(crate) is_optional: bool,
-    /// Whether a component must have a certificate.
-    pub(crate) verify: bool,
-    /// Whether the handshake comes before INFO.
-    pub(crate) is_first: bool,
-    pub(crate) timeout: Duration,
-}
-
-impl ComponentTls {
-    fn new(settings: &ComponentTlsSection) -> Result<Option<Self>, SettingsError> {
-        let ComponentTlsSection {
-            handshake_first,
-            section,
-        } = settings;
-        let acceptor = section
-            .acceptor()
-            .map_err(|error| unusable("tls.component", &error))?;
-        Ok(acceptor.map(|acceptor| Self {
-            acceptor,
-            is_optional: section.mode == TlsMode::Optional,
-            verify: section.verify,
-            is_first: *handshake_first == HandshakeFirst::Yes,
-            timeout: section.timeout_ms.duration(),
-        }))
-    }
 }
 
 impl Policy {
@@ -81,6 +45,14 @@ impl Policy {
     /// [`SettingsError`] if a subject pattern is not valid. Settings that were loaded have been checked for this.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SettingsError> {
         let (publish, session) = (&settings.publish, &settings.session);
+        let listeners = settings.listeners();
+        let certificates = expiries(&settings.tls_doors());
+        let mut certificates = certificates.map_err(|error| SettingsError::Unusable {
+            section: "tls",
+            error: error.to_string(),
+        })?;
+        // Listeners have one door in the metrics, which shows the earliest expiry: the last that is set.
+        certificates.sort_by_key(|(_, expires_at)| Reverse(*expires_at));
         Ok(Self {
             in_doubt: publish.in_doubt,
             in_doubt_subjects: patterns(settings)?,
@@ -101,9 +73,11 @@ impl Policy {
             probe_timeout: settings.health.probe_timeout_ms.duration(),
             handshake_timeout: settings.dial.handshake_timeout_ms.duration(),
             control_line_bytes_max: session.control_line_bytes_max,
-            component_tls: ComponentTls::new(&settings.tls.component)?,
-            credentials: OwnCredentials::read(&settings.credentials)?,
-            certificates: expiries(&settings.tls_doors()).map_err(|error| unusable("tls", &error))?,
+            listeners: listeners
+                .iter()
+                .map(ListenerPolicy::new)
+                .collect::<Result<_, _>>()?,
+            certificates,
         })
     }
 
@@ -123,13 +97,6 @@ impl Policy {
                 .in_doubt_subjects
                 .iter()
                 .any(|(_, in_doubt)| *in_doubt == InDoubt::Resend)
-    }
-}
-
-fn unusable(section: &'static str, error: &TlsError) -> SettingsError {
-    SettingsError::Unusable {
-        section,
-        error: error.to_string(),
     }
 }
 

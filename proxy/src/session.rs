@@ -61,6 +61,7 @@ use crate::error_text::ErrorText;
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::ledger::Expected;
+use crate::listener_policy::ListenerPolicy;
 use crate::policy::Policy;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
@@ -292,6 +293,12 @@ impl Session {
     /// Returns the settings.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Returns the settings of the component's listener.
+    pub(crate) fn listener(&self) -> &ListenerPolicy {
+        // A reload keeps the number of listeners.
+        &self.policy.listeners[self.identity.listener]
     }
 
     /// Returns the deadline for the node's last answers, if an orderly end waits for them.

@@ -1,7 +1,6 @@
 //! State of each session as the rest of the sidecar sees it, and the way to send commands to the session. The
 //! session's task updates the counters after each turn with plain stores. `/sessionz` reads the state.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicU8, AtomicU64,
     Ordering::{Relaxed, SeqCst},
@@ -13,6 +12,7 @@ use std::time::Instant;
 
 use standin_registry::Node;
 
+use crate::peer::Peer;
 use crate::session::{ClientLabel, Traffic};
 use crate::session_command::SessionCommand;
 
@@ -21,8 +21,9 @@ use crate::session_command::SessionCommand;
 pub(crate) struct SessionInfo {
     /// Number of the session, counted from the sidecar's start.
     pub(crate) id: u64,
-    /// The component's address.
-    pub(crate) component: SocketAddr,
+    /// Place of its listener in [`Policy::listeners`](crate::policy::Policy::listeners).
+    pub(crate) listener: usize,
+    pub(crate) component: Peer,
     pub(crate) connected: Instant,
     /// The part that changes rarely.
     pub(crate) status: Mutex<SessionStatus>,
@@ -53,9 +54,10 @@ pub(crate) struct SessionStatus {
 }
 
 impl SessionInfo {
-    pub(crate) fn new(id: u64, component: SocketAddr) -> Self {
+    pub(crate) fn new(id: u64, listener: usize, component: Peer) -> Self {
         Self {
             id,
+            listener,
             component,
             connected: Instant::now(),
             status: Mutex::new(SessionStatus {

@@ -5,14 +5,17 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `listener` | `[[listener]]`: the settings of one listener |
 //! | `check` | the allowed values of each key, and rules between keys |
 //! | `sources` | the settings of the node sources, as the registry needs them |
 
 #![expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
 
 mod check;
+mod listener;
 mod sources;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,7 @@ pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, S
 use standin_daemon::settings::{Secret, of_text};
 use standin_daemon::tls::{HandshakeFirst, TlsSection};
 
+pub use self::listener::{ListenerSection, RulesSection};
 pub use crate::own_credentials::CredentialsSection;
 
 /// Text of `deploy/proxy.toml`, the commented defaults.
@@ -45,6 +49,7 @@ pub enum InDoubt {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub listen: Vec<String>,
+    pub listener: Vec<ListenerSection>,
     pub advertise: String,
     pub nodes: NodesSection,
     pub credentials: CredentialsSection,
@@ -177,7 +182,8 @@ pub struct TlsSections {
     pub http: TlsSection,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ComponentTlsSection {
     pub handshake_first: HandshakeFirst,
     #[serde(flatten)]
@@ -241,14 +247,43 @@ impl Settings {
         PageAccess::new(&self.tls.http, &self.http.token_file)
     }
 
+    /// Returns the listeners: those of `[[listener]]`; without them, the one that `listen`, `[credentials]` and
+    /// `[tls.component]` describe.
+    pub fn listeners(&self) -> Cow<'_, [ListenerSection]> {
+        if !self.listener.is_empty() {
+            return Cow::Borrowed(&self.listener);
+        }
+        Cow::Owned(vec![ListenerSection {
+            listen: self.listen.clone(),
+            credentials: self.credentials.clone(),
+            tls: self.tls.component.clone(),
+            ..ListenerSection::default()
+        }])
+    }
+
+    /// Returns the addresses of all listeners.
+    fn addresses(&self) -> impl Iterator<Item = &str> {
+        let simple = self.listen.iter().filter(|_| self.listener.is_empty());
+        let listed = self.listener.iter().flat_map(|listener| &listener.listen);
+        simple.chain(listed).map(String::as_str)
+    }
+
+    /// Returns the key that has the addresses of the listeners, and the name of the section with their TLS.
+    fn listener_keys(&self) -> (&'static str, &'static str) {
+        if self.listener.is_empty() {
+            ("listen", "tls.component")
+        } else {
+            ("listener", "listener.tls")
+        }
+    }
+
     /// Returns the doors that have a certificate, with their files.
     pub fn tls_doors(&self) -> Doors {
-        let doors = [
-            ("tls.component", &self.tls.component.section),
-            ("tls.node", &self.tls.node.section),
-            ("tls.http", &self.tls.http),
-        ];
-        let on = doors.into_iter().filter(|(_, section)| section.is_on());
+        let (_, door) = self.listener_keys();
+        let listeners = self.listeners();
+        let components = listeners.iter().map(|listener| (door, &listener.tls.section));
+        let doors = components.chain([("tls.node", &self.tls.node.section), ("tls.http", &self.tls.http)]);
+        let on = doors.filter(|(_, section)| section.is_on());
         on.map(|(door, section)| (door, section.files())).collect()
     }
 

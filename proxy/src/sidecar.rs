@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle as ThreadHandle;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use standin_daemon::http::PageAccess;
 use standin_daemon::listen::{self, is_missing};
 use standin_daemon::settings::{changes, reloaded};
+use standin_daemon::unix_socket::{self, UnixSocket};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -17,9 +19,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::listener::{ListenSocket, Listener};
 use crate::policy::Policy;
 use crate::session_command::SessionCommand;
-use crate::settings::{Settings, SettingsError};
+use crate::settings::{ListenerSection, Settings, SettingsError};
 use crate::sidecar_state::SidecarState;
 use crate::worker::Workers;
 use crate::{http, listener, prober, reporter};
@@ -41,6 +44,14 @@ pub enum RunError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The sidecar cannot listen on a Unix socket.
+    #[error("cannot listen on unix:{path}: {source}; is its folder there, and writable for this user?", path = path.display())]
+    UnixSocket {
+        /// The path of the socket.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// A thread or event queue cannot be created.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
@@ -52,7 +63,7 @@ impl RunError {
         match self {
             Self::Settings(_) => "settings",
             Self::Registry(_) => "registry",
-            Self::Listen { .. } => "listen",
+            Self::Listen { .. } | Self::UnixSocket { .. } => "listen",
             Self::Worker(_) => "worker",
         }
     }
@@ -95,8 +106,8 @@ impl Sidecar {
         };
         let (page_access, access) = watch::channel(settings.page_access()?);
         let listeners = listen(&settings)?;
-        let addresses = listeners.iter().map(TcpListener::local_addr);
-        let addresses: Vec<SocketAddr> = addresses.flatten().collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::tcp_address).collect();
+        let names: Vec<String> = listeners.iter().map(Listener::address).collect();
         let registry = standin_registry::watch(settings.registry_config()?)?;
         let workers = match settings.limits.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -119,7 +130,7 @@ impl Sidecar {
         if let Some(address) = http_address {
             info!(%address, "serving HTTP");
         }
-        for address in &addresses {
+        for address in &names {
             info!(%address, "listening for components");
         }
         Ok(Self {
@@ -133,7 +144,7 @@ impl Sidecar {
         })
     }
 
-    /// Returns the addresses to which components connect.
+    /// Returns the TCP addresses to which components connect.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -149,18 +160,26 @@ impl Sidecar {
     /// # Errors
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
+        let old = self.shared.settings.load_full();
+        let changes = changes(&*old, &new);
+        let mut new = reloaded(&*old, new);
+        let keeps_listeners = !have_same_sockets(&old.listeners(), &new.listeners());
+        if keeps_listeners {
+            new.listener.clone_from(&old.listener);
+            new.credentials.clone_from(&old.credentials);
+            new.tls.component.clone_from(&old.tls.component);
+        }
         let policy = Policy::new(&new)?;
         let access = new.page_access()?;
         self.shared.registry.reconfigure(new.registry_config()?)?;
-        let old = self.shared.settings.load_full();
-        for change in changes(&*old, &new) {
-            if change.needs_restart {
+        for change in changes {
+            if change.needs_restart || keeps_listeners && change.key == "listener" {
                 warn!(%change, "setting change needs a restart");
             } else {
                 info!(%change, "setting changed");
             }
         }
-        let settings = Arc::new(reloaded(&*old, new));
+        let settings = Arc::new(new);
         self.shared.policy.store(Arc::new(policy));
         self.shared.settings.store(Arc::clone(&settings));
         self.shared.forget_tls();
@@ -218,22 +237,48 @@ async fn join(threads: Vec<ThreadHandle<()>>) {
     let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
 }
 
-/// Listens on all addresses of `listen`. On a host without IPv6, the IPv6 loopback address is skipped if the IPv4 one is
-/// also listed.
-fn listen(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
+/// Returns whether these settings have the same sockets, which are opened only at the start.
+fn have_same_sockets(old: &[ListenerSection], new: &[ListenerSection]) -> bool {
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.has_sockets_of(new))
+}
+
+/// Listens on all addresses of all listeners.
+fn listen(settings: &Settings) -> Result<Vec<Listener>, RunError> {
+    let backlog = settings.socket.listen_backlog;
     let mut listeners = Vec::new();
-    for address in &settings.listen {
-        match bind(address, settings.socket.listen_backlog) {
-            Ok(bound) => listeners.extend(bound),
+    for (number, section) in settings.listeners().iter().enumerate() {
+        let sockets = sockets(section, backlog)?.into_iter();
+        listeners.extend(sockets.map(|socket| Listener { number, socket }));
+    }
+    Ok(listeners)
+}
+
+/// Opens the sockets of one listener. On a host without IPv6, the IPv6 loopback address is skipped if the IPv4 one is also
+/// listed.
+fn sockets(section: &ListenerSection, backlog: u32) -> Result<Vec<ListenSocket>, RunError> {
+    let mut sockets = Vec::new();
+    for address in &section.listen {
+        if let Some(path) = unix_socket::path_of(address) {
+            let mode = section.mode().unwrap_or_default();
+            let socket = UnixSocket::listen(path, mode, backlog);
+            let socket = socket.map_err(|source| RunError::UnixSocket {
+                path: path.to_owned(),
+                source,
+            })?;
+            sockets.push(ListenSocket::Unix(socket));
+            continue;
+        }
+        match bind(address, backlog) {
+            Ok(bound) => sockets.extend(bound.into_iter().map(ListenSocket::Tcp)),
             Err(RunError::Listen { source, .. })
-                if is_missing(&source) && is_ipv6_beside_ipv4(address, &settings.listen) =>
+                if is_missing(&source) && is_ipv6_beside_ipv4(address, &section.listen) =>
             {
                 info!(%address, "not listening: the host has no IPv6");
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(listeners)
+    Ok(sockets)
 }
 
 /// Returns whether `address` is the IPv6 loopback address and `all` has the IPv4 loopback address with the same port.

@@ -9,7 +9,7 @@ use standin_daemon::linger;
 use standin_tls::stream::Stream;
 
 use crate::cause::Cause;
-use crate::policy::ComponentTls;
+use crate::listener_policy::ComponentTls;
 use crate::session::{EndReason, Wires};
 
 /// The two sockets of a session, each with the failure of its connection, if any.

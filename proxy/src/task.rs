@@ -228,7 +228,7 @@ impl Task {
 
     /// Prepares TLS with the component, if the settings want it.
     fn offer_tls(&mut self) {
-        let Some(tls) = self.session.policy().component_tls.clone() else {
+        let Some(tls) = self.session.listener().tls.clone() else {
             return;
         };
         let is_first = tls.is_first;

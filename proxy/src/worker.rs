@@ -18,6 +18,7 @@ use tracing::{debug, error, warn};
 
 use crate::identity::Identity;
 use crate::losses::Loss;
+use crate::peer::Peer;
 use crate::session::SessionEnd;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
@@ -154,16 +155,21 @@ async fn serve(
     stream: StdStream,
 ) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
-    let socket = SockRef::from(&stream);
-    tcp::send_at_once(&socket)?;
-    // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
-    // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
-    sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
-    let (local, mark) = (stream.local_addr()?, shared.book.self_check.mark());
+    let mut local = None;
+    if let Peer::Tcp(_) = session.component {
+        let socket = SockRef::from(&stream);
+        tcp::send_at_once(&socket)?;
+        // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
+        // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
+        sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
+        local = Some(stream.local_addr()?);
+    }
+    let mark = shared.book.self_check.mark();
     let identity = Identity::new(
         &shared.settings.load(),
         session.id,
-        session.component.ip(),
+        session.listener,
+        &session.component,
         local,
         mark,
     );

@@ -8,7 +8,10 @@ use serde_json::Value;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::Location;
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -52,6 +55,11 @@ impl RawClient {
         client.send(format!("{CONNECT_OLD}\r\nPING\r\n")).await;
         client.expect_line("PONG").await;
         client
+    }
+
+    /// Connects to a Unix socket, and does the handshake with [`CONNECT_OLD`].
+    pub async fn open_unix(path: &Path) -> Self {
+        Self::open_over(unix_stream(path)).await
     }
 
     async fn greet(stream: TcpStream) -> Self {
@@ -140,6 +148,15 @@ impl RawClient {
     pub fn reset(self) {
         self.conversation.reset();
     }
+}
+
+/// Connects to a Unix socket. The result is a socket of the type that carries TCP, which reads and writes it alike.
+pub fn unix_stream(path: &Path) -> TcpStream {
+    let connected = UnixStream::connect(path).and_then(|stream| {
+        stream.set_nonblocking(true)?;
+        TcpStream::from_std(OwnedFd::from(stream).into())
+    });
+    connected.unwrap_or_else(|error| panic!("cannot connect to {}: {error}", path.display()))
 }
 
 /// Returns the bytes of a PUB without reply subject.

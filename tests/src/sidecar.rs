@@ -23,6 +23,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct SidecarBuilder {
     settings: BTreeMap<String, Value>,
+    /// The `[[listener]]` tables.
+    listeners: String,
     netns: Option<String>,
     folder: TempDir,
     address: SocketAddr,
@@ -34,6 +36,18 @@ impl SidecarBuilder {
     #[must_use]
     pub fn setting(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.settings.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Listens as these `[[listener]]` tables say. In them `ADDRESS` is the [`address`](Sidecar::address) of the sidecar, at which
+    /// one of them must listen, and `FOLDER` its [`folder`](Sidecar::folder).
+    #[must_use]
+    pub fn listeners(mut self, tables: &str) -> Self {
+        self.settings.remove("listen");
+        let folder = self.folder.path().display().to_string();
+        self.listeners = tables
+            .replace("ADDRESS", &self.address.to_string())
+            .replace("FOLDER", &folder);
         self
     }
 
@@ -115,6 +129,7 @@ impl Sidecar {
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let builder = SidecarBuilder {
             settings: BTreeMap::new(),
+            listeners: String::new(),
             netns: None,
             folder,
             address,
@@ -176,6 +191,13 @@ impl Sidecar {
     /// Changes one setting in the settings file and sends SIGHUP. Does not wait for the reload.
     pub fn reload_with(&mut self, key: &str, value: impl Into<Value>) {
         self.builder.settings.insert(key.to_owned(), value.into());
+        self.write_settings();
+        self.process().signal(Signal::SIGHUP);
+    }
+
+    /// Replaces `from` by `to` in the `[[listener]]` tables of the settings file and sends SIGHUP. Does not wait for the reload.
+    pub fn reload_listeners(&mut self, from: &str, to: &str) {
+        self.builder.listeners = self.builder.listeners.replace(from, to);
         self.write_settings();
         self.process().signal(Signal::SIGHUP);
     }
@@ -297,6 +319,7 @@ impl Sidecar {
             // Strings, numbers, booleans and flat lists have the same syntax in JSON and TOML.
             let _ = writeln!(text, "{key} = {value}");
         }
+        text += &self.builder.listeners;
         write(&settings_path(&self.builder.folder), &text);
     }
 }

@@ -164,7 +164,7 @@ async fn lists_are_paged_and_a_page_has_a_limit() {
     let served = serving().await;
     served.add_nodes(7);
     for id in 1..=250 {
-        let session = SessionInfo::new(id, served.address);
+        let session = SessionInfo::new(id, 0, served.address.into());
         served.shared.sessions.insert(Arc::new(session));
     }
     for (path, total, limit, ids) in [

@@ -28,7 +28,11 @@ fn world() -> World {
 /// Returns a session that never had a node.
 fn session(id: u64) -> Party {
     Party {
-        info: Arc::new(SessionInfo::new(id, ([127, 0, 0, 1], 1).into())),
+        info: Arc::new(SessionInfo::new(
+            id,
+            0,
+            std::net::SocketAddr::from(([127, 0, 0, 1], 1)).into(),
+        )),
         served: None,
         in_doubt: InDoubtCount::default(),
     }

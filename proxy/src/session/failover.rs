@@ -352,9 +352,11 @@ impl Session {
         };
         let until = match self.owed.front() {
             Some(Expected::ComponentPong(mark)) => mark.log,
-            Some(&own_answer) => {
-                self.owed.pop_front();
-                node.ledger.expect(own_answer);
+            Some(_) => {
+                let own_answer = self.owed.pop_front();
+                own_answer
+                    .into_iter()
+                    .for_each(|answer| node.ledger.expect(answer));
                 let answers = node.ledger.own_answers();
                 self.deliver(&[&answers], now, wires);
                 return true;

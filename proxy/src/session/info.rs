@@ -56,7 +56,7 @@ impl Session {
     /// Returns the node's INFO for the component: with the sidecar's address, without addresses of the cluster, under
     /// 512 bytes.
     pub(super) fn own_info(&self, node: &Info) -> String {
-        let (mark, tls) = (&self.identity.mark, self.policy.component_tls.as_ref());
+        let (mark, tls) = (&self.identity.mark, self.listener().tls.as_ref());
         let mut info = Info {
             host: self.identity.host.clone(),
             port: self.identity.port,
@@ -76,7 +76,7 @@ impl Session {
         if info.client_id == 0 {
             info.client_id = self.identity.session_id;
         }
-        if self.credentials().is_some() || self.policy.credentials.is_some() {
+        if self.credentials().is_some() || self.listener().credentials.is_some() {
             info.auth_required = false;
             info.nonce.clear();
         }
@@ -112,7 +112,7 @@ impl Session {
 
     /// Returns the credentials of the sidecar that nodes get with this CONNECT, if they are those of `[credentials]`.
     pub(super) fn own_credentials(&self, client: &Connect) -> Option<&OwnCredentials> {
-        let own = self.policy.credentials.as_ref();
+        let own = self.listener().credentials.as_ref();
         own.filter(|own| own.replace || !client.has_credentials())
     }
 

@@ -1,12 +1,14 @@
 //! Component → node, first half: the decision on the frames at the head of the component's bytes. Most frames pass
 //! unchanged, many at once. The exceptions: CONNECT gets credentials and `protocol`; UNSUB with a max gets a lower max
-//! after a move; a SUB above the limit is refused; PONG is not passed on. A SUB may have to wait.
+//! after a move; a SUB above the limit is refused; PONG is not passed on. A SUB may have to wait. If the component's listener
+//! has permissions, each PUB, HPUB and SUB is checked, and refused if they forbid it.
 
-use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{ClientFault, Connect, Span, WireError, encode};
+use standin_wire::client::{self, Frame, Sub, Verb};
+use standin_wire::{ClientFault, Connect, Span, Violation, WireError, encode};
 
 use super::connection::{Connection, Replacement};
 use super::{EndReason, Session};
+use crate::error_text::ErrorText;
 use crate::tally::{Tally, whole_publishes};
 
 /// Maximum number of bytes that are planned and written at once. Without it, each write after an outage would first scan
@@ -20,6 +22,9 @@ const PLAN_OTHERS_MAX: u32 = 1024;
 /// When the ledger has this many entries, nothing more is sent until the node has answered some.
 const ANSWERS_OWED_MAX: usize = 65_536;
 
+/// When this many `-ERR`s wait behind answers of the node, no further frame is refused, because each holds a text.
+const OWN_ERRORS_MAX: u32 = 256;
+
 /// Decision on the frames at the head of the component's bytes.
 pub(super) enum Plan {
     /// Do nothing: the next frame is incomplete.
@@ -31,7 +36,7 @@ pub(super) enum Plan {
     /// Drop the first `len` bytes, which are one frame. The component gets an `-ERR` if there is a `refusal`.
     Skip {
         len: usize,
-        refusal: Option<ClientFault>,
+        refusal: Option<ErrorText<'static>>,
     },
     /// Replace the first frame by other bytes, or insert bytes before it.
     Replace(Replacement),
@@ -224,7 +229,8 @@ impl Session {
         let (mut len, mut publishes, mut others) = (0, 0, 0);
         let mut planned = Planned::default();
         self.effects.clear();
-        let (is_new, is_holding) = (self.client.is_none(), self.is_holding());
+        let is_holding = self.is_holding();
+        let checks_publishes = self.client.is_none() || self.listener().permissions.is_some();
         while len < bytes_max && others < PLAN_OTHERS_MAX {
             // The span is borrowed: copying it takes longer than finding it (`tests/bench sidecar`, 16 B).
             let found = self.component.scanner.next(&bytes[len..]);
@@ -244,19 +250,20 @@ impl Session {
             let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
             // A frame that needs its own decision must be the first of a plan, so that all frames before it have taken
             // effect.
-            if !publish || is_new {
+            if !publish || checks_publishes {
                 match self.plan_alone(frame, span, &mut planned) {
                     Ok(None) => {}
                     Ok(Some(_)) | Err(_) if len > 0 => break,
                     Ok(Some(plan)) => return Ok(plan),
                     Err(error) => return Err(error),
                 }
-            } else if is_holding {
+            }
+            if publish && is_holding {
                 if len > 0 {
                     break;
                 }
                 return Ok(Plan::Held);
-            } else if may_resend && (len > 0 || !begun) && self.window_full(len, span.len) {
+            } else if publish && may_resend && (len > 0 || !begun) && self.window_full(len, span.len) {
                 if len > 0 {
                     break;
                 }
@@ -286,6 +293,35 @@ impl Session {
                 others,
             }
         })
+    }
+
+    /// Returns whether the permissions of the component's listener forbid a publish to `subject`.
+    fn forbids_publish(&self, subject: &[u8]) -> bool {
+        let permissions = self.listener().permissions.as_ref();
+        permissions.is_some_and(|permissions| !permissions.publish.allows_subject(subject))
+    }
+
+    /// Returns whether the permissions of the component's listener forbid a subscription. One that would receive messages with
+    /// denied subjects beside others is forbidden too, so that messages from the node need no check.
+    fn forbids_sub(&self, sub: &Sub<'_>) -> bool {
+        self.listener().permissions.as_ref().is_some_and(|permissions| {
+            let rules = &permissions.subscribe;
+            !rules.allows_subscription(sub.subject, sub.queue) || rules.deny_overlaps(sub.subject)
+        })
+    }
+
+    /// Returns the plan for a forbidden frame of `len` bytes. It waits while the component does not read the `-ERR`s for
+    /// earlier ones.
+    fn refusal(&self, len: usize, violation: Violation<'_>) -> Plan {
+        let node = self.connection.as_ref();
+        let has_many = node.is_some_and(|node| node.ledger.own_errors() >= OWN_ERRORS_MAX);
+        if has_many || !self.has_room_for_component() {
+            return Plan::Wait;
+        }
+        Plan::Skip {
+            len,
+            refusal: Some(ErrorText::Violation(violation.to_string().into())),
+        }
     }
 
     /// Returns the plan for this frame if it cannot pass unchanged, otherwise `None`. `before` describes the frames that
@@ -321,12 +357,20 @@ impl Session {
                 // A node learns `protocol` from CONNECT only, so one is sent even if the component has sent none.
                 replace(None, self.connect_line(b"{}"))
             }
+            // A frame that was partly written must be completed.
+            Frame::Publish(publish) if !before.begun && self.forbids_publish(publish.subject) => {
+                Some(self.refusal(len, Violation::Publish(publish.subject)))
+            }
+            Frame::Sub(sub) if !before.begun && self.forbids_sub(&sub) => {
+                let violation = Violation::Subscription(sub.subject, sub.queue);
+                Some(self.refusal(len, violation))
+            }
             // An earlier UNSUB of the same sid must take effect first. But a SUB that was partly written must be completed.
             Frame::Sub(sub) if before.ends(sub.sid) => Some(Plan::Wait),
             Frame::Sub(sub) if !before.begun && self.journal.may_be_in_flight(sub.sid) => Some(Plan::Wait),
             Frame::Sub(_) if self.is_full(before.subs) => Some(Plan::Skip {
                 len,
-                refusal: Some(ClientFault::TooManySubscriptions),
+                refusal: Some(ErrorText::Fault(ClientFault::TooManySubscriptions)),
             }),
             Frame::Sub(_) => {
                 before.subs += 1;

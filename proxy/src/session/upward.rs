@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use standin_wire::client::{self, Frame, Verb};
-use standin_wire::{ClientFault, Span, encode};
+use standin_wire::{Span, encode};
 
 use super::connection::{Connection, ConnectionStage, Hold};
 use super::plan::{Effect, Plan};
 use super::{CONNECT_WORK, EndReason, SINGLE_FRAME_WORK, Session, SessionEvent, Wires};
+use crate::error_text::ErrorText;
 use crate::ledger::Expected;
 use crate::settings::InDoubt;
 use crate::tally::publishes;
@@ -168,8 +169,8 @@ impl Session {
             Ok(Plan::Wait) => self.connection.as_mut()?.ping_unless_awaited().then_some(0),
             Ok(Plan::Skip { len, refusal }) => {
                 self.spend(SINGLE_FRAME_WORK);
-                if let Some(fault) = refusal {
-                    self.refuse(fault, now, wires);
+                if let Some(text) = refusal {
+                    self.refuse(text, now, wires);
                 }
                 Some(len)
             }
@@ -200,16 +201,18 @@ impl Session {
     }
 
     /// Sends `-ERR` in place of the node's answer, in the order of the node's answers.
-    fn refuse(&mut self, fault: ClientFault, now: Instant, wires: &mut impl Wires) {
+    fn refuse(&mut self, error: ErrorText<'static>, now: Instant, wires: &mut impl Wires) {
+        let kind = match error {
+            ErrorText::Violation(_) => "permissions",
+            _ => "subscriptions_max",
+        };
+        let text = error.as_str().to_owned();
         if let Some(node) = &mut self.connection {
-            node.ledger.expect(Expected::OwnError(fault));
+            node.ledger.expect(Expected::OwnError(error));
         }
         let answers = self.own_answers();
         self.deliver(&[&answers], now, wires);
-        self.events.push(SessionEvent::ComponentError {
-            text: fault.text().to_owned(),
-            kind: "subscriptions_max",
-        });
+        self.events.push(SessionEvent::ComponentError { text, kind });
     }
 
     /// Writes the sidecar's own frames. Returns whether all were written.

@@ -14,12 +14,13 @@ use standin_daemon::settings::{
     refused,
 };
 use standin_daemon::tls::TlsMode;
+use standin_daemon::unix_socket;
 use standin_registry::{Endpoint, Upstream};
 use standin_tls::files::{Files, TlsError};
 use standin_wire::Pattern;
 use toml::{Table, Value};
 
-use super::{DEFAULTS, Place, Settings, SettingsError};
+use super::{DEFAULTS, Place, Settings, SettingsError, listener};
 use crate::own_credentials::OwnCredentials;
 
 /// Allowed range of each numeric key, both ends included.
@@ -87,10 +88,13 @@ const SCHEMA: Schema = Schema {
     defaults_file: "deploy/proxy.toml",
     ranges: RANGES,
     words: WORDS,
-    tables: &[(
-        "publish.subject",
-        "{ pattern = \"…\", in_doubt = \"drop\" or \"resend\" }",
-    )],
+    tables: &[
+        (
+            "publish.subject",
+            "{ pattern = \"…\", in_doubt = \"drop\" or \"resend\" }",
+        ),
+        ("listener", "{ listen = [\"…\"], … }"),
+    ],
     secret_files: &[
         "nodes.zookeeper_auth_file",
         "credentials.password_file",
@@ -99,6 +103,8 @@ const SCHEMA: Schema = Schema {
         "credentials.creds_file",
         "tls.component.key_file",
         "tls.node.key_file",
+        "tls.http.key_file",
+        "http.token_file",
     ],
     restart: &[
         "listen",
@@ -111,11 +117,14 @@ const SCHEMA: Schema = Schema {
     other_format: None,
     masked,
     text: text_form,
-    table: |_, place, table| subject_policy(place, table),
+    table: |key, place, table| match key {
+        "listener" => listener::check(&SCHEMA, place, table),
+        _ => subject_policy(place, table),
+    },
 };
 
 fn masked(key: &str, text: &str) -> Option<String> {
-    match key {
+    match key.strip_prefix("listener.").unwrap_or(key) {
         ZooKeeperAuth::KEY => Some(masked_pair(text)),
         "credentials.password" | "credentials.token" => Some(masked_whole(text)),
         "nodes.upstream" => Some(masked_url(text)),
@@ -125,7 +134,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
 
 fn text_form(key: &str, place: &Place, text: &str) -> Result<(), SettingsError> {
     let allowed = match key {
-        "listen" if !host_and_port(text) => "host:port, such as \"127.0.0.1:4222\"",
+        "listen" if !listener::is_address(text) => listener::ADDRESS,
         "http.listen" if !text.is_empty() && !host_and_port(text) && !is_port(text) => {
             "host:port, a port of 127.0.0.1, or empty"
         }
@@ -204,14 +213,17 @@ impl settings::Settings for Settings {
             section,
             error: error.to_string(),
         };
-        let component = self.tls.component.section.acceptor();
-        component.map_err(|error| unusable("tls.component", error))?;
+        let (_, door) = self.listener_keys();
+        for listener in &*self.listeners() {
+            let component = listener.tls.section.acceptor();
+            component.map_err(|error| unusable(door, error))?;
+            OwnCredentials::read(&listener.credentials)?;
+        }
         // Without files the system's authorities are read, once a node wants TLS.
         let node = &self.tls.node.section;
         let has_files = node.is_on() && node.files() != Files::default();
         let node = has_files.then(|| node.dialler()).transpose();
         node.map_err(|error| unusable("tls.node", error))?;
-        OwnCredentials::read(&self.credentials)?;
         self.page_access()?;
         Ok(())
     }
@@ -264,9 +276,18 @@ fn check_rules(settings: &Settings, places: &Places<'_>) -> Result<(), SettingsE
         .into_iter()
         .filter(|((_, value), (_, least), _)| value < least);
     let mut errors = Vec::new();
-    if settings.listen.is_empty() {
+    if settings.listen.is_empty() && settings.listener.is_empty() {
         let rule = "listen must contain at least one host:port, otherwise no component can connect";
         errors.push(places.conflict("listen", rule.to_owned()));
+    }
+    let is_simple =
+        |key: &str| key == "listen" || key.starts_with("credentials.") || key.starts_with("tls.component.");
+    if let Some(key) = places
+        .changed(is_simple)
+        .filter(|_| !settings.listener.is_empty())
+    {
+        let rule = format!("{key} has no effect beside [[listener]]: set it there");
+        errors.push(places.conflict(key, rule));
     }
     errors.extend(broken.map(|((key, value), (other, least), why)| {
         let advice = "raise the first or lower the second";
@@ -314,15 +335,17 @@ fn conflicting_listeners<'s>(
     settings: &'s Settings,
     http: &'s str,
 ) -> impl Iterator<Item = (&'static str, &'s str, &'s str)> {
-    let http = ("http.listen", http, settings.listen.len());
-    let components = settings.listen.iter().enumerate();
-    let all = components
-        .map(|(at, text)| ("listen", text.as_str(), at))
-        .chain([http]);
-    all.filter_map(|(key, text, at)| {
-        let mut before = settings.listen[..at].iter();
-        let other = before.find(|other| listeners_conflict(other, text) == Some(true))?;
-        Some((key, text, other.as_str()))
+    let addresses: Vec<&str> = settings.addresses().collect();
+    let (key, _) = settings.listener_keys();
+    let http = ("http.listen", http, addresses.len());
+    let components = addresses.iter().enumerate().map(|(at, text)| (key, *text, at));
+    let all: Vec<_> = components.chain([http]).collect();
+    all.into_iter().filter_map(move |(key, text, at)| {
+        let mut before = addresses[..at].iter();
+        let is_same_file = |other: &str| unix_socket::path_of(text).is_some() && other == text;
+        let conflicts = |other: &str| is_same_file(other) || listeners_conflict(other, text) == Some(true);
+        let other = before.find(|other| conflicts(other))?;
+        Some((key, text, *other))
     })
 }
 
@@ -345,11 +368,11 @@ fn own_address(settings: &Settings) -> Option<(Upstream, &str)> {
     upstreams
         .flat_map(|url| url.reveal().parse())
         .find_map(|upstream: Upstream| {
-            let own = settings.listen.iter().find(|text| {
+            let own = settings.addresses().find(|text| {
                 let local = text.parse();
                 local.is_ok_and(|local| is_same_address(&local, &upstream.endpoint, reaches))
             })?;
-            Some((upstream, own.as_str()))
+            Some((upstream, own))
         })
 }
 

@@ -31,6 +31,7 @@ pub(crate) fn identity() -> Identity {
         mark: "1a2b3c4d".into(),
         session_id: 7,
         component_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        listener: 0,
         credentials: None,
     }
 }

@@ -3,6 +3,7 @@
 use standin_daemon::settings::{changes, faults, reloaded};
 
 use super::*;
+use crate::settings::ListenerSection;
 
 fn refused(text: &str) -> String {
     Settings::from_toml(text).unwrap_err().to_string()
@@ -63,6 +64,79 @@ fn the_compiled_in_file_has_every_key() {
 }
 
 #[test]
+fn a_listener_has_the_defaults_of_the_sections_and_keeps_its_secrets() {
+    let (settings, listener) = (Settings::from_toml("").unwrap(), ListenerSection::default());
+    assert_eq!(listener.tls, settings.tls.component);
+    assert_eq!(listener.credentials, settings.credentials);
+    let given = "[[listener]]\nlisten = [\"unix:/run/x\"]\n[listener.credentials]\nuser = \"u\"\npassword = \"hunter2\"\n\
+                 [listener.publish]\nallow = [\"a.>\"]\n";
+    let loaded = settings::of_text::<Settings>("my.toml", given).unwrap();
+    let printed = loaded.print();
+    assert!(
+        !printed.contains("hunter2") && !format!("{:?}", loaded.settings).contains("hunter2"),
+        "{printed}"
+    );
+    let again = Settings::from_toml(&printed).unwrap();
+    assert_eq!(again.listener[0].publish, loaded.settings.listener[0].publish);
+    let old = Settings::from_toml(&given.replace("hunter2", "hunter3")).unwrap();
+    let change = &changes(&old, &loaded.settings)[0];
+    assert!(!change.to_string().contains("hunter"), "{change}");
+}
+
+#[test]
+fn errors_of_a_listener_have_its_line_and_name_the_key() {
+    let listener = "[[listener]]\nlisten = [\"unix:/x\"]\n";
+    for (text, error) in [
+        (
+            "[[listener]]\n",
+            "settings:1: listener: listen must have at least one address",
+        ),
+        (
+            "[[listener]]\nlisten = [\"unix:x\"]\n",
+            "settings:1: listener: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\", not \"unix:x\"",
+        ),
+        (
+            "[[listener]]\nlisten = [\"h:1\"]\nuids = [1]\n",
+            "settings:1: listener: uids and gids are known of peers on Unix sockets only",
+        ),
+        (
+            &format!("{listener}uid = 1\n"),
+            "settings:1: listener: unknown field `uid`, expected one of",
+        ),
+        (
+            &format!("{listener}socket_mode = \"rw\"\n"),
+            "settings:1: listener: socket_mode must be an octal number such as \"0660\", not \"rw\"",
+        ),
+        (
+            &format!("{listener}publish = {{ deny = [\"a q\"] }}\n"),
+            "settings:1: listener: `a q` names a queue group",
+        ),
+        (
+            &format!("{listener}[listener.tls]\ntimeout_ms = 1\n"),
+            "settings:1: listener.tls.timeout_ms must be a whole number from 10 to 60000, not 1",
+        ),
+        (
+            &format!("{listener}credentials = {{ pass = \"x\" }}\n"),
+            "settings:1: unknown key `listener.credentials.pass`; its keys are those of [credentials] in deploy/proxy.toml",
+        ),
+        (
+            &format!("{listener}credentials = \"hunter2\"\n"),
+            "settings:1: listener: credentials must be a table",
+        ),
+        (
+            &format!("[credentials]\nuser = \"a\"\n{listener}"),
+            "settings:2: credentials.user has no effect beside [[listener]]: set it there",
+        ),
+        (
+            &format!("{listener}{listener}"),
+            "settings:1: listener address unix:/x conflicts with listen address unix:/x",
+        ),
+    ] {
+        assert_refused(&[(text, error)]);
+    }
+}
+
+#[test]
 fn errors_of_one_value_have_the_line_and_the_allowed_values() {
     assert_refused(&[
         (
@@ -71,7 +145,7 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
         ),
         (
             "listen = [\"127.0.0.1:1\",\n  \"localhost\"]\n",
-            "settings:2: listen must be host:port, such as \"127.0.0.1:4222\", not \"localhost\"",
+            "settings:2: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\", not \"localhost\"",
         ),
         (
             "[http]\nlisten = \":8222\"\n",
