@@ -12,6 +12,7 @@ mod failover;
 mod half_open;
 mod info;
 mod jetstream;
+mod listeners;
 mod machinery;
 mod mesh;
 mod operation;

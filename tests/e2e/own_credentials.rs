@@ -175,3 +175,72 @@ async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also
         nodes[killed].restart().await;
     }
 }
+
+/// Sends CONNECT with the signature of the nonce in INFO, and waits until a node has accepted it.
+async fn sign_in(client: &mut RawClient, key: &KeyPair) {
+    let info = client.info();
+    let nonce = info["nonce"].as_str().unwrap_or_default();
+    let connect = json!({
+        "verbose": false, "pedantic": false, "protocol": 1, "nkey": key.public_key(),
+        "sig": BASE64URL_NOPAD.encode(&key.sign(nonce.as_bytes()).expect("a signature")),
+    });
+    client.send(format!("CONNECT {connect}\r\nPING\r\n")).await;
+    client.expect_line("PONG").await;
+}
+
+/// Nobody but the component can sign the nonce of the next node. A close without a word makes its library reconnect and sign.
+#[tokio::test]
+async fn s11_a_component_that_signs_itself_is_closed_without_a_word_unless_the_sidecar_signs_for_it() {
+    let (key, other_key) = (KeyPair::new_user(), KeyPair::new_user());
+    let folder = TempDir::new().expect("a folder");
+    let conf = folder.path().join("nats.conf");
+    let text = format!(
+        "authorization {{ users: [ {{ nkey: {} }} ] }}\n",
+        key.public_key()
+    );
+    std::fs::write(&conf, text).expect("the settings are written");
+    let seed = folder.path().join("seed");
+    std::fs::write(&seed, key.seed().expect("a seed")).expect("the seed is written");
+    let conf = conf.display().to_string();
+    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+        for sidecar_signs in [false, true] {
+            let mut nodes = [
+                Node::start(kind, &["-c", &conf]).await,
+                Node::start(kind, &["-c", &conf]).await,
+            ];
+            let mut sidecar = Sidecar::builder().upstream([nodes[0].url()]);
+            if sidecar_signs {
+                sidecar = sidecar
+                    .setting("credentials.nkey_seed_file", seed.display().to_string())
+                    .setting("credentials.replace", true);
+            }
+            let mut sidecar = sidecar.start().await;
+            let mut client = RawClient::connect(sidecar.address()).await;
+            // With the sidecar's key the component's is not even looked at.
+            sign_in(&mut client, if sidecar_signs { &other_key } else { &key }).await;
+            client.subscribe("a", "1").await;
+            client.flush().await;
+            sidecar.reload_with("nodes.upstream", [nodes[0].url(), nodes[1].url()].as_slice());
+            eventually("both nodes are known", CONNECTED_WITHIN, async || {
+                sidecar.node_rows().await.len() == 2
+            })
+            .await;
+            nodes[0].kill();
+            let closed = "standin_sessions_closed_total{reason=signed}";
+            if sidecar_signs {
+                client.publish("a", "x").await;
+                client.expect_message("1", "a", "x").await;
+                assert_eq!(sidecar.metric(closed).await, 0.0, "{kind:?}");
+                continue;
+            }
+            let (bytes, _) = client.read_to_end().await;
+            let bytes = String::from_utf8_lossy(&bytes).into_owned();
+            assert!(!bytes.contains("-ERR"), "{kind:?}: {bytes}");
+            eventually("the reason is counted", CONNECTED_WITHIN, async || {
+                sidecar.metric(closed).await == 1.0
+            })
+            .await;
+            sign_in(&mut RawClient::connect(sidecar.address()).await, &key).await;
+        }
+    }
+}
