@@ -33,8 +33,8 @@
 //! batch sends the staged output, normally with one write for each client or route.
 
 mod accept;
-mod account;
 mod accepted_client;
+mod account;
 pub mod auth;
 mod cache;
 pub mod cli;

@@ -97,6 +97,7 @@ impl World {
             port: 4222,
             mark: "1a2b3c4d".into(),
             session_id: 7,
+            listener: 0,
             component_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             credentials: None,
         };

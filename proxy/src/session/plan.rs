@@ -229,8 +229,8 @@ impl Session {
         let (mut len, mut publishes, mut others) = (0, 0, 0);
         let mut planned = Planned::default();
         self.effects.clear();
-        let is_holding = self.is_holding();
-        let checks_publishes = self.client.is_none() || self.listener().permissions.is_some();
+        let (is_new, is_holding) = (self.client.is_none(), self.is_holding());
+        let checks_publishes = is_new || self.listener().permissions.is_some();
         while len < bytes_max && others < PLAN_OTHERS_MAX {
             // The span is borrowed: copying it takes longer than finding it (`tests/bench sidecar`, 16 B).
             let found = self.component.scanner.next(&bytes[len..]);

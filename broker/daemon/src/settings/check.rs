@@ -32,7 +32,7 @@ pub fn section(
     place: &Place,
     table: &Table,
 ) -> Result<(), SettingsError> {
-    let known = document::parse(schema.defaults_file, schema.defaults).items;
+    let known = document::parse(schema.defaults_file, schema.defaults, schema.tables).items;
     SettingsError::all(table.iter().filter_map(|(key, value)| {
         let (full, shown) = (format!("{name}.{key}"), format!("{shown}.{key}"));
         let Some(known) = known.iter().find(|item| item.key == full) else {
