@@ -121,8 +121,6 @@ pub(crate) struct Session {
     /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
     pending_info: Option<Box<Info>>,
     started: Instant,
-    /// Time from which the component can log in; `None` during its TLS handshake.
-    can_log_in_since: Option<Instant>,
     searching_since: Instant,
     /// Effects of the frames that are being written.
     effects: Effects,
@@ -130,6 +128,8 @@ pub(crate) struct Session {
     turn_work: u32,
     /// Whether the turn's budget was exhausted before all input was processed.
     interrupted: bool,
+    /// Whether the TLS handshake with the component is not complete.
+    is_handshaking: bool,
     traffic: Traffic,
     events: Vec<SessionEvent>,
 }
@@ -156,11 +156,11 @@ impl Session {
             advertised: None,
             pending_info: None,
             started: now,
-            can_log_in_since: Some(now),
             searching_since: now,
             effects: Effects::default(),
             turn_work: TURN_WORK,
             interrupted: false,
+            is_handshaking: false,
             traffic: Traffic::default(),
             events: Vec::new(),
         }
@@ -275,9 +275,12 @@ impl Session {
         }
     }
 
-    /// Records that the TLS handshake with the component has begun (`None`) or ended.
-    pub(crate) fn set_can_log_in_since(&mut self, at: Option<Instant>) {
-        self.can_log_in_since = at;
+    /// Records that the TLS handshake with the component has begun or ended.
+    pub(crate) fn set_handshaking(&mut self, is_handshaking: bool) {
+        self.is_handshaking = is_handshaking;
+        if let Some(node) = &mut self.connection {
+            node.shortens_login |= is_handshaking;
+        }
     }
 
     /// Replaces the settings.

@@ -232,7 +232,7 @@ impl Task {
             return;
         };
         let is_first = tls.is_first;
-        self.session.set_can_log_in_since(None);
+        self.session.set_handshaking(true);
         self.tls_until = Some(self.now + tls.timeout);
         self.sockets.tls = Some(Box::new(tls));
         if is_first {
@@ -251,7 +251,7 @@ impl Task {
         if peeked.is_ok() && first.filled() == [TLS_HANDSHAKE] {
             let timeout = self.sockets.tls.as_ref().map(|tls| tls.timeout);
             self.tls_until = timeout.map(|timeout| self.now + timeout);
-            self.session.set_can_log_in_since(None);
+            self.session.set_handshaking(true);
             self.sockets.begin_tls();
         } else {
             self.sockets.tls = None;
@@ -581,7 +581,7 @@ impl Task {
             // The handshake is complete, or it is optional and was not begun, which is no fault.
             _ => {
                 self.tls_until = None;
-                self.session.set_can_log_in_since(Some(self.now));
+                self.session.set_handshaking(false);
             }
         }
     }

@@ -89,6 +89,8 @@ pub(super) struct Connection {
     pub(super) nonce: Option<Box<Nonce>>,
     /// Whether the node asks for credentials.
     pub(super) auth_required: bool,
+    /// Whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.
+    pub(super) shortens_login: bool,
     /// Set after an `-ERR` about the component, after which the node closes the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
@@ -141,6 +143,7 @@ impl Connection {
             verified: false,
             nonce: (!info.nonce.is_empty()).then(|| Box::new(Nonce(info.nonce.clone()))),
             auth_required: info.auth_required,
+            shortens_login: false,
             refused: None,
             confirmed_changes: 0,
             probing: false,
@@ -166,11 +169,6 @@ impl Connection {
     /// Returns whether the connection has been ready for `time`.
     pub(super) fn has_lasted(&self, time: Duration, now: Instant) -> bool {
         now >= self.since + time
-    }
-
-    /// Returns whether the connection was ready before `at`.
-    pub(super) fn began_before(&self, at: Instant) -> bool {
-        self.since < at
     }
 
     /// Returns whether the node has served the session. A node that drops the session right after taking it, or never

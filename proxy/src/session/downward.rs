@@ -216,8 +216,8 @@ impl Session {
             Refusal::Server => about_node = Some("server"),
             // The sidecar has the CONNECT, so the component did not cause the delay.
             Refusal::AuthorizationTimeout if self.client.is_some() => about_node = Some("server"),
-            // The node's time for CONNECT began before the end of the component's TLS handshake. The next node begins anew.
-            Refusal::AuthorizationTimeout if self.login_was_cut_short() => about_node = Some("authorization"),
+            // The component was in its TLS handshake for a part of the node's time for CONNECT. The next node begins anew.
+            Refusal::AuthorizationTimeout if self.shortens_login() => about_node = Some("authorization"),
             Refusal::Authorization if is_new && is_accepted => {
                 if let Some(node) = &self.node {
                     let text = String::from_utf8_lossy(text).into_owned();
@@ -241,10 +241,9 @@ impl Session {
         about_node.is_none()
     }
 
-    /// Returns whether the component could not log in during the whole time of the connection to the node.
-    fn login_was_cut_short(&self) -> bool {
-        let began_before = |at| self.connection.as_ref().is_some_and(|node| node.began_before(at));
-        self.can_log_in_since.is_none_or(began_before)
+    /// Returns whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.
+    fn shortens_login(&self) -> bool {
+        self.connection.as_ref().is_some_and(|node| node.shortens_login)
     }
 
     fn report_node_error(&mut self, text: String, kind: &'static str) {

@@ -76,7 +76,10 @@ impl Session {
         let joining = self.client.as_ref().map(|_| ConnectionStage::Joining { until });
         let stage = joining.unwrap_or(ConnectionStage::Flowing);
         let hold = if hold { Hold::Away } else { Hold::No };
-        self.connection = Some(Connection::new(info, stage, hold, now));
+        self.connection = Some(Connection {
+            shortens_login: self.is_handshaking,
+            ..Connection::new(info, stage, hold, now)
+        });
         self.only_awaits_answers = false;
         self.node = Some(node);
         self.apply_info(info);

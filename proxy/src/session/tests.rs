@@ -508,7 +508,7 @@ fn s9_the_time_of_a_tls_handshake_is_not_time_for_connect() {
         let mut bench = Bench::new(policy());
         bench.node_up();
         if is_handshaking {
-            bench.session.set_can_log_in_since(None);
+            bench.session.set_handshaking(true);
         }
         bench.node("-ERR 'Authentication Timeout'\r\n");
         bench.call(|session, now, wires| session.node_lost(Cause::EndOfStream, now, wires));
