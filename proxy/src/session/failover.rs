@@ -76,10 +76,9 @@ impl Session {
         let joining = self.client.as_ref().map(|_| ConnectionStage::Joining { until });
         let stage = joining.unwrap_or(ConnectionStage::Flowing);
         let hold = if hold { Hold::Away } else { Hold::No };
-        self.connection = Some(Connection {
-            shortens_login: self.is_handshaking,
-            ..Connection::new(info, stage, hold, now)
-        });
+        let mut connection = Connection::new(info, stage, hold, now);
+        connection.shortens_login = self.is_handshaking;
+        self.connection = Some(connection);
         self.only_awaits_answers = false;
         self.node = Some(node);
         self.apply_info(info);
