@@ -232,6 +232,13 @@ impl Client {
         self.pending_login.is_some()
     }
 
+    /// Returns whether the next frame must be CONNECT.
+    fn must_connect(&self) -> bool {
+        let access = &self.policy.access;
+        let is_unknown = !self.is_connected() && !self.is_logging_in() && access.is_required();
+        is_unknown && access.anonymous().is_none()
+    }
+
     /// Returns whether the check of the client's password has taken too long.
     pub(crate) fn login_expired(&self, now: Instant) -> bool {
         let login = self.pending_login.as_ref();
@@ -275,11 +282,11 @@ impl Client {
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
-        if !self.is_connected() && self.policy.access.is_required() && !begins_connect(bytes) {
-            return Err(CloseReason::AuthorizationViolation);
-        }
         self.flush.send_pong(&self.outbox, &mut router.stage);
         self.finish_login(router)?;
+        if self.must_connect() && !begins_connect(bytes) {
+            return Err(CloseReason::AuthorizationViolation);
+        }
         self.check_rate();
         let mut at = 0;
         loop {

@@ -160,7 +160,8 @@ impl Session for ClientSession {
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         let taken = self.client.take(bytes, router);
         self.client.count();
-        if self.is_half_open && matches!(taken, Ok(1..)) && !self.is_unknown() {
+        let is_active = matches!(taken, Ok(taken) if taken > 0 || self.client.is_connected());
+        if self.is_half_open && is_active && !self.is_unknown() {
             self.is_half_open = false;
             self.shared.admission.logged_in(self.outbox.id);
         }
