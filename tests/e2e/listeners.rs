@@ -307,7 +307,14 @@ async fn what_was_refused_stays_out_of_the_journal_and_old_components_go_on() {
         Node::start(ServerKind::Standin, &[]).await,
     ];
     let sidecar = restricting(&nodes).await;
-    let libraries = [Library::Node08, Library::NatsPython, Library::C, Library::Go];
+    // npm 0.8.10 is missing: it parses an -ERR again and again, also one of nats-server.
+    let libraries = [
+        Library::Node02,
+        Library::NatsPython,
+        Library::Node14,
+        Library::C,
+        Library::Go,
+    ];
     let mut components = Vec::new();
     for library in libraries {
         let mut component = Component::connect(library, &sidecar.url()).await;
