@@ -31,6 +31,7 @@
 //! | `znode_path.rs` | the paths of znodes |
 //! | `dns.rs` | nodes from DNS names, which are resolved repeatedly |
 //! | `gossip.rs` | nodes that other nodes name in INFO |
+//! | `allowed_nodes.rs` | the nodes that may be dialled |
 //! | `list.rs` | the names of node lists, and the nodes remembered for each |
 //! | `list_memory.rs` | the last content of one list, for the time when it is empty or unknown |
 //! | `roster.rs` | the last content of all sources, merged into a snapshot |
@@ -41,6 +42,7 @@
 //!
 //! Types that all of them use: `endpoint.rs`, `upstream.rs`, `node.rs`, `snapshot.rs`, `health.rs`, `error.rs`. `fuzzing.rs` is for the fuzz targets.
 
+mod allowed_nodes;
 mod announcement;
 mod cache;
 mod cache_writer;
@@ -78,6 +80,7 @@ mod upstream;
 mod watch;
 mod znode_path;
 
+pub use allowed_nodes::{AllowedNode, AllowedNodes};
 pub use announcement::Announcement;
 pub use config::{Config, ZooKeeperConfig};
 pub use dns::DnsName;
