@@ -32,10 +32,11 @@ impl Announcement {
     /// [`release`](Self::release), because clients may connect as soon as it exists. So a node calls `reserve`, waits until
     /// the id is free, opens its port, and then calls `release`.
     ///
-    /// Missing parents of the znode are created, including those of the chroot. Everybody can read the created znodes.
-    /// Without [`digest_auth`](crate::ZooKeeperConfig::digest_auth), everybody can also change them. With it, only clients
-    /// with the same credentials can, so every node of the cluster needs these credentials. If a parent needs another ACL,
-    /// create it before the first node starts.
+    /// Missing parents of the znode are created, including those of the chroot. Without
+    /// [`digest_auth`](crate::ZooKeeperConfig::digest_auth), everybody can read and change the created znodes. With it, only
+    /// clients with the same credentials can change them, so every node of the cluster needs these credentials;
+    /// [`readers`](crate::ZooKeeperConfig::readers) says who can read them. A parent that exists keeps its ACL. A warning
+    /// is logged if everybody can change it.
     ///
     /// # Errors
     /// [`RegistryError::Setting`] or [`RegistryError::Address`] for an invalid value. [`RegistryError::Setting`] also if

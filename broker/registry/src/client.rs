@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::watch as channel;
-use zookeeper_async::{Acl, CreateMode, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
+use zookeeper_async::{Acl, CreateMode, Permission, Stat, WatchedEvent, ZkError, ZkResult, ZooKeeper};
 
+use crate::config::ZnodeReaders;
 use crate::relay::Relay;
 use crate::znode_path;
 
@@ -100,8 +101,8 @@ pub(crate) struct Client {
     zookeeper: ZooKeeper,
     call_timeout: Duration,
     changes: channel::Sender<Changes>,
-    /// Whether credentials were sent.
-    is_authenticated: bool,
+    /// Who may read created znodes; `None` if no credentials were sent.
+    readers: Option<ZnodeReaders>,
 }
 
 impl Client {
@@ -120,7 +121,7 @@ impl Client {
             zookeeper,
             call_timeout,
             changes: channel::Sender::default(),
-            is_authenticated: false,
+            readers: None,
         })
     }
 
@@ -145,11 +146,16 @@ impl Client {
         move |_event| changes.send_modify(note)
     }
 
-    /// Sends digest credentials. ZooKeeper accepts any credentials here. If they are wrong, later calls fail.
-    pub(crate) async fn authenticate(&mut self, digest: &str) -> Result<(), CallError> {
+    /// Sends digest credentials. ZooKeeper accepts any credentials here. If they are wrong, later calls fail. `readers` may
+    /// read the znodes that are created from now on.
+    pub(crate) async fn authenticate(
+        &mut self,
+        digest: &str,
+        readers: ZnodeReaders,
+    ) -> Result<(), CallError> {
         let call = self.zookeeper.add_auth("digest", digest.as_bytes().to_vec());
         within(self.call_timeout, "auth", "digest", call).await?;
-        self.is_authenticated = true;
+        self.readers = Some(readers);
         Ok(())
     }
 
@@ -203,18 +209,19 @@ impl Client {
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }
 
-    /// Creates a znode that everybody can read. Without credentials, everybody can also change it and create znodes below it; with
-    /// credentials, only clients with the same credentials can.
+    /// Creates a znode. Without credentials, everybody can read and change it and create znodes below it. With credentials,
+    /// only clients with the same credentials can, and everybody can read it unless `readers` is
+    /// [`Creator`](ZnodeReaders::Creator).
     pub(crate) async fn create(
         &self,
         path: &str,
         data: Vec<u8>,
         kind: ZnodeKind,
     ) -> Result<Outcome, CallError> {
-        let acl = if self.is_authenticated {
-            [Acl::creator_all().as_slice(), Acl::read_unsafe()].concat()
-        } else {
-            Acl::open_unsafe().clone()
+        let acl = match self.readers {
+            None => Acl::open_unsafe().clone(),
+            Some(ZnodeReaders::All) => [Acl::creator_all().as_slice(), Acl::read_unsafe()].concat(),
+            Some(ZnodeReaders::Creator) => Acl::creator_all().clone(),
         };
         let mode = match kind {
             ZnodeKind::Persistent => CreateMode::Persistent,
@@ -222,6 +229,29 @@ impl Client {
         };
         let call = self.zookeeper.create(path, data, acl, mode);
         outcome(within(self.call_timeout, "create", path, call).await)
+    }
+
+    /// Returns what everybody may do with a znode beyond what the ACL of a znode created here allows; `None` if that is nothing,
+    /// if no credentials were sent, or if the ACL cannot be read.
+    pub(crate) async fn open_permissions(&self, path: &str) -> Result<Option<String>, CallError> {
+        let Some(readers) = self.readers else {
+            return Ok(None);
+        };
+        let call = self.zookeeper.get_acl(path);
+        let answer = none_if_missing(within(self.call_timeout, "read the ACL of", path, call).await);
+        let acl = match answer {
+            Ok(Some((acl, _))) => acl,
+            Ok(None) | Err(CallError::NoAuth { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let intended = match readers {
+            ZnodeReaders::All => Permission::READ,
+            ZnodeReaders::Creator => Permission::NONE,
+        };
+        let open = acl
+            .iter()
+            .find(|entry| entry.scheme == "world" && !intended.can(entry.perms));
+        Ok(open.map(|entry| entry.perms.to_string()))
     }
 
     /// Replaces the data of a znode, if it has this version.

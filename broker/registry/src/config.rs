@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dns::{self, DnsName};
 use crate::error::RegistryError;
 use crate::hosts::HostList;
@@ -77,6 +79,16 @@ impl Config {
     }
 }
 
+/// Who may read the znodes that a program with credentials creates. Without credentials, everybody can read and change them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZnodeReaders {
+    /// Everybody, so that programs without credentials still find the nodes.
+    All,
+    /// Only clients with the same credentials.
+    Creator,
+}
+
 /// A ZooKeeper ensemble, and the path at which nodes register. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ZooKeeperConfig {
@@ -90,9 +102,11 @@ pub struct ZooKeeperConfig {
     pub connect_timeout_ms: u64,
     /// Interval at which all znodes are compared with the known ones, in case a watch was lost, in milliseconds.
     pub audit_ms: u64,
-    /// Credentials of the digest scheme, `USER:PASSWORD`, for znodes with an ACL. Everybody can read the znodes that
-    /// [`Announcement`](crate::Announcement) creates, but only these credentials allow changes.
+    /// Credentials of the digest scheme, `USER:PASSWORD`, for znodes with an ACL. Only these credentials allow changes of the
+    /// znodes that [`Announcement`](crate::Announcement) creates.
     pub digest_auth: Option<String>,
+    /// Who may read these znodes.
+    pub readers: ZnodeReaders,
 }
 
 impl ZooKeeperConfig {
@@ -105,6 +119,7 @@ impl ZooKeeperConfig {
             connect_timeout_ms: 1_000,
             audit_ms: 30_000,
             digest_auth: None,
+            readers: ZnodeReaders::All,
         }
     }
 
@@ -153,6 +168,7 @@ impl fmt::Debug for ZooKeeperConfig {
             .field("connect_timeout_ms", &self.connect_timeout_ms)
             .field("audit_ms", &self.audit_ms)
             .field("digest_auth", &self.digest_auth.as_ref().map(|_| "…"))
+            .field("readers", &self.readers)
             .finish()
     }
 }

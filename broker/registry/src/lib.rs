@@ -82,7 +82,7 @@ mod znode_path;
 
 pub use allowed_nodes::{AllowedNode, AllowedNodes};
 pub use announcement::Announcement;
-pub use config::{Config, ZooKeeperConfig};
+pub use config::{Config, ZnodeReaders, ZooKeeperConfig};
 pub use dns::DnsName;
 pub use endpoint::Endpoint;
 pub use error::RegistryError;

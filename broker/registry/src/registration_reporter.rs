@@ -102,6 +102,13 @@ fn log_line(znode: &str, event: &RegistrationEvent) -> Option<(Level, String)> {
             Level::WARN,
             format!("{znode} was deleted by another client, created again"),
         ),
+        RegistrationEvent::OpenParent { parent, permissions } => (
+            Level::WARN,
+            format!(
+                "{parent} existed already, and everybody has the permissions {permissions} on it; restrict its ACL with \
+                 zkCli.sh (setAcl {parent} …)"
+            ),
+        ),
     })
 }
 
@@ -174,6 +181,13 @@ mod tests {
             (RegistrationEvent::Deleted, Level::WARN),
             (RegistrationEvent::Overwritten, Level::WARN),
             (RegistrationEvent::Rewritten, Level::INFO),
+            (
+                RegistrationEvent::OpenParent {
+                    parent: "/nodes".to_owned(),
+                    permissions: "ALL".to_owned(),
+                },
+                Level::WARN,
+            ),
             (RegistrationEvent::Removed(Ghost::EarlierProcess), Level::INFO),
         ] {
             assert_eq!(log_line("/nodes/n1", &event).unwrap().0, level, "{event:?}");

@@ -54,6 +54,8 @@ pub(crate) enum RegistrationEvent {
     Overwritten,
     /// Another client deleted our znode. It is created again.
     Deleted,
+    /// Although credentials are set, everybody has these permissions on a parent of our znode.
+    OpenParent { parent: String, permissions: String },
 }
 
 /// The desired state of our znode.

@@ -34,6 +34,8 @@ pub(crate) struct RegistrationTask {
     id: Option<Arc<str>>,
     /// The record written last.
     written: Option<Arc<Node>>,
+    /// Whether the ACLs of the parents were checked since the start.
+    are_parents_checked: bool,
 }
 
 impl RegistrationTask {
@@ -48,6 +50,7 @@ impl RegistrationTask {
             registration: Registration::new(session_timeout * GHOST_SESSION_TIMEOUTS_MAX),
             id: None,
             written: None,
+            are_parents_checked: false,
         }
     }
 
@@ -101,7 +104,10 @@ impl RegistrationTask {
         let earlier = self.registration.own();
         self.registration.found_dead(wanted.dead_run.as_deref());
         match self.registration.judge(found.as_ref(), node, Instant::now()) {
-            Step::Keep => return Ok(self.registration.own().map(|own| ZnodeState::Own(own.czxid))),
+            Step::Keep => {
+                self.check_parents(session).await?;
+                return Ok(self.registration.own().map(|own| ZnodeState::Own(own.czxid)));
+            }
             Step::Wait(waiting) => return Ok(Some(ZnodeState::Waiting(waiting))),
             Step::Create if wanted.awaits_release => return Ok(Some(ZnodeState::Ready)),
             Step::Create => {
@@ -138,6 +144,23 @@ impl RegistrationTask {
             },
         }
         Ok(None)
+    }
+
+    /// Reports, once, the parents of our znode that everybody can change although credentials are set. Whoever can delete
+    /// znodes below the direct parent can delete ours.
+    async fn check_parents(&mut self, session: &mut Session<'_>) -> Result<(), SessionError> {
+        if self.are_parents_checked {
+            return Ok(());
+        }
+        for parent in znode_path::parents(&znode_path::child(&self.parent, "")) {
+            if let Some(permissions) = session.client.open_permissions(parent).await? {
+                let parent = parent.to_owned();
+                let event = RegistrationEvent::OpenParent { parent, permissions };
+                session.report(SessionReport::Registration(event)).await?;
+            }
+        }
+        self.are_parents_checked = true;
+        Ok(())
     }
 
     /// Deletes our znode, if there is one.
@@ -199,8 +222,7 @@ impl RegistrationTask {
 /// Creates the missing parents of a znode. Each is looked up first, because a create below a read-only znode is answered with
 /// NoAuth even if the znode to be created exists.
 async fn create_parents(client: &Client, znode: &str) -> Result<(), CallError> {
-    let ends = znode.match_indices('/').map(|(end, _)| end).skip(1);
-    for parent in ends.map(|end| &znode[..end]) {
+    for parent in znode_path::parents(znode) {
         if client.exists(parent).await?.is_none() {
             client.create(parent, Vec::new(), ZnodeKind::Persistent).await?;
         }

@@ -241,7 +241,10 @@ impl SessionLoop {
             SessionAnswer::Expired => return Ok(None),
         };
         if let Some(digest) = &self.config.digest_auth {
-            client.authenticate(digest).await.map_err(text)?;
+            client
+                .authenticate(digest, self.config.readers)
+                .await
+                .map_err(text)?;
         }
         Ok(Some((client, key)))
     }

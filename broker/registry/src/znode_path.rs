@@ -26,6 +26,12 @@ pub(crate) fn check(name: &'static str, path: &str) -> Result<(), RegistryError>
     Ok(())
 }
 
+/// Iterates over the parents of a znode, from the top, without the root.
+pub(crate) fn parents(path: &str) -> impl Iterator<Item = &str> {
+    let ends = path.match_indices('/').map(|(end, _)| end).skip(1);
+    ends.map(|end| &path[..end])
+}
+
 /// Returns the path of the child `name` of `path`.
 pub(crate) fn child(path: &str, name: &str) -> String {
     if path == "/" {

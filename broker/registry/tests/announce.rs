@@ -7,7 +7,8 @@ use crate::zk::leaks::assert_no_resources_remain;
 use crate::zk::*;
 use e2e::{ZooKeeper, eventually};
 use standin_registry::{
-    Announcement, Endpoint, Node, NodeState, RegistrationState, SourceState, ZooKeeperConfig, watch,
+    Announcement, Endpoint, Node, NodeState, RegistrationState, SourceState, ZnodeReaders, ZooKeeperConfig,
+    watch,
 };
 use zookeeper_async::{Acl, ZkError};
 
@@ -247,6 +248,29 @@ async fn with_digest_credentials_all_can_read_the_znode_and_only_we_can_change_i
     let writer = Writer::to(&server).await;
     until_registered(&writer, &draining, 0).await;
     assert_eq!(owner(&writer, &znode("n1")).await, Some(stat.ephemeral_owner));
+}
+
+#[tokio::test]
+async fn with_readers_creator_only_our_credentials_can_read_the_znode_and_its_parents() {
+    let server = ZooKeeper::start().await;
+    let mut settings = settings(server.hosts());
+    settings.digest_auth = Some("node:secret".into());
+    settings.readers = ZnodeReaders::Creator;
+    let announcement = announce(settings.clone(), node("n1", 4222)).unwrap();
+    until_it_is(&announcement, "announced").await;
+    let stranger = Writer::to(&server).await;
+    let (zookeeper, n1) = (&stranger.zookeeper, znode("n1"));
+    let refused = [
+        zookeeper.get_data(&n1, false).await.err(),
+        zookeeper.get_children(PATH, false).await.err(),
+        zookeeper.get_children("/standin", false).await.err(),
+        zookeeper.set_data(&n1, vec![], None).await.err(),
+        zookeeper.delete(&n1, None).await.err(),
+    ];
+    assert_eq!(refused, [Some(ZkError::NoAuth); 5]);
+    let mut config = config(server.hosts());
+    config.zookeeper = Some(settings);
+    until_live(&watch(config).unwrap(), &["n1"]).await;
 }
 
 #[tokio::test]
