@@ -3,19 +3,26 @@
 //! Each read sets a watch on the data of the child. A child is read again only after its watch has fired or the audit found a
 //! difference, so that there is at most one watch per child. These watches report at once that a node has begun to drain, because
 //! the state of the node is in the data of its znode.
+//!
+//! Anybody may be able to write below the path, so memory is bounded whatever is there: at most `nodes_max` children are read, and of
+//! each at most [`RECORD_BYTES_MAX`] bytes. Nodes that are known already are not displaced by new children.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::client::{CallError, Changes, Client, ZnodeData};
+use crate::client::{CallError, Changes, ChildData, Client};
 use crate::node::Node;
+use crate::record::{RECORD_BYTES_MAX, too_large, truncated};
 use crate::registrars;
 use crate::znode_path;
 
 /// Maximum number of reads in flight. The request queue of the client library has room for 64 requests.
 const READS_IN_FLIGHT_MAX: usize = 32;
+
+/// Longest reason that is kept for an unreadable record, in bytes. The reason quotes the record.
+const REASON_BYTES_MAX: usize = 256;
 
 /// All registered nodes at one point in time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,14 +114,22 @@ impl Children {
 
     async fn take_list(&mut self, client: &Arc<Client>, found: Option<Vec<String>>) -> Result<(), CallError> {
         self.missing = found.is_none();
-        let mut names = found.unwrap_or_default();
-        names.sort_unstable();
-        self.over_limit = names.len().saturating_sub(self.nodes_max);
-        names.truncate(self.nodes_max);
-        let mut names: BTreeSet<String> = names.into_iter().collect();
+        let found = found.unwrap_or_default();
+        self.over_limit = found.len().saturating_sub(self.nodes_max);
+        let mut names = self.selected(found);
         self.known.retain(|name, _| names.contains(name));
         names.retain(|name| !self.known.contains_key(name));
         self.read(client, names).await
+    }
+
+    /// Returns the children to be read: at most `nodes_max`, those first that are known as nodes, then in the order of their names.
+    fn selected(&self, mut names: Vec<String>) -> BTreeSet<String> {
+        let is_node = |name: &String| self.known.get(name).is_some_and(|entry| entry.node.is_ok());
+        names.sort_unstable();
+        // Stable, so that the names stay sorted within both parts.
+        names.sort_by_key(|name| !is_node(name));
+        names.truncate(self.nodes_max);
+        names.into_iter().collect()
     }
 
     async fn read(&mut self, client: &Arc<Client>, names: BTreeSet<String>) -> Result<(), CallError> {
@@ -125,7 +140,7 @@ impl Children {
                 let Some(name) = names.next() else { break };
                 let (client, path) = (Arc::clone(client), self.path.clone());
                 reads.spawn(async move {
-                    let answer = client.data_watched(&path, &name).await;
+                    let answer = client.data_watched(&path, &name, RECORD_BYTES_MAX).await;
                     (name, answer)
                 });
             }
@@ -138,19 +153,25 @@ impl Children {
         }
     }
 
-    fn take(&mut self, name: String, answer: Result<ZnodeData, CallError>) -> Result<(), CallError> {
+    fn take(&mut self, name: String, answer: Result<ChildData, CallError>) -> Result<(), CallError> {
         let entry = match answer {
-            Ok(Some((data, stat))) => Entry {
+            Ok(ChildData::Read(data, stat)) => Entry {
                 mzxid: Some(stat.mzxid),
-                node: registrars::parse(&data).map(|node| node.map(Arc::new)),
+                node: registrars::parse(&data)
+                    .map(|node| node.map(Arc::new))
+                    .map_err(shortened),
             },
-            Ok(None) => {
+            Ok(ChildData::TooLarge(size, stat)) => Entry {
+                mzxid: Some(stat.mzxid),
+                node: Err(too_large(size)),
+            },
+            Ok(ChildData::Missing) => {
                 self.known.remove(&name);
                 return Ok(());
             }
             Err(error @ CallError::NoAuth { .. }) => Entry {
                 mzxid: None,
-                node: Err(error.to_string()),
+                node: Err(shortened(error.to_string())),
             },
             Err(error) => return Err(error),
         };
@@ -161,10 +182,8 @@ impl Children {
     /// Compares the known children with the server, in case a watch was lost. Marks the differences for the next
     /// [`refresh`](Self::refresh), and returns their number. Records that the ACL forbids reading are marked, but not counted.
     pub(crate) async fn audit(&mut self, client: &Arc<Client>) -> Result<usize, CallError> {
-        let mut names = client.children(&self.path).await?.unwrap_or_default();
-        names.sort_unstable();
-        names.truncate(self.nodes_max);
-        self.list_is_stale = !names.iter().eq(self.known.keys());
+        let names = client.children(&self.path).await?.unwrap_or_default();
+        self.list_is_stale = !self.selected(names).iter().eq(self.known.keys());
         let mut differences = usize::from(self.list_is_stale);
         for (name, entry) in &self.known {
             let znode = znode_path::child(&self.path, name);
@@ -195,4 +214,9 @@ impl Children {
         }
         listing
     }
+}
+
+/// Returns `reason` with at most [`REASON_BYTES_MAX`] bytes.
+fn shortened(reason: String) -> String {
+    truncated(&reason, REASON_BYTES_MAX).to_owned()
 }

@@ -59,6 +59,14 @@ impl From<Stat> for ZnodeStat {
 /// Data and metadata of a znode; `None` if it does not exist.
 pub(crate) type ZnodeData = Option<(Vec<u8>, ZnodeStat)>;
 
+/// The data of a child, or why it was not read.
+pub(crate) enum ChildData {
+    Missing,
+    Read(Vec<u8>, ZnodeStat),
+    /// The data has more bytes than allowed.
+    TooLarge(usize, ZnodeStat),
+}
+
 /// Kind of a znode to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ZnodeKind {
@@ -199,14 +207,37 @@ impl Client {
         Ok(found.map(|(data, stat)| (data, stat.into())))
     }
 
-    /// Like [`data`](Self::data). Also sets a watch, which reports when the child is changed or deleted.
-    pub(crate) async fn data_watched(&self, path: &str, name: &str) -> Result<ZnodeData, CallError> {
+    /// Returns the data of the child `name` of `path`, if it has at most `bytes_max` bytes. Also sets a watch, which reports when the
+    /// child is changed or deleted.
+    pub(crate) async fn data_watched(
+        &self,
+        path: &str,
+        name: &str,
+        bytes_max: usize,
+    ) -> Result<ChildData, CallError> {
         let full = znode_path::child(path, name);
-        let child = name.to_owned();
-        let report = self.on(|changes| changes.children.extend([child]));
-        let call = self.zookeeper.get_data_w(&full, report);
+        let report = || {
+            let child = name.to_owned();
+            self.on(|changes| changes.children.extend([child]))
+        };
+        let is_too_large = |stat: &Stat| size(stat) > bytes_max;
+        // The size is read first, because the library allocates memory for whatever the server sends.
+        let call = self.zookeeper.exists(&full, false);
+        let mut stat = within(self.call_timeout, "exists", &full, call).await?;
+        if stat.as_ref().is_some_and(is_too_large) {
+            let call = self.zookeeper.exists_w(&full, report());
+            stat = within(self.call_timeout, "exists", &full, call).await?;
+        }
+        match stat {
+            None => return Ok(ChildData::Missing),
+            Some(stat) if is_too_large(&stat) => return Ok(ChildData::TooLarge(size(&stat), stat.into())),
+            Some(_) => {}
+        }
+        let call = self.zookeeper.get_data_w(&full, report());
         let found = none_if_missing(within(self.call_timeout, "read", &full, call).await)?;
-        Ok(found.map(|(data, stat)| (data, stat.into())))
+        Ok(found.map_or(ChildData::Missing, |(data, stat)| {
+            ChildData::Read(data, stat.into())
+        }))
     }
 
     /// Creates a znode. Without credentials, everybody can read and change it and create znodes below it. With credentials,
@@ -275,6 +306,11 @@ impl Client {
     pub(crate) async fn close(&self, limit: Duration) {
         let _ = within(limit, "close", "session", self.zookeeper.close()).await;
     }
+}
+
+/// Returns the size of a znode's data, in bytes.
+fn size(stat: &Stat) -> usize {
+    usize::try_from(stat.data_length).unwrap_or(0)
 }
 
 /// Waits for the answer to a call at most for `limit`. After a timeout it is unknown whether the call was or will be executed.

@@ -23,6 +23,7 @@ use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
 use crate::list::{ListName, RememberedLists};
 use crate::node::Source;
+use crate::record::truncated;
 use crate::registration_reporter::RegistrationReporter;
 use crate::registration_state::{RegistrationState, Wanted};
 use crate::resolver::LookupError;
@@ -39,8 +40,10 @@ const CACHE_WRITE_MS_MIN: u64 = 1_000;
 const INFO_WRITE_MS_MIN: u64 = 10_000;
 /// Time for which INFO reports are collected, so that nodes whose INFO changes all the time cost little.
 const INFO_REPORTS_DELAY: Duration = Duration::from_millis(50);
-/// Node names in one log line. Further names are only counted.
+/// Node names in one log line, and invalid records that are logged at a time. Further ones are only counted.
 const LOGGED_NODES_MAX: usize = 10;
+/// Longest part of a znode's path in a log line, in bytes.
+const LOGGED_PATH_BYTES_MAX: usize = 256;
 
 /// A report of DNS, or a command of a reader.
 pub(crate) enum HubEvent {
@@ -240,20 +243,27 @@ impl Hub {
         let health = &mut self.health.zookeeper;
         health.answered(listing.nodes.len());
         health.skipped = listing.unreadable.len();
-        health.over_limit = listing.over_limit;
+        let was_over_limit = std::mem::replace(&mut health.over_limit, listing.over_limit) > 0;
         let mut logged = HashMap::new();
+        let mut new = 0;
         for record in listing.unreadable {
             if self.unreadable_logged.get(&record.znode) != Some(&record.mzxid) {
-                health.skipped_total += 1;
-                warn!(
-                    znode = record.znode,
-                    "zookeeper: record skipped: {}", record.reason
-                );
+                new += 1;
+                if new <= LOGGED_NODES_MAX {
+                    let znode = truncated(&record.znode, LOGGED_PATH_BYTES_MAX);
+                    let reason = &record.reason;
+                    warn!(znode, "zookeeper: record skipped: {reason}");
+                }
             }
             logged.insert(record.znode, record.mzxid);
         }
+        health.skipped_total += new as u64;
+        if new > LOGGED_NODES_MAX {
+            let more = new - LOGGED_NODES_MAX;
+            warn!(more, "zookeeper: more records skipped");
+        }
         self.unreadable_logged = logged;
-        if listing.over_limit > 0 {
+        if listing.over_limit > 0 && !was_over_limit {
             let (over, max) = (listing.over_limit, self.config.nodes_max);
             warn!("zookeeper: {over} nodes above nodes_max = {max} are ignored");
         }

@@ -71,6 +71,11 @@ impl Node {
     }
 }
 
+/// Returns the error about a record of `size` bytes, which are too many.
+pub(crate) fn too_large(size: usize) -> String {
+    format!("{size} bytes are above the limit of {RECORD_BYTES_MAX}")
+}
+
 /// Parses a record of `standin-broker`. Returns `None` for any other data.
 pub(crate) fn parse_own(bytes: &[u8]) -> Option<Node> {
     if bytes.len() > RECORD_BYTES_MAX {
@@ -87,7 +92,7 @@ pub(crate) fn standin(record: &Map<String, Value>) -> Result<Node, String> {
     let plain = Node::at(client, Source::ZooKeeper);
     // Only the address is needed to use the node, so other invalid fields are ignored.
     Ok(Node {
-        id: text(record, "id").map_or_else(|| plain.id.clone(), Into::into),
+        id: id(record, "id").map_or_else(|| plain.id.clone(), Into::into),
         run: text(record, "run").unwrap_or_default().into(),
         mesh: endpoint_text(record, "mesh").ok().flatten(),
         http: endpoint_text(record, "http").ok().flatten(),
@@ -113,10 +118,19 @@ fn endpoint_text(record: &Map<String, Value>, field: &str) -> Result<Option<Endp
 
 fn text<'a>(record: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     let text = record.get(field)?.as_str()?;
-    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end))?;
-    (end > 0).then(|| &text[..end])
+    Some(truncated(text, TEXT_BYTES_MAX)).filter(|text| !text.is_empty())
+}
+
+/// Returns the first `bytes_max` bytes of a text from ZooKeeper, or less if a character would be cut.
+pub(crate) fn truncated(text: &str, bytes_max: usize) -> &str {
+    let mut ends = (0..=bytes_max.min(text.len())).rev();
+    let end = ends.find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
+/// Returns the id in the field `field`. An id with control characters is ignored, because ids are logged.
+pub(crate) fn id<'a>(record: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
+    text(record, field).filter(|id| !id.contains(char::is_control))
 }
 
 pub(crate) fn weight(record: &Map<String, Value>) -> u32 {

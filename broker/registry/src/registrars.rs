@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
-use crate::record::{RECORD_BYTES_MAX, standin, weight};
+use crate::record::{RECORD_BYTES_MAX, id, standin, too_large, weight};
 
 const NO_FORMAT: &str = "neither JSON nor host:port";
 
@@ -14,9 +14,8 @@ const NO_FORMAT: &str = "neither JSON nor host:port";
 /// # Errors
 /// The reason why the data is not a record.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Node>, String> {
-    let size = bytes.len();
-    if size > RECORD_BYTES_MAX {
-        return Err(format!("{size} bytes are above the limit of {RECORD_BYTES_MAX}"));
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(too_large(bytes.len()));
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("the znode is empty".to_owned());
@@ -46,8 +45,7 @@ fn nerve(record: &Map<String, Value>) -> Result<Node, String> {
     let client = host_and_port(record, "host", "port")?;
     let mut node = Node::at(client, Source::ZooKeeper);
     node.weight = weight(record);
-    let name = record.get("name").and_then(Value::as_str).map(str::trim);
-    if let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) {
+    if let Some(name) = id(record, "name").map(str::trim).filter(|name| !name.is_empty()) {
         node.id = name.into();
     }
     Ok(node)

@@ -7,6 +7,9 @@
 //! the relay sees the end of the first connection, and the client is dropped. So only `session_loop.rs` decides how often
 //! servers are dialled.
 //!
+//! The library allocates memory for an answer of any length. So the relay ends a connection over which a longer answer than
+//! [`ANSWER_BYTES_MAX`] comes, such as a list of children with very long names.
+//!
 //! The library always requests a new session. If there is a session to resume, the relay writes it into the request
 //! (`session_key.rs`).
 
@@ -15,7 +18,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy, copy_buf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -24,6 +27,9 @@ use crate::session_key::{SessionAnswer, SessionKey, read_message};
 
 /// Limit for the library to connect to the loopback listener.
 const ACCEPT_TIMEOUT_MS: u64 = 2_000;
+
+/// Longest answer of a server, in bytes. A list of 100,000 children has about 2 MB.
+const ANSWER_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
 /// An open connection. Dropping it closes it.
 pub(crate) struct Relay {
@@ -129,15 +135,37 @@ async fn relay(
     let (mut from_local, mut to_local) = local.split();
     // When one side closes, both connections end, because a half-closed session cannot be used.
     Err(tokio::select! {
-        answer = copy(&mut from_remote, &mut to_local) => match answer {
-            Ok(_) => "the server closed the connection".to_owned(),
-            Err(error) => format!("the connection failed: {error}"),
-        },
+        reason = pass_answers(&mut from_remote, &mut to_local) => reason,
         request = copy(&mut from_local, &mut to_remote) => match request {
             Ok(_) => "the client closed the connection".to_owned(),
             Err(error) => format!("the connection failed: {error}"),
         },
     })
+}
+
+/// Passes on the server's answers. Returns the reason for the end of the connection.
+async fn pass_answers(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> String {
+    let mut from = BufReader::new(from);
+    let passing = async {
+        loop {
+            let length = from.read_u32().await?;
+            if length > ANSWER_BYTES_MAX {
+                return Ok::<u32, io::Error>(length);
+            }
+            to.write_u32(length).await?;
+            copy_buf(&mut (&mut from).take(length.into()), to).await?;
+        }
+    };
+    match passing.await {
+        Ok(length) => format!(
+            "the server's answer has {length} bytes, more than {ANSWER_BYTES_MAX}; are there too many znodes below the path, or \
+             znodes with too long names?"
+        ),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the server closed the connection".to_owned()
+        }
+        Err(error) => format!("the connection failed: {error}"),
+    }
 }
 
 /// Passes on the library's request for a session, and the server's answer if it grants one. With a key, its session is
@@ -164,4 +192,22 @@ async fn request_session(
         local.write_all(&message).await.map_err(failed)?;
     }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_above_the_limit_ends_the_connection() {
+        let good = [&[0, 0, 0, 3][..], b"abc"].concat();
+        let too_long = (ANSWER_BYTES_MAX + 1).to_be_bytes();
+        let mut passed = Vec::new();
+        let answers = [&good[..], &good, &too_long, b"..."].concat();
+        let reason = pass_answers(&mut &answers[..], &mut passed).await;
+        assert!(reason.contains("16777217 bytes"), "{reason}");
+        assert_eq!(passed, [&good[..], &good].concat());
+        let reason = pass_answers(&mut &good[..5], &mut passed).await;
+        assert!(reason.contains("closed"), "{reason}");
+    }
 }

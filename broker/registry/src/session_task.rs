@@ -65,7 +65,9 @@ impl SessionTask {
             if is_state_new {
                 children.list_again();
             }
+            let began = Instant::now();
             let listing = children.refresh(&session.client).await?;
+            let took = began.elapsed();
             let is_listing_new = reported_listing.as_ref() != Some(&listing);
             if is_listing_new {
                 session.report(SessionReport::Listing(listing.clone())).await?;
@@ -84,7 +86,9 @@ impl SessionTask {
             }
             tokio::select! {
                 () = session.client.changed() => {
-                    tokio::time::sleep(Duration::from_millis(BURST_MS)).await;
+                    // If reading takes long, because somebody creates thousands of znodes, half of the time is left.
+                    let burst = Duration::from_millis(BURST_MS).max(took).min(self.heartbeat);
+                    tokio::time::sleep(burst).await;
                     children.mark_stale(session.client.take_changes());
                 }
                 _ = heartbeat.tick() => { session.client.exists(&self.path).await?; }

@@ -152,6 +152,45 @@ async fn children_above_the_limit_are_ignored_and_counted() {
 }
 
 #[tokio::test]
+async fn new_children_above_the_limit_do_not_displace_known_nodes() {
+    let (server, writer) = started().await;
+    writer.put("z", "z:1").await;
+    let mut config = config(server.hosts());
+    config.nodes_max = 10;
+    config.zookeeper.as_mut().unwrap().audit_ms = 1_000;
+    let watch = watch(config).unwrap();
+    until_live(&watch, &["z:1"]).await;
+    writer.put_many("n", 20).await;
+    until_health(&watch, "eleven are ignored", |health| {
+        health.zookeeper.over_limit == 11
+    })
+    .await;
+    assert_eq!(watch.snapshot().live.len(), 10);
+    assert!(live(&watch.snapshot()).contains(&"z:1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_record_above_the_limit_is_read_once_it_is_small() {
+    let (server, writer) = started().await;
+    writer.put("a", &"[".repeat(100_000)).await;
+    let watch = watch(config(server.hosts())).unwrap();
+    until_health(&watch, "the record is skipped", |health| {
+        health.zookeeper.skipped == 1
+    })
+    .await;
+    writer.put("a", "a:1").await;
+    in_time(until_live(&watch, &["a:1"]).await);
+    writer.put("a", &"[".repeat(100_000)).await;
+    in_time(
+        until_health(&watch, "it is skipped again", |health| {
+            health.zookeeper.skipped == 1
+        })
+        .await,
+    );
+    assert_eq!(watch.health().zookeeper.skipped_total, 2);
+}
+
+#[tokio::test]
 async fn a_change_that_no_watch_reports_is_found_by_the_audit() {
     let (server, writer) = started().await;
     writer.put("a", "a:1").await;
