@@ -1,7 +1,7 @@
 //! A connection to a node, from the dial to the node's INFO. The session takes over from there.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
 use standin_daemon::tcp;
 use standin_daemon::tls::{HandshakeFirst, TlsMode, TlsSection};
-use standin_registry::{Endpoint, Node};
+use standin_registry::{AllowedNodes, Endpoint, Node};
 use standin_tls::files::TlsError;
 use standin_tls::stream::Stream;
 use standin_wire::limits::FrameLimits;
@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::nodes::Permit;
+use crate::nodes::{NOT_ALLOWED, Permit};
 use crate::session::refused_chain;
 use crate::settings::{NodeTlsSection, Settings, SocketSection};
 use crate::sidecar_state::SidecarState;
@@ -47,6 +47,8 @@ pub(crate) struct DialledNode {
 pub(crate) enum DialError {
     #[error("name {0} has no address")]
     NoAddress(String),
+    #[error("its address {0} is {NOT_ALLOWED}")]
+    NotAllowed(IpAddr),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("no connection within {0:?}")]
@@ -88,6 +90,7 @@ impl DialError {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::NoAddress(_) => "no_address",
+            Self::NotAllowed(_) => "not_allowed",
             Self::Connect(_) => "connect",
             Self::ConnectTimeout(_) => "connect_timeout",
             Self::InfoTimeout(_) => "info_timeout",
@@ -208,7 +211,7 @@ async fn connect_node(
     let book = &shared.book;
     let timeout = settings.dial.connect_timeout_ms.duration();
     let stagger = settings.dial.stagger_ms.duration();
-    let socket = tokio::time::timeout(timeout, connect(&node.client, stagger))
+    let socket = tokio::time::timeout(timeout, connect(&node.client, &book.allowed(), stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
@@ -292,15 +295,20 @@ impl<'n> NodeTls<'n> {
     }
 }
 
-/// Connects to one of the addresses of `node`. The next address is dialled in parallel when the previous ones take
+/// Connects to one of the allowed addresses of `node`. The next address is dialled in parallel when the previous ones take
 /// longer than `stagger`.
-async fn connect(node: &Endpoint, stagger: Duration) -> Result<TcpStream, DialError> {
+async fn connect(node: &Endpoint, allowed: &AllowedNodes, stagger: Duration) -> Result<TcpStream, DialError> {
     let found = tokio::net::lookup_host((&*node.host, node.port))
         .await
         .map_err(DialError::Connect)?;
-    let mut last = DialError::NoAddress(node.host.to_string());
+    let is_allowed = |address: &SocketAddr| allowed.permits(node, address.ip());
+    let (found, refused): (Vec<SocketAddr>, Vec<SocketAddr>) = found.partition(is_allowed);
+    let mut last = refused.first().map_or_else(
+        || DialError::NoAddress(node.host.to_string()),
+        |address| DialError::NotAllowed(address.ip()),
+    );
     let mut dials = FuturesUnordered::new();
-    let mut addresses = found.collect::<Vec<SocketAddr>>().into_iter();
+    let mut addresses = found.into_iter();
     loop {
         let more = addresses
             .next()

@@ -57,6 +57,7 @@ const REFUSED: &[&str] = &[
 const DIALS: &[&str] = &[
     "connected",
     "no_address",
+    "not_allowed",
     "connect",
     "connect_timeout",
     "info_timeout",
@@ -115,7 +116,7 @@ const SOURCES: [Source; 5] = [
     Source::Gossip,
 ];
 /// States of a node.
-const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down"];
+const NODE_STATES: &[&str] = &["up", "unproved", "draining", "cooling", "down", "refused"];
 /// States of a source, as the registry names them.
 const SOURCE_STATES: &[&str] = &["off", "connecting", "healthy", "lost"];
 

@@ -32,8 +32,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use standin_registry::{Endpoint, Node, Snapshot};
+use standin_registry::{AllowedNodes, Endpoint, Node, Snapshot};
 use tokio::sync::{Notify, Semaphore};
+use tracing::warn;
 
 use node_entry::NodeEntry;
 pub(crate) use node_status::NodeStatus;
@@ -50,6 +51,9 @@ const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);
 /// Maximum number of withdrawn nodes that are kept without a session.
 const WITHDRAWN_MAX: usize = 256;
 
+/// Reason why a node is not dialled although a source names it.
+pub(crate) const NOT_ALLOWED: &str = "not in nodes.allowed_nodes";
+
 /// State of all known nodes.
 #[derive(Debug)]
 pub(crate) struct NodeBook {
@@ -63,6 +67,8 @@ pub(crate) struct NodeBook {
     /// Wakes sessions without a node when a failed node has recovered.
     recovered: Notify,
     pub(crate) self_check: SelfCheck,
+    /// The nodes that the settings allow.
+    allowed: ArcSwap<AllowedNodes>,
 }
 
 impl NodeBook {
@@ -71,6 +77,7 @@ impl NodeBook {
         let now = Instant::now();
         Self {
             retries: Mutex::new(TokenBucket::new(settings.dial.retries_per_second_max, now)),
+            allowed: ArcSwap::from_pointee(settings.allowed_nodes()),
             settings: ArcSwap::new(settings),
             entries: Mutex::default(),
             started: now,
@@ -84,6 +91,7 @@ impl NodeBook {
     pub(crate) fn set_settings(&self, settings: Arc<Settings>) {
         // Under the lock, so that each entry is made either from the former settings or from the new ones.
         let mut entries = lock(&self.entries);
+        self.allowed.store(Arc::new(settings.allowed_nodes()));
         let dials_max = settings.dial.dials_concurrent_max;
         let before = self.settings.swap(settings).dial.dials_concurrent_max;
         let more = dials_max.checked_sub(before);
@@ -151,6 +159,16 @@ impl NodeBook {
         lock(&self.entries).get(node).is_some_and(NodeEntry::has_failed)
     }
 
+    /// Returns the nodes that may be dialled, for the check of a node's resolved addresses.
+    pub(crate) fn allowed(&self) -> Arc<AllowedNodes> {
+        self.allowed.load_full()
+    }
+
+    /// Returns whether `node` is never dialled: the settings do not allow its address, or it is the sidecar itself.
+    pub(crate) fn is_excluded(&self, node: &Endpoint) -> bool {
+        self.self_check.has_met(node) || self.allowed.load().refuses(node)
+    }
+
     /// Returns whether each of `nodes` has failed since `since`.
     pub(crate) fn all_failed_since(&self, nodes: &[Arc<Node>], since: Instant) -> bool {
         let entries = lock(&self.entries);
@@ -200,13 +218,21 @@ impl NodeBook {
     /// sessions it is kept for [`WITHDRAWN_KEPT`] if it was ever proved, and otherwise only until a trial of it ends.
     pub(crate) fn take_snapshot(&self, snapshot: &Snapshot, now: Instant) {
         let mut entries = lock(&self.entries);
-        let settings = self.settings.load();
+        let (settings, allowed) = (self.settings.load(), self.allowed.load());
+        let mut refused = Vec::new();
         for node in snapshot.iter() {
-            let entry = entries
-                .entry(node.client.clone())
-                .or_insert_with(|| NodeEntry::new(Arc::clone(node), &settings, now));
+            let entry = entries.entry(node.client.clone()).or_insert_with(|| {
+                if allowed.refuses(&node.client) {
+                    refused.push(&node.client);
+                }
+                NodeEntry::new(Arc::clone(node), &settings, now)
+            });
             entry.node = Arc::clone(node);
             entry.withdrawn_at = None;
+        }
+        if let Some(first) = refused.first() {
+            let count = refused.len();
+            warn!(%first, count, "nodes are not used: {NOT_ALLOWED}");
         }
         let named: HashSet<&Endpoint> = snapshot.iter().map(|node| &node.client).collect();
         let mut withdrawn: Vec<(Instant, Endpoint)> = Vec::new();

@@ -90,7 +90,11 @@ async fn probe(shared: &SidecarState, node: Arc<Node>) {
 
 /// Begins an outage if every known node has failed since a node was last proved.
 fn check_for_failure_of_all(shared: &SidecarState) {
-    let nodes: Vec<_> = shared.registry.snapshot().iter().map(Arc::clone).collect();
+    let snapshot = shared.registry.snapshot();
+    let nodes = snapshot
+        .iter()
+        .filter(|node| !shared.book.is_excluded(&node.client));
+    let nodes: Vec<_> = nodes.map(Arc::clone).collect();
     if !nodes.is_empty()
         && let Some(since) = shared.book.none_reachable_since(&nodes, Instant::now())
     {

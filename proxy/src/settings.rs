@@ -80,6 +80,7 @@ pub struct NodesSection {
     pub dns_server: String,
     pub cache_file: PathBuf,
     pub gossip: bool,
+    pub allowed_nodes: Vec<String>,
     pub nodes_max: usize,
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{NodeBook, NodeEntry, lock};
+use super::{NOT_ALLOWED, NodeBook, NodeEntry, lock};
 use crate::settings::Settings;
 
 /// One node on `/nodez` and in the metrics.
@@ -17,7 +17,8 @@ pub(crate) struct NodeStatus {
     /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
     pub(crate) source: &'static str,
     /// `up`: a session or a probe has proved it recently. `unproved`: not tried recently. `cooling`: failed, and not
-    /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining.
+    /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining. `refused`: never tried,
+    /// because it is not in `nodes.allowed_nodes`.
     pub(crate) state: &'static str,
     /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,
@@ -31,14 +32,14 @@ pub(crate) struct NodeStatus {
     pub(crate) failures: u32,
     /// Sessions of this sidecar on the node.
     pub(crate) sessions: usize,
-    /// Latest failure; `null` once the node has recovered.
+    /// Latest failure, or why the node is refused; `null` once the node has recovered.
     pub(crate) last_error: Option<String>,
     /// Seconds since that failure.
     pub(crate) last_error_secs: Option<u64>,
 }
 
 impl NodeStatus {
-    fn of(entry: &NodeEntry, settings: &Settings, now: Instant) -> Self {
+    fn of(entry: &NodeEntry, settings: &Settings, is_refused: bool, now: Instant) -> Self {
         let node = &entry.node;
         let (failed_at, last_error) = entry.last_failure.clone().unzip();
         let cooling = entry
@@ -48,14 +49,18 @@ impl NodeStatus {
             id: node.id.to_string(),
             client: node.client.to_string(),
             source: node.source.as_str(),
-            state: entry.state(settings, now),
+            state: if is_refused {
+                "refused"
+            } else {
+                entry.state(settings, now)
+            },
             withdrawn: entry.withdrawn_at.is_some(),
             zone: node.zone.to_string(),
             weight: node.weight,
             cooling_ms: cooling.as_millis() as u64,
             failures: entry.failures,
             sessions: entry.sessions,
-            last_error,
+            last_error: last_error.or_else(|| is_refused.then(|| NOT_ALLOWED.to_owned())),
             last_error_secs: failed_at.map(|at| now.saturating_duration_since(at).as_secs()),
         }
     }
@@ -64,8 +69,10 @@ impl NodeStatus {
 /// Whether nodes are reachable.
 #[derive(Debug)]
 pub(crate) struct Reachability {
-    /// Known nodes, including withdrawn ones that are kept.
+    /// Known nodes that are allowed, including withdrawn ones that are kept.
     pub(crate) known: usize,
+    /// Known nodes that are not allowed.
+    pub(crate) refused: usize,
     /// Nodes that a session or a probe has proved recently.
     pub(crate) proved: usize,
     /// Time for which no node has been proved; `None` while one is.
@@ -79,7 +86,10 @@ impl Reachability {
     pub(crate) fn unreachable(&self) -> Option<String> {
         let secs = self.none_for?.as_secs();
         if self.known == 0 {
-            return Some("no node known from any source".to_owned());
+            return Some(match self.refused {
+                0 => "no node known from any source".to_owned(),
+                refused => format!("none of the known nodes ({refused}) is in nodes.allowed_nodes"),
+            });
         }
         let error = self.last_error.as_deref().unwrap_or("not tried yet");
         Some(format!(
@@ -92,26 +102,26 @@ impl Reachability {
 impl NodeBook {
     /// Returns the status of all known nodes, sorted by address.
     pub(crate) fn status(&self, now: Instant) -> Vec<NodeStatus> {
-        let settings = self.settings.load();
+        let (settings, allowed) = (self.settings.load(), self.allowed.load());
         let entries = lock(&self.entries);
         let mut sorted: Vec<_> = entries.iter().collect();
         sorted.sort_unstable_by_key(|(address, _)| *address);
-        let entries = sorted.into_iter().map(|(_, entry)| entry);
-        entries
-            .map(|entry| NodeStatus::of(entry, &settings, now))
-            .collect()
+        let status = |(address, entry)| NodeStatus::of(entry, &settings, allowed.refuses(address), now);
+        sorted.into_iter().map(status).collect()
     }
 
     /// Returns whether nodes are reachable.
     pub(crate) fn reachability(&self, now: Instant) -> Reachability {
         let none_since = self.none_proved_since(now);
-        let settings = self.settings.load();
+        let (settings, allowed) = (self.settings.load(), self.allowed.load());
         let entries = lock(&self.entries);
+        let refused = entries.keys().filter(|node| allowed.refuses(node)).count();
         let failures = entries.values().filter_map(|entry| entry.last_failure.as_ref());
         let last_failure = failures.max_by_key(|(at, _)| *at);
         let proved = entries.values().filter(|entry| entry.is_proved(&settings, now));
         Reachability {
-            known: entries.len(),
+            known: entries.len() - refused,
+            refused,
             proved: proved.count(),
             none_for: none_since.map(|since| now.saturating_duration_since(since)),
             last_error: last_failure.map(|(_, error)| error.clone()),

@@ -46,7 +46,7 @@ impl NodeBook {
             .filter(|entry| entry.proved_at.is_some() && !named.contains(&entry.node.client))
             .map(|entry| (WITHDRAWN_RANK, &entry.node));
         for (rank, node) in ranked_lists(snapshot).chain(withdrawn) {
-            if self.self_check.has_met(&node.client) {
+            if self.is_excluded(&node.client) {
                 continue;
             }
             let entry = entries.get(&node.client);

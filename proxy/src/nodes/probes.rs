@@ -49,7 +49,7 @@ impl NodeBook {
             // While no node is proved, failed nodes are probed despite their cool-down.
             let is_due =
                 entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);
-            if is_idle && !entry.on_trial && is_due && !self.self_check.has_met(&entry.node.client) {
+            if is_idle && !entry.on_trial && is_due && !self.is_excluded(&entry.node.client) {
                 // A failed node may get no permit now, because the retries of all nodes share a limit.
                 entry.probe_at = now + if entry.has_failed() { RETRY_MAX } else { interval };
                 due.push(Arc::clone(&entry.node));

@@ -88,6 +88,40 @@ fn the_sidecar_recognises_its_own_addresses() {
 }
 
 #[test]
+fn a_node_that_is_not_allowed_is_shown_and_neither_dialled_nor_probed() {
+    let text = format!(
+        "{SETTINGS}nodes.allowed_nodes = ['10.0.0.0/8', 'a']\nnodes.upstream = ['nats://192.0.2.7:1']\n"
+    );
+    let book = NodeBook::new(Arc::new(Settings::from_toml(&text).unwrap()), &[]);
+    let now = Instant::now();
+    let nodes = snapshot(&["10.0.0.1:1", "127.0.0.1:1", "192.0.2.7:1", "a:1", "b:1"]);
+    book.take_snapshot(&nodes, now);
+    let mut tried = order(&book, &nodes, now);
+    tried.sort();
+    // The addresses of b are checked when it is dialled.
+    assert_eq!(tried, ["10.0.0.1:1", "192.0.2.7:1", "a:1", "b:1"]);
+    assert_eq!(book.due_probes(now + secs(60)).len(), 4);
+    let refused = book
+        .status(now)
+        .into_iter()
+        .filter(|node| node.state == "refused");
+    let refused: Vec<_> = refused.map(|node| (node.client, node.last_error)).collect();
+    assert_eq!(
+        refused,
+        [("127.0.0.1:1".to_owned(), Some(NOT_ALLOWED.to_owned()))]
+    );
+    assert_eq!(book.reachability(now).known, 4);
+    let nothing = format!("{SETTINGS}nodes.allowed_nodes = ['192.0.2.0/24']\n");
+    book.set_settings(Arc::new(Settings::from_toml(&nothing).unwrap()));
+    assert_eq!(order(&book, &nodes, now).len(), 3, "192.0.2.7, a and b");
+    let refused = snapshot(&["127.0.0.1:1"]);
+    let book = NodeBook::new(Arc::new(Settings::from_toml(&nothing).unwrap()), &[]);
+    book.take_snapshot(&refused, now);
+    let reason = book.reachability(now).unreachable().unwrap();
+    assert_eq!(reason, "none of the known nodes (1) is in nodes.allowed_nodes");
+}
+
+#[test]
 fn live_nodes_come_before_all_others() {
     let (book, now) = (book(), Instant::now());
     let gossip = Arc::new(Node::at("f:1".parse().unwrap(), Source::Gossip));

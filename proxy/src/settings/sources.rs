@@ -3,7 +3,9 @@
 
 use std::str::FromStr;
 
-use standin_registry::{Config, DnsName, RegistryError, Upstream, ZooKeeperConfig};
+use standin_registry::{
+    AllowedNode, AllowedNodes, Config, DnsName, RegistryError, Upstream, ZooKeeperConfig,
+};
 
 use standin_daemon::settings::{MASK, ZooKeeperAuth, mask_given, masked_url};
 
@@ -42,6 +44,14 @@ impl Settings {
             .map_err(|error| refused("nodes", &Place::Default, &error))?;
         Ok(config)
     }
+
+    /// Returns the nodes that may be dialled: those of `nodes.allowed_nodes` and `nodes.upstream`.
+    pub(crate) fn allowed_nodes(&self) -> AllowedNodes {
+        let upstreams = self.nodes.upstream.iter();
+        let upstreams = upstreams.flat_map(|url| Upstream::from_str(url.reveal()));
+        let configured = upstreams.map(|upstream| upstream.endpoint);
+        AllowedNodes::new(self.nodes.allowed_nodes.iter().map(String::as_str), configured)
+    }
 }
 
 /// Checks one text of `[nodes]` or `[credentials]` with the registry's parser. Accepts any text of a key that has no parser.
@@ -65,6 +75,7 @@ pub(super) fn text_form(key: &str, place: &Place, text: &str) -> Result<(), Sett
     match key {
         "nodes.upstream" => Upstream::from_str(text).map(drop),
         ZooKeeperAuth::KEY => return ZooKeeperAuth::check_text(place, text),
+        "nodes.allowed_nodes" => AllowedNode::from_str(text).map(drop),
         "nodes.dns" => DnsName::from_str(text).map(drop),
         "nodes.zookeeper" if !text.is_empty() => zookeeper(ZooKeeperConfig::new(text)),
         "nodes.zookeeper_path" => zookeeper(ZooKeeperConfig {

@@ -189,6 +189,10 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
             "settings:2: nodes.zookeeper must be a ZooKeeper host list",
         ),
         (
+            "[nodes]\nallowed_nodes = [\"10.0.0.0/33\"]\n",
+            "settings:2: nodes.allowed_nodes must be a network (10.0.0.0/8), an IP address, or a host name",
+        ),
+        (
             "[nodes]\ndns = [\"name:port\"]\n",
             "settings:2: nodes.dns must be ",
         ),
