@@ -27,12 +27,16 @@ const RELAPSES_MAX: u32 = 2;
 const NEXT_PROBE: Range<f64> = 0.5..1.5;
 /// The same for a node that was never proved or has just failed: about a second with the default interval.
 const FIRST_PROBE: Range<f64> = 0.02..0.05;
+/// Time within which a usable node is proved by its first probe, in multiples of the same interval.
+const PROVED_WITHIN: f64 = 0.1;
 
 /// State of a node beyond its registry record.
 #[derive(Debug)]
 pub(super) struct NodeEntry {
     /// The record from the latest snapshot.
     pub(super) node: Arc<Node>,
+    /// Time at which a source first named the node.
+    known_since: Instant,
     /// Time at which the last source withdrew the node; `None` while a source names it.
     pub(super) withdrawn_at: Option<Instant>,
     /// Failures in a row.
@@ -69,6 +73,7 @@ impl NodeEntry {
     pub(super) fn new(node: Arc<Node>, settings: &Settings, now: Instant) -> Self {
         Self {
             node,
+            known_since: now,
             withdrawn_at: None,
             failures: 0,
             relapses: 0,
@@ -105,6 +110,14 @@ impl NodeEntry {
     /// Returns whether the node failed when it was last tried.
     pub(super) fn has_failed(&self) -> bool {
         self.failures > 0
+    }
+
+    /// Returns whether the node was never proved although it was tried, or was known for long enough to be probed. Somebody may
+    /// have registered any number of addresses that do not exist.
+    pub(super) fn is_doubtful(&self, settings: &Settings, now: Instant) -> bool {
+        let interval = settings.health.idle_probe_interval_ms.duration();
+        let is_due = now >= self.known_since + interval.mul_f64(PROVED_WITHIN);
+        self.proved_at.is_none() && (self.has_failed() || is_due)
     }
 
     /// Records a failure and starts a cool-down. Returns whether it is the first failure in a row, and whether the node

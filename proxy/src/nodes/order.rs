@@ -1,4 +1,4 @@
-//! The order in which a session tries the nodes: by rank, then failed nodes that were never proved last, then by the end
+//! The order in which a session tries the nodes: by rank, then doubtful nodes last ([`NodeEntry::is_doubtful`]), then by the end
 //! of the cool-down, then at random by weight.
 //!
 //! | rank | nodes |
@@ -24,7 +24,7 @@ use super::{NodeBook, lock};
 /// Rank of proved nodes that no source names any more.
 const WITHDRAWN_RANK: u8 = 4;
 
-/// Sort key of a node: its rank, whether it failed and was never proved, the end of its cool-down, and a random number.
+/// Sort key of a node: its rank, whether it is doubtful, the end of its cool-down, and a random number.
 type Order = (u8, bool, Option<Instant>, f64);
 
 impl NodeBook {
@@ -39,6 +39,7 @@ impl NodeBook {
     ) -> Vec<Arc<Node>> {
         let mut ranked: Vec<(Order, Arc<Node>)> = Vec::new();
         let entries = lock(&self.entries);
+        let settings = self.settings.load();
         let mut rng = rand::rng();
         let named: HashSet<&Endpoint> = snapshot.iter().map(|node| &node.client).collect();
         let withdrawn = entries
@@ -63,7 +64,7 @@ impl NodeBook {
                 None => rank,
             };
             // Retries are few, and a node that was reachable before is more likely to be reachable again.
-            let never_proved = has_failed && entry.is_some_and(|entry| entry.proved_at.is_none());
+            let is_doubtful = entry.is_some_and(|entry| entry.is_doubtful(&settings, now));
             let weight = f64::from(node.weight.max(1));
             // An exponential draw with the weight as its rate: a node comes first with a probability proportional to its weight.
             let draw = -rng.random::<f64>().max(f64::MIN_POSITIVE).ln() / weight;
@@ -73,7 +74,7 @@ impl NodeBook {
             } else {
                 draw
             };
-            ranked.push(((rank, never_proved, cooling, draw), Arc::clone(node)));
+            ranked.push(((rank, is_doubtful, cooling, draw), Arc::clone(node)));
         }
         ranked.sort_by(|(a, _), (b, _)| (a.0, a.1, a.2).cmp(&(b.0, b.1, b.2)).then(a.3.total_cmp(&b.3)));
         ranked.into_iter().map(|(_, node)| node).collect()

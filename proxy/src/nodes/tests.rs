@@ -436,6 +436,22 @@ fn nodes_once_proved_are_retried_before_nodes_never_proved() {
     }
 }
 
+/// Somebody registers many addresses that drop packets, so that each dial takes long.
+#[test]
+fn nodes_that_no_probe_has_proved_in_time_come_after_proved_ones() {
+    let (book, now) = (book(), Instant::now());
+    let good = snapshot(&["good:1"]);
+    book.take_snapshot(&good, now);
+    book.proved(&good.live[0], now);
+    let names: Vec<String> = (0..40).map(|number| format!("void{number}:1")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["good:1"]).collect();
+    let all = snapshot(&names);
+    book.take_snapshot(&all, now);
+    let is_first = |at| (0..20).all(|_| order(&book, &all, at)[0] == "good:1");
+    assert!(!is_first(now), "new nodes have the same chance");
+    assert!(is_first(now + secs(1)));
+}
+
 #[test]
 fn withdrawn_failed_nodes_are_retried_after_named_ones() {
     let (book, now) = (book(), Instant::now());
