@@ -110,12 +110,14 @@ impl Session {
         self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }
 
-    /// Records that the outbox is about to shrink. If it was full, the node was not read, so its silence begins now.
+    /// Records that the outbox is about to shrink. If it was full, the node was not read, so its silence begins now, and its answers
+    /// may have waited.
     pub(super) fn outbox_shrinks(&mut self, now: Instant) {
         if !self.has_room_for_component()
             && let Some(node) = &mut self.connection
         {
             node.heard = now;
+            node.pinged = now;
         }
     }
 
@@ -123,8 +125,13 @@ impl Session {
     fn probe_due(&self, node: &Connection) -> Instant {
         let policy = &*self.policy;
         if node.awaits_pong() {
-            let silent = node.heard + policy.probe_interval + policy.probe_timeout;
-            silent.max(node.pinged + policy.probe_timeout)
+            let patience = policy.probe_interval + policy.probe_timeout;
+            if node.verified {
+                (node.heard + patience).max(node.pinged + policy.probe_timeout)
+            } else {
+                // Before the PONG after CONNECT, other bytes prove nothing: a server answers at once, and sends little before.
+                node.pinged + patience.max(policy.handshake_timeout)
+            }
         } else {
             node.heard.max(node.pinged) + policy.probe_interval
         }

@@ -61,24 +61,101 @@ async fn a_server_that_is_not_a_usable_nats_node_is_skipped() {
     }
 }
 
+/// Returns an INFO that names this many nodes.
+fn info_with_nodes(count: usize) -> String {
+    let urls: Vec<String> = (0..count)
+        .map(|number| format!("\"10.{}.{}:4222\"", number / 256, number % 256))
+        .collect();
+    format!("INFO {{\"connect_urls\":[{}]}}\r\n", urls.join(","))
+}
+
+#[tokio::test]
+async fn a_node_whose_info_is_too_large_or_too_deep_is_skipped_at_once() {
+    let megabytes = "x".repeat(16 << 20);
+    for sent in [
+        format!("INFO {{\"a\":{}\r\n", "[".repeat(60_000)),
+        info_with_nodes(100_000),
+        format!("INFO {megabytes}"),
+        megabytes,
+    ] {
+        let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "60000")]).await;
+        is_served_after(&mut scene, async |node| {
+            let mut connection = node.accept_silently().await;
+            connection.send_until_blocked(sent, Duration::from_secs(1)).await;
+            Some(connection)
+        })
+        .await;
+    }
+}
+
+/// Sends one byte at a time until the sidecar closes the connection.
+async fn trickle(connection: &mut NodeConnection) {
+    let began = Instant::now();
+    while connection.ending().is_none() {
+        assert!(began.elapsed() < TIMEOUT, "the sidecar still reads");
+        connection.send_until_blocked("x", TIMEOUT).await;
+        connection.listen_for(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_sends_one_byte_at_a_time_is_skipped() {
+    let mut scene = Scene::with(&[("dial.handshake_timeout_ms", "300")]).await;
+    is_served_after(&mut scene, async |node| {
+        let mut connection = node.accept_silently().await;
+        connection.send("INFO ").await;
+        trickle(&mut connection).await;
+        None
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_answers_connect_with_garbage_or_one_byte_at_a_time_is_left() {
+    for sent in ["GARBAGE\r\n", "MSG a 1 1000\r\n", "INFO {\"a\":1"] {
+        let times = [
+            ("dial.handshake_timeout_ms", "300"),
+            ("health.probe_interval_ms", "150"),
+            ("health.probe_timeout_ms", "150"),
+        ];
+        let mut scene = Scene::with(&times).await;
+        is_served_after(&mut scene, async |node| {
+            let mut connection = node.accept().await;
+            assert_eq!(connection.read_frame().await.verb(), "CONNECT");
+            connection.send(sent).await;
+            trickle(&mut connection).await;
+            None
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_sends_garbage_in_a_session_is_left_and_the_component_gets_none_of_it() {
     let (mut scene, mut client, mut node) = session(&[]).await;
+    let many = info_with_nodes(100_000);
+    // An INFO that cannot be read changes nothing.
+    node.send(format!("INFO {{\"a\":{}\r\n", "[".repeat(60_000)))
+        .await;
+    nothing_else(&mut client, &mut node).await;
     for garbage in [
         "GARBAGE\r\n",
         "MSG a\r\n",
         "MSG a 1 2\r\nxyz\r\n",
         "MSG a 1 99999999999\r\n",
         "\u{0}",
+        &many,
     ] {
         let whole = msg_frame("1", "a", "whole");
-        node.send([&whole[..], garbage.as_bytes(), &whole].concat()).await;
+        let sent = [&whole[..], garbage.as_bytes(), &whole].concat();
+        // The sidecar may close before it has read all.
+        node.send_until_blocked(sent, Duration::from_secs(1)).await;
         client.expect(&whole).await;
         node = scene.next_node("").await;
         nothing_else(&mut client, &mut node).await;
     }
     scene
-        .counted("standin_failovers_total{cause=protocol_error}", 5.0)
+        .counted("standin_failovers_total{cause=protocol_error}", 6.0)
         .await;
 }
 
