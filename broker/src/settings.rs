@@ -175,6 +175,7 @@ const SCHEMA: Schema = Schema {
     ranges: RANGES,
     words: &[
         ("log.format", &["human", "json"]),
+        ("nodes.zookeeper_readers", &["all", "creator"]),
         ("tls.client.mode", &["off", "optional", "required"]),
         ("tls.client.handshake_first", &["no", "yes", "auto"]),
         ("tls.client.min_version", &["1.2", "1.3"]),
@@ -209,6 +210,7 @@ const SCHEMA: Schema = Schema {
         "nodes.zookeeper_session_timeout_ms",
         "nodes.zookeeper_auth",
         "nodes.zookeeper_auth_file",
+        "nodes.zookeeper_readers",
         "cluster.name",
         "cluster.listen",
         "cluster.advertise",
@@ -284,6 +286,7 @@ fn check_text(key: &str, place: &Place, text: &str) -> Result<(), SettingsError>
         "cluster.listen" | "cluster.routes" if is_tls(text) => {
             "nats:// and not tls://: tls.route.mode switches TLS on for all routes"
         }
+        "nodes.allowed_nodes" => return cluster::check_allowed(place, text),
         "cluster.listen" if !text.is_empty() && !cluster::is_listen(text) => {
             "host:port (port -1: any free one), or empty"
         }

@@ -76,6 +76,14 @@ fn invalid_settings_are_refused_with_their_line_and_a_hint() {
             "settings:2: cluster.user and cluster.password must be set together; set both or none",
         ),
         (
+            "[nodes]\nzookeeper_readers = \"creator\"\n",
+            "settings:2: nodes.zookeeper_readers = \"creator\" needs credentials; set nodes.zookeeper_auth_file",
+        ),
+        (
+            "[nodes]\nallowed_nodes = [\"10.0.0.0/33\"]\n",
+            "settings:2: nodes.allowed_nodes: \"10.0.0.0/33\" is not a network",
+        ),
+        (
             "port = 6222\n[nodes]\nzookeeper = \"h:2181\"\n",
             "settings:1: port and the port of cluster.listen are both 6222; give each its own",
         ),

@@ -6,18 +6,28 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use rand::seq::SliceRandom;
 use socket2::SockRef;
 use standin_daemon::tcp;
-use standin_registry::Endpoint;
+use standin_registry::{AllowedNodes, Endpoint};
 use tokio::net::{TcpStream, lookup_host};
 
 /// Approximate number of open files of a node besides its clients' sockets.
 const OWN_FILES: usize = 64;
 
-/// Connects to `at`. A host name is resolved each time. If it resolves to several addresses, they are tried in random order, with this
-/// node's own address last.
-pub(super) async fn connect(at: &str, own: &str) -> io::Result<TcpStream> {
+/// Reason why a node is not dialled although the registry or another node names it.
+pub(super) const NOT_ALLOWED: &str = "not in nodes.allowed_nodes";
+
+/// Connects to `at`. A host name is resolved each time. If it resolves to several addresses, those that are allowed are tried in random
+/// order, with this node's own address last.
+pub(super) async fn connect(at: &str, own: &str, allowed: &AllowedNodes) -> io::Result<TcpStream> {
     // The address was validated when it was added.
     let endpoint: Endpoint = at.parse().map_err(io::Error::other)?;
     let resolved = lookup_host((&*endpoint.host, endpoint.port)).await?;
+    let (resolved, refused): (Vec<SocketAddr>, Vec<_>) =
+        resolved.partition(|address| allowed.permits(&endpoint, address.ip()));
+    if let Some(address) = refused.first().filter(|_| resolved.is_empty()) {
+        let reason = format!("its address {} is {NOT_ALLOWED}", address.ip());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    let resolved = resolved.into_iter();
     let (mut addresses, own_addresses): (Vec<SocketAddr>, Vec<_>) =
         resolved.partition(|address| address.to_string() != own);
     addresses.shuffle(&mut rand::rng());

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{Millis, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
-use standin_registry::{Config, Endpoint, Node, Upstream, ZooKeeperConfig};
+use standin_daemon::settings::{Millis, Place, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
+use standin_registry::{
+    AllowedNode, AllowedNodes, Config, Endpoint, Node, Upstream, ZnodeReaders, ZooKeeperConfig,
+};
 
 use super::users::PermissionTable;
 use super::{ListenAddress, Settings};
@@ -49,6 +51,8 @@ pub struct Nodes {
     pub zookeeper_session_timeout_ms: Millis,
     pub zookeeper_auth: Secret,
     pub zookeeper_auth_file: PathBuf,
+    pub zookeeper_readers: ZnodeReaders,
+    pub allowed_nodes: Vec<String>,
 }
 
 /// A node of `cluster.routes`.
@@ -113,6 +117,15 @@ pub(super) fn is_advertised(text: &str) -> bool {
     }
 }
 
+/// Checks an entry of `nodes.allowed_nodes`.
+pub(super) fn check_allowed(place: &Place, text: &str) -> Result<(), SettingsError> {
+    let checked = text.parse::<AllowedNode>().map(drop);
+    checked.map_err(|error| SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!("nodes.allowed_nodes: {error}"),
+    })
+}
+
 /// Parses an entry of `cluster.routes`.
 pub(super) fn route(text: &str) -> Result<ConfiguredRoute, String> {
     let (user_info, host) = split_url(text);
@@ -160,6 +173,12 @@ impl Settings {
         routes.filter_map(|text| route(text.reveal()).ok()).collect()
     }
 
+    /// Returns the nodes that may be dialled: those of `nodes.allowed_nodes` and `cluster.routes`.
+    pub(crate) fn allowed_nodes(&self) -> AllowedNodes {
+        let configured = self.routes().into_iter().map(|route| route.endpoint);
+        AllowedNodes::new(self.nodes.allowed_nodes.iter().map(String::as_str), configured)
+    }
+
     /// Returns the ZooKeeper ensemble, if it is set. Reads `nodes.zookeeper_auth_file`.
     ///
     /// # Errors
@@ -179,6 +198,7 @@ impl Settings {
         ZooKeeperConfig {
             path: self.nodes.zookeeper_path.clone(),
             session_timeout_ms: self.nodes.zookeeper_session_timeout_ms.0,
+            readers: self.nodes.zookeeper_readers,
             ..ZooKeeperConfig::new(self.nodes.zookeeper.clone())
         }
     }
@@ -207,6 +227,13 @@ impl Settings {
                 cluster.user.is_empty() != cluster.password.is_empty(),
                 "cluster.user",
                 "cluster.user and cluster.password must be set together; set both or none",
+            ),
+            (
+                nodes.zookeeper_readers == ZnodeReaders::Creator
+                    && nodes.zookeeper_auth.is_empty()
+                    && nodes.zookeeper_auth_file.as_os_str().is_empty(),
+                "nodes.zookeeper_readers",
+                "nodes.zookeeper_readers = \"creator\" needs credentials; set nodes.zookeeper_auth_file",
             ),
         ];
         let broken = rules.into_iter().filter(|(broken, ..)| *broken);

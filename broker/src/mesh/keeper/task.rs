@@ -23,7 +23,7 @@ use tracing::{debug, error, warn};
 use super::{ClusterStatus, Keeper, Order, TICK};
 use crate::mesh::membership::Membership;
 use crate::mesh::session;
-use crate::mesh::sockets::{connect, with_high_descriptor};
+use crate::mesh::sockets::{NOT_ALLOWED, connect, with_high_descriptor};
 use crate::route::event::RouteEvent;
 use crate::route::handshake::{self, AcceptedRoute, HandshakeError, Origin, Verdict, VerdictRequest};
 use crate::route::hello::{Hello, Peer};
@@ -135,11 +135,25 @@ impl Task {
     fn read_registry(&mut self) {
         let Some(watch) = &self.watch else { return };
         let registered = &watch.snapshot().registered;
-        let peer = |node: &Arc<Node>| {
-            let (id, mesh) = (node.id.to_string(), node.mesh.as_ref()?.to_string());
-            Some(Peer { id, mesh })
-        };
-        let nodes: Vec<Peer> = registered.iter().filter_map(peer).collect();
+        let allowed = self.keeper.shared.settings.load().allowed_nodes();
+        let (mut nodes, mut refused) = (Vec::new(), Vec::new());
+        for (node, mesh) in registered
+            .iter()
+            .filter_map(|node| Some((node, node.mesh.as_ref()?)))
+        {
+            if allowed.refuses(mesh) {
+                refused.push(mesh);
+                continue;
+            }
+            let (id, mesh) = (node.id.to_string(), mesh.to_string());
+            nodes.push(Peer { id, mesh });
+        }
+        if let Some(first) = refused.first()
+            && self.keeper.log_limit.is_due(NOT_ALLOWED, Instant::now())
+        {
+            let count = refused.len();
+            warn!(%first, count, "registered nodes are not used: {NOT_ALLOWED}");
+        }
         let membership = &mut self.keeper.membership;
         let own = membership.own();
         let namesake = |node: &&Arc<Node>| *node.id == *own.id && *node.run != *own.run;
@@ -152,7 +166,8 @@ impl Task {
         for at in self.keeper.membership.dials(now) {
             debug!("dialling {at}");
             let mut own = self.keeper.membership.own().clone();
-            let routes = self.keeper.shared.settings.load().routes();
+            let settings = self.keeper.shared.settings.load();
+            let (routes, allowed) = (settings.routes(), settings.allowed_nodes());
             let route = routes.into_iter().find(|route| route.endpoint.to_string() == at);
             if let Some((user, password)) = route.and_then(|route| route.credentials) {
                 (own.user, own.password) = (user, password);
@@ -161,7 +176,7 @@ impl Task {
             let tls = self.keeper.shared.policy.load().route_tls.clone();
             self.handshakes.spawn(async move {
                 let origin = Origin::Dialled(at.clone());
-                let result = match timeout(limit, connect(&at, &own.mesh)).await {
+                let result = match timeout(limit, connect(&at, &own.mesh, &allowed)).await {
                     Ok(Ok(socket)) => {
                         let host = at.rsplit_once(':').map_or(&*at, |(host, _)| host);
                         let stream = match tls {
