@@ -27,6 +27,27 @@ def put(path, data, ephemeral):
         client.create(path, raw, ephemeral=ephemeral, makepath=True)
 
 
+def put_bytes(path, hex, repeat):
+    raw = bytes.fromhex(hex) * repeat
+    if client.exists(path):
+        client.set(path, raw)
+    else:
+        client.create(path, raw)
+
+
+def put_many(path, count):
+    """Registers many nodes at different loopback addresses, a thousand in each request."""
+    for first in range(0, count, 1000):
+        request = client.transaction()
+        for number in range(first, min(first + 1000, count)):
+            address = f"127.{1 + number // 65536}.{number // 256 % 256}.{number % 256}:9"
+            record = {"v": 1, "id": f"id-{number}", "client": address, "mesh": address}
+            request.create(f"{path}{number}", json.dumps(record).encode())
+        failed = [result for result in request.commit() if isinstance(result, Exception)]
+        if failed:
+            raise failed[0]
+
+
 def delete(path):
     try:
         client.delete(path, recursive=True)
@@ -55,7 +76,15 @@ def get(path):
         return None
 
 
-commands = {"put": put, "delete": delete, "wipe": wipe, "children": children, "get": get}
+commands = {
+    "put": put,
+    "put_bytes": put_bytes,
+    "put_many": put_many,
+    "delete": delete,
+    "wipe": wipe,
+    "children": children,
+    "get": get,
+}
 client.start(timeout=30)
 print(json.dumps({"ok": "started"}), flush=True)
 for line in sys.stdin:

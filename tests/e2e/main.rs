@@ -10,6 +10,7 @@ mod error_texts;
 mod everyday;
 mod failover;
 mod half_open;
+mod hostile_znodes;
 mod info;
 mod jetstream;
 mod listeners;

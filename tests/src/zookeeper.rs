@@ -3,12 +3,14 @@
 //! [`Registrar`] is one session: a small program around a ZooKeeper library other than the product's. When it is closed, its
 //! ephemeral znodes disappear at once. When it is dropped, they disappear at the session timeout, as after a power cut.
 
+use crate::certificates::Authority;
 use crate::condition::eventually;
 use crate::netns::{Netns, connect_inside};
 use crate::peers;
 use crate::port::{free_address, free_port};
 use crate::process::{Process, Program, Stream};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +23,20 @@ pub const NODES_PATH: &str = "/standin/nodes";
 
 /// Libraries of the Debian package libzookeeper-java. It has half the dependencies of the package zookeeper, which needs a
 /// desktop Java. The second library writes the log to standard error.
-const JARS: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar";
+const JARS: [&str; 2] = ["zookeeper", "slf4j-simple"];
+/// More libraries of that package, for TLS.
+const TLS_JARS: [&str; 10] = [
+    "netty-buffer",
+    "netty-codec",
+    "netty-common",
+    "netty-handler",
+    "netty-resolver",
+    "netty-tcnative",
+    "netty-transport",
+    "netty-transport-native-epoll",
+    "netty-transport-native-unix-common",
+    "commons-io",
+];
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,6 +51,19 @@ pub struct ZooKeeper {
     /// Name of the namespace in which the server and its registrars run.
     netns: Option<String>,
     membership: Option<Membership>,
+    tls: Option<TlsPort>,
+    /// Value of `jute.maxbuffer`, the limit on the size of a request, in bytes.
+    request_bytes_max: Option<usize>,
+}
+
+/// The port of a server for connections with TLS.
+#[derive(Clone, Debug)]
+struct TlsPort {
+    address: SocketAddr,
+    /// File with the server's certificate and key.
+    identity: String,
+    /// File with the authority of its clients.
+    authority: String,
 }
 
 /// Place of a server in an [`Ensemble`](crate::Ensemble).
@@ -53,6 +81,37 @@ impl ZooKeeper {
         let mut zookeeper = Self::described(free_address(), None, None);
         zookeeper.start_again().await;
         zookeeper
+    }
+
+    /// Starts a server that takes requests of up to this number of bytes.
+    pub async fn start_with_large_requests(bytes_max: usize) -> Self {
+        let mut zookeeper = Self::described(free_address(), None, None);
+        zookeeper.request_bytes_max = Some(bytes_max);
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    /// Starts a server that has a second port, which demands TLS and a certificate of this authority.
+    pub async fn start_with_tls(authority: &Authority) -> Self {
+        let mut zookeeper = Self::described(free_address(), None, None);
+        let (certificate, key) = authority.certify("zookeeper", &["localhost"]);
+        let identity = zookeeper.folder.path().join("identity.pem");
+        let text =
+            |file: &str| std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        write(&identity, &format!("{}{}", text(&key), text(&certificate)));
+        zookeeper.tls = Some(TlsPort {
+            address: free_address(),
+            identity: identity.display().to_string(),
+            authority: authority.file(),
+        });
+        zookeeper.write_settings();
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    /// Returns the port for TLS of a server that [`start_with_tls`](Self::start_with_tls) started.
+    pub fn tls_port(&self) -> Option<u16> {
+        self.tls.as_ref().map(|tls| tls.address.port())
     }
 
     /// Starts a server at the namespace's own address, where other hosts of its network reach it.
@@ -77,13 +136,15 @@ impl ZooKeeper {
             process: None,
             netns: netns.map(|netns| netns.name().to_owned()),
             membership,
+            tls: None,
+            request_bytes_max: None,
         };
         zookeeper.write_settings();
         zookeeper
     }
 
     fn write_settings(&self) {
-        let settings = format!(
+        let mut settings = format!(
             "dataDir={}/data\nclientPort={}\nclientPortAddress={}\ntickTime=500\nmaxSessionTimeout=60000\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\n{}",
             self.folder.path().display(),
@@ -91,6 +152,18 @@ impl ZooKeeper {
             self.address.ip(),
             self.membership.as_ref().map_or("", |member| &member.settings),
         );
+        if let Some(tls) = &self.tls {
+            let _ = writeln!(
+                settings,
+                "secureClientPort={}\nsecureClientPortAddress={}\n\
+                 serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory\n\
+                 ssl.keyStore.type=PEM\nssl.keyStore.location={}\nssl.trustStore.type=PEM\nssl.trustStore.location={}",
+                tls.address.port(),
+                tls.address.ip(),
+                tls.identity,
+                tls.authority,
+            );
+        }
         write(&self.folder.path().join("zoo.cfg"), &settings);
     }
 
@@ -124,11 +197,20 @@ impl ZooKeeper {
             }
             write(&data.join("myid"), &member.number.to_string());
         }
+        let tls_jars = if self.tls.is_some() { &TLS_JARS[..] } else { &[] };
+        let jars = JARS.iter().chain(tls_jars);
+        let jars: Vec<String> = jars.map(|jar| format!("/usr/share/java/{jar}.jar")).collect();
+        let limit = self
+            .request_bytes_max
+            .map(|max| format!("-Djute.maxbuffer={max}"));
+        let memory = if limit.is_some() { "-Xmx1g" } else { "-Xmx256m" };
         let process = self
             .program("java")
             // For a fast start and little memory. A test is too short to profit from more.
-            .args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
-            .args(["-cp", JARS, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args([memory, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"])
+            .args(limit)
+            .args(["-cp", &jars.join(":")])
+            .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(self.folder.path().join("zoo.cfg"))
             .start(format!("zookeeper {}", self.address));
         self.process = Some(process);
@@ -249,6 +331,23 @@ impl Registrar {
     /// Creates or changes a persistent znode, and creates its parents.
     pub async fn put(&mut self, path: &str, data: &str) {
         self.carry_out(&json!({ "do": "put", "path": path, "data": data, "ephemeral": false }))
+            .await;
+    }
+
+    /// Creates or changes a persistent znode with these bytes, repeated. Its parents must exist.
+    pub async fn put_bytes(&mut self, path: &str, bytes: &[u8], repeat: usize) {
+        let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        self.carry_out(&json!({ "do": "put_bytes", "path": path, "hex": hex, "repeat": repeat }))
+            .await;
+    }
+
+    /// Registers `count` nodes that do not exist, each at an address of its own, as persistent znodes. Their paths are `path` and a
+    /// number.
+    pub async fn put_many(&mut self, path: &str, count: usize) {
+        self.carry_out(&json!({ "do": "put_many", "path": path, "count": count }))
             .await;
     }
 
