@@ -30,3 +30,4 @@ mod slow_loris;
 mod sources;
 mod tls;
 mod tree;
+mod zookeeper_tls;
