@@ -119,7 +119,6 @@ async fn https_pages_ask_for_certificates_and_follow_replaced_ones() {
         ("tls.http.ca_file", &ca),
         ("tls.http.verify", "true"),
         ("tls.http.min_version", "1.3"),
-        ("tls.http.timeout_ms", "300"),
     ])
     .await;
     let reader = ["--cacert", &ca, "--cert", &user_cert, "--key", &user_key];
@@ -144,7 +143,7 @@ async fn https_pages_ask_for_certificates_and_follow_replaced_ones() {
             eventually("new connections get the new certificate", TIMEOUT, now).await;
         }
     }
-    // Connections that never begin the handshake are closed in time, and keep nobody out.
+    // Connections that never begin the handshake are closed after tls.http.timeout_ms, and keep nobody out.
     for address in pages.addresses() {
         let mut silent = Vec::new();
         let begun = Instant::now();
