@@ -201,7 +201,9 @@ impl Access {
             let signed = user.filter(|_| is_signed(connect, &key, nonce));
             return signed.map_or(Admission::Refused, admitted);
         }
-        let (name, text) = match (given(&connect.user), given(&connect.auth_token)) {
+        // As in nats-server, a client may send more than is asked for.
+        let name = given(&connect.user).filter(|_| !self.users.contains_key(""));
+        let (name, text) = match (name, given(&connect.auth_token)) {
             (Some(name), _) => (name, connect.pass.clone()),
             (None, Some(token)) => (String::new(), Some(token)),
             (None, None) if given(&connect.pass).is_none() => {
@@ -330,6 +332,7 @@ mod tests {
         assert!(admits(&token, &connect(None, None, Some("t")), ""));
         assert!(!admits(&token, &connect(None, None, Some("tt")), ""));
         assert!(!admits(&token, &connect(Some("t"), None, None), ""));
+        assert!(admits(&token, &connect(Some("u"), Some("p"), Some("t")), ""));
         assert!(admits(&Access::default(), &connect(None, None, None), ""));
         assert!(!Access::default().is_required() && token.is_required());
     }

@@ -8,6 +8,7 @@ use e2e::{
 };
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -297,7 +298,10 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         process.wait_for_line(listens, TIMEOUT).await;
         let mut crowd = Vec::new();
         for _ in 0..=count {
-            crowd.push(TcpStream::connect(address).await.expect("the server listens"));
+            let mut client = TcpStream::connect(address).await.expect("the server listens");
+            // Before CONNECT, the oldest would be closed for a new one.
+            client.write_all(b"CONNECT {}\r\n").await.expect("CONNECT is sent");
+            crowd.push(client);
         }
         process
             .wait_for_line("near the limit on open files", TIMEOUT)
