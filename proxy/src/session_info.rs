@@ -2,7 +2,7 @@
 //! session's task updates the counters after each turn with plain stores. `/sessionz` reads the state.
 
 use std::sync::atomic::{
-    AtomicU8, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU64,
     Ordering::{Relaxed, SeqCst},
     fence,
 };
@@ -38,6 +38,8 @@ pub(crate) struct SessionInfo {
     /// One bit for each [`SessionCommand`] that was sent and not taken. A command that is sent twice counts once, so there is
     /// no queue.
     pending: AtomicU8,
+    /// The component has sent a complete command.
+    pub(crate) has_sent_command: AtomicBool,
     /// Waker of the session's task, the same for the whole life of the task.
     waker: OnceLock<Waker>,
 }
@@ -73,6 +75,7 @@ impl SessionInfo {
             bytes_to_component: AtomicU64::new(0),
             own_pings: AtomicU64::new(0),
             pending: AtomicU8::new(0),
+            has_sent_command: AtomicBool::new(false),
             waker: OnceLock::new(),
         }
     }

@@ -18,13 +18,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_util::future::OptionFuture;
 use standin_registry::{Endpoint, Node, NodeState};
 use standin_tls::stream::Stream;
 use tokio::io::ReadBuf;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Sleep;
 use tracing::warn;
 
@@ -423,7 +424,7 @@ impl Task {
         let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();
         let was_away = self.shared.recovery.is_away(&self.session_info);
-        let is_half_open = self.is_half_open;
+        let session_info = Arc::clone(&self.session_info);
         let wait = match self.rounds {
             // There is no wait after the first failed round, only after the second.
             0 | 1 => Duration::ZERO,
@@ -436,8 +437,7 @@ impl Task {
             if !wait.is_zero() {
                 shared.nodes_changed_or(wait).await;
             }
-            let half_open_permit = is_half_open.then(|| shared.half_open_dials.acquire());
-            let _half_open_permit = OptionFuture::from(half_open_permit).await;
+            let _half_open_permit = half_open_permit(&shared, &session_info).await;
             let evenly = shared.spread_after_outage(was_away).await;
             let spread = searcher.as_ref().map(Searcher::spread);
             if let Some(spread) = spread.filter(|spread| !spread.is_zero()) {
@@ -586,13 +586,11 @@ impl Task {
         }
     }
 
-    /// Records that the component has sent a command. A dial, which may wait behind those for components that have sent none, is made
-    /// anew without that wait.
+    /// Records that the component has sent a command. A dial that waits behind those for components that have sent none goes on.
     fn logged_in(&mut self) {
-        if std::mem::take(&mut self.is_half_open) {
-            self.shared.admission.logged_in(self.session_info.id);
-            self.dial = self.dial.take().filter(|_| self.session.keeps_node());
-        }
+        self.is_half_open = false;
+        self.shared.admission.logged_in(self.session_info.id);
+        self.session_info.has_sent_command.store(true, Relaxed);
     }
 
     /// Reads and passes on all bytes that have arrived from the component, and begins the orderly end. The number of
@@ -697,4 +695,21 @@ impl Task {
         self.timer.as_mut().reset(due.into());
         self.timer.as_mut().poll(cx)
     }
+}
+
+/// Waits until few enough dials for half-open sessions run. Returns at once when the component has sent a command, which its own
+/// task, the one that polls this future, notices.
+async fn half_open_permit<'a>(
+    shared: &'a SidecarState,
+    session: &SessionInfo,
+) -> Option<SemaphorePermit<'a>> {
+    let mut permit = pin!(shared.half_open_dials.acquire());
+    poll_fn(|cx| {
+        if session.has_sent_command.load(Relaxed) {
+            return Poll::Ready(None);
+        }
+        // The semaphore is never closed.
+        permit.as_mut().poll(cx).map(Result::ok)
+    })
+    .await
 }

@@ -8,7 +8,6 @@ use e2e::{
 };
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -254,8 +253,9 @@ fn warnings(process: &Process) -> Vec<String> {
 async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or_needed() {
     let (address, http) = (port::free_address(), port::free_address());
     let broker_port = port::free_address().port().to_string();
+    let node = e2e::Node::start(e2e::ServerKind::Standin, &[]).await;
     let sidecar = with_200_files(peers::sidecar_binary())
-        .args(["--upstream", "127.0.0.1:1", "--listen"])
+        .args(["--upstream", &node.address().to_string(), "--listen"])
         .arg(address.to_string());
     let broker = with_200_files(peers::broker_binary()).args(["-a", "127.0.0.1", "-p", &broker_port]);
     let warning = |key: &str| format!("{key} = 100: raise the limit");
@@ -297,12 +297,10 @@ async fn the_limit_on_open_files_gives_a_warning_only_when_more_is_configured_or
         let mut process = program.start("with few files");
         process.wait_for_line(listens, TIMEOUT).await;
         let mut crowd = Vec::new();
-        for _ in 0..=count {
-            let mut client = TcpStream::connect(address).await.expect("the server listens");
-            // Before CONNECT, the oldest would be closed for a new one.
-            client.write_all(b"CONNECT {}\r\n").await.expect("CONNECT is sent");
-            crowd.push(client);
+        for _ in 0..count {
+            crowd.push(RawClient::open(address).await);
         }
+        let _refused = TcpStream::connect(address).await.expect("the server listens");
         process
             .wait_for_line("near the limit on open files", TIMEOUT)
             .await;

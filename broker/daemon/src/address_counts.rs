@@ -24,6 +24,7 @@ pub(crate) struct AddressCounts {
 #[derive(Debug)]
 struct Counts {
     open: usize,
+    half_open: usize,
     second_began: Instant,
     begun: usize,
 }
@@ -54,6 +55,7 @@ impl AddressCounts {
         }
         let counts = self.by_address.entry(network(ip)).or_insert(Counts {
             open: 0,
+            half_open: 0,
             second_began: now,
             begun: 0,
         });
@@ -63,11 +65,25 @@ impl AddressCounts {
         counts.begun += 1;
     }
 
-    /// Counts the connection that began last as open.
+    /// Counts the connection that began last as open, and as half-open.
     pub(crate) fn opened(&mut self, ip: IpAddr) {
         if let Some(counts) = self.by_address.get_mut(&network(ip)) {
             counts.open += 1;
+            counts.half_open += 1;
         }
+    }
+
+    /// Counts a connection as half-open no more.
+    pub(crate) fn half_open_ended(&mut self, ip: IpAddr) {
+        if let Some(counts) = self.by_address.get_mut(&network(ip)) {
+            counts.half_open = counts.half_open.saturating_sub(1);
+        }
+    }
+
+    /// Returns the number of half-open connections from `ip`.
+    pub(crate) fn half_open(&self, ip: IpAddr) -> usize {
+        let counts = self.by_address.get(&network(ip));
+        counts.map_or(0, |counts| counts.half_open)
     }
 
     /// Counts a connection as closed.

@@ -1,7 +1,7 @@
 //! Admission of connections: the limits that hold before a peer has logged in.
 //!
 //! An accepted connection is half-open until its peer has logged in. The number of half-open connections is bounded
-//! ([`HalfOpen`]), and so is the number of all connections. At both limits the oldest half-open connection is evicted for a new one.
+//! ([`HalfOpen`]), and so is the number of all connections. At both limits an old half-open connection is evicted for a new one.
 //! A new connection is refused only if all others are logged in, or if its address has too many.
 
 use std::fmt;
@@ -66,6 +66,10 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Number of oldest half-open connections among which the one to be evicted is chosen: the one whose address has the most. So a peer that
+/// is slow to log in is not evicted for a flood from other addresses.
+const EVICTION_CHOICE: usize = 16;
+
 /// Admission of the connections of one program. `H` is what the program needs to close a half-open connection.
 #[derive(Debug)]
 pub struct Admission<H> {
@@ -75,7 +79,7 @@ pub struct Admission<H> {
 
 #[derive(Debug)]
 struct State<H> {
-    half_open: HalfOpen<H>,
+    half_open: HalfOpen<(IpAddr, H)>,
     addresses: AddressCounts,
 }
 
@@ -119,20 +123,22 @@ impl<H> Admission<H> {
 
     /// Records that the peer of connection `number` has logged in, so that the connection is not evicted.
     pub fn logged_in(&self, number: u64) {
-        self.lock().half_open.remove(number);
+        self.lock().end_half_open(number);
     }
 
     /// Records the end of connection `number` from `peer`.
     pub fn closed(&self, number: u64, peer: IpAddr) {
         let mut state = self.lock();
-        state.half_open.remove(number);
+        state.end_half_open(number);
         state.addresses.closed(peer);
     }
 
     /// Changes what the program keeps for half-open connection `number`. Returns `false` if it is not half-open: it was evicted, has
     /// logged in, or has ended.
     pub fn update(&self, number: u64, change: impl FnOnce(&mut H)) -> bool {
-        self.lock().half_open.get_mut(number).map(change).is_some()
+        let mut state = self.lock();
+        let connection = state.half_open.get_mut(number);
+        connection.map(|(_, connection)| change(connection)).is_some()
     }
 
     /// Returns the number of half-open connections.
@@ -185,7 +191,23 @@ impl<H> State<H> {
         } else {
             limits.half_open_max
         };
-        Ok(self.half_open.add(number, connection, half_open_max))
+        let evicted = if self.half_open.len() < half_open_max {
+            None
+        } else {
+            let is_crowded = |(peer, _): &(IpAddr, H)| self.addresses.half_open(*peer);
+            self.half_open.pop_among_oldest(EVICTION_CHOICE, is_crowded)
+        };
+        self.half_open.add(number, (peer, connection), usize::MAX);
+        Ok(evicted.map(|(peer, connection)| {
+            self.addresses.half_open_ended(peer);
+            connection
+        }))
+    }
+
+    fn end_half_open(&mut self, number: u64) {
+        if let Some((peer, _)) = self.half_open.remove(number) {
+            self.addresses.half_open_ended(peer);
+        }
     }
 }
 
@@ -217,6 +239,23 @@ mod tests {
         (5..=7).for_each(|number| admission.logged_in(number));
         assert_eq!(admit(8, 100), Err(Refusal::ConnectionsMax));
         assert_eq!(admission.refused().map(|(_, count)| count), [1, 0, 0, 2]);
+    }
+
+    #[test]
+    fn a_slow_peer_is_not_evicted_for_a_flood_from_another_address() {
+        let admission = Admission::default();
+        let slow = IpAddr::from([127, 0, 0, 2]);
+        assert_eq!(admission.admit(1, slow, 1, 0, LIMITS), Ok(None));
+        let evicted: Vec<_> = (2..=6)
+            .map(|number| admission.admit(number, PEER, number, 0, LIMITS))
+            .collect();
+        assert_eq!(
+            evicted,
+            [Ok(None), Ok(None), Ok(Some(2)), Ok(Some(3)), Ok(Some(4))]
+        );
+        admission.logged_in(5);
+        admission.logged_in(6);
+        assert_eq!(admission.half_open(), 1);
     }
 
     #[test]

@@ -28,7 +28,15 @@ impl<H> HalfOpen<H> {
 
     /// Removes and returns the oldest connection.
     pub fn pop_oldest(&mut self) -> Option<H> {
-        self.by_number.pop_first().map(|(_, connection)| connection)
+        self.pop_among_oldest(1, |_| 0)
+    }
+
+    /// Removes and returns one of the `count` oldest connections: the one with the highest `score`, of several the oldest.
+    pub fn pop_among_oldest(&mut self, count: usize, score: impl Fn(&H) -> usize) -> Option<H> {
+        let oldest = self.by_number.iter().take(count).rev();
+        let chosen = oldest.max_by_key(|(_, connection)| score(connection));
+        let number = *chosen?.0;
+        self.by_number.remove(&number)
     }
 
     /// Removes connection `number`, which has logged in or ended.
