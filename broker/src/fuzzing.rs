@@ -10,7 +10,7 @@ pub use query::query;
 pub use route::route;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use standin_wire::limits::FrameLimits;
 use standin_wire::server;
@@ -26,6 +26,14 @@ const CLIENTS: usize = 3;
 const LINE_BYTES_MAX: usize = 256;
 const PAYLOAD_BYTES_MAX: usize = 2000;
 const SUBSCRIPTIONS_MAX: usize = 20;
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let text = format!(
+        "port = -1\n[limits]\nmax_control_line = {LINE_BYTES_MAX}\nmax_payload = {PAYLOAD_BYTES_MAX}\n\
+         max_subscriptions = {SUBSCRIPTIONS_MAX}\n[process]\nworkers = 1\n"
+    );
+    Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}"))
+});
 
 struct Session {
     client_info: Arc<ClientInfo>,
@@ -71,11 +79,7 @@ pub fn sessions(input: &[u8]) {
 
 impl World {
     fn new(needs_login: bool) -> Self {
-        let text = format!(
-            "port = -1\n[limits]\nmax_control_line = {LINE_BYTES_MAX}\nmax_payload = {PAYLOAD_BYTES_MAX}\n\
-             max_subscriptions = {SUBSCRIPTIONS_MAX}\n[process]\nworkers = 1\n"
-        );
-        let mut settings = Settings::from_toml(&text).unwrap_or_else(|error| panic!("{error}"));
+        let mut settings = SETTINGS.clone();
         if needs_login {
             settings.authorization.user = "a".to_owned();
             settings.authorization.password = "b".into();
