@@ -54,8 +54,7 @@ struct Rate {
 impl Rate {
     fn count(&self, number: u64, per_second: u64, now: u64) {
         self.total.fetch_add(number, Relaxed);
-        if per_second > 0 {
-            let costs = number.saturating_mul(1_000_000_000) / per_second;
+        if let Some(costs) = number.saturating_mul(1_000_000_000).checked_div(per_second) {
             let later = |whole_at: u64| Some(whole_at.max(now).saturating_add(costs));
             // The closure always returns a value.
             let _ = self.whole_at.fetch_update(AcqRel, Acquire, later);

@@ -133,6 +133,10 @@ impl<'d> Witness<'d> {
         stalled
     }
 
+    #[expect(
+        clippy::print_stdout,
+        reason = "the figures are for the reader of the test's output"
+    )]
     fn print(&self, case: &str, kib_before: u64, after: Figures, half_open: f64) {
         let kib = after.resident_kib.saturating_sub(kib_before) as f64;
         println!(
