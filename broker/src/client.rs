@@ -19,7 +19,8 @@ use hashbrown::hash_table::Entry;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
-use standin_wire::{ClientFault, ClientScanner, Connect, Span, encode};
+use standin_wire::{ClientFault, ClientScanner, Connect, Span, Violation, encode};
+use tracing::warn;
 
 use crate::account::{self, Account};
 use crate::auth::{Admission, User};
@@ -556,12 +557,9 @@ impl Client {
         };
         for ended in self.end_subscriptions(forbids, router) {
             let (_, subject) = account::split(ended.subject());
-            let (subject, sid) = (
-                String::from_utf8_lossy(subject),
-                String::from_utf8_lossy(ended.sid()),
-            );
-            let text = format!("Permissions Violation for Subscription to {subject:?} (sid {sid:?})");
-            self.error(&text, router);
+            let sid = String::from_utf8_lossy(ended.sid());
+            let violation = Violation::Subscription(subject, None);
+            self.error(&format!("{violation} (sid {sid:?})"), router);
         }
         for subscription in self.client_info.subscriptions().iter() {
             subscription.set_filter(self.filter(account::split(subscription.subject()).1));
@@ -587,7 +585,7 @@ impl Client {
             self.error("Invalid Publish Subject", router);
         }
         let Some(by_rule) = self.may_publish(message.subject) else {
-            self.forbidden("Publish", message.subject, None, router);
+            self.forbidden(Violation::Publish(message.subject), router);
             return Ok(());
         };
         // As in nats-server, `+OK` is sent before the message, because the client may get its own message.
@@ -639,14 +637,11 @@ impl Client {
 
     /// Sends the `-ERR` for a frame that the permissions do not allow, and logs it.
     #[cold]
-    fn forbidden(&self, what: &str, subject: &[u8], queue: Option<&[u8]>, router: &mut Router) {
-        let subject = String::from_utf8_lossy(subject);
-        let mut text = format!("Permissions Violation for {what} to {subject:?}");
-        if let Some(queue) = queue {
-            text += &format!(" using queue {:?}", String::from_utf8_lossy(queue));
-        }
-        tracing::debug!(client = self.outbox.id, "{text}");
-        self.error(&text, router);
+    fn forbidden(&self, violation: Violation<'_>, router: &mut Router) {
+        let user = self.user.as_ref().map_or("", |user| &user.name);
+        warn!(client = self.outbox.id, user, "frame refused: {violation}");
+        self.shared.violations.fetch_add(1, Relaxed);
+        self.error(&violation.to_string(), router);
     }
 
     /// Refuses a message, because the account exceeds a rate.
@@ -667,7 +662,7 @@ impl Client {
             .as_ref()
             .map(|permissions| &permissions.subjects.subscribe);
         if rules.is_some_and(|rules| !rules.allows_subscription(sub.subject, sub.queue)) {
-            return self.forbidden("Subscription", sub.subject, sub.queue, router);
+            return self.forbidden(Violation::Subscription(sub.subject, sub.queue), router);
         }
         let mut subscriptions = self.client_info.subscriptions();
         if subscriptions.len() >= self.sweep_at {

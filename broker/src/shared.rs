@@ -95,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission<HalfOpenClient>,
     /// Number of connections on the port for other nodes that were evicted during their handshake.
     pub(crate) evicted_handshakes: AtomicU64,
+    /// Number of frames that permissions did not allow.
+    pub(crate) violations: AtomicU64,
     /// Number of times that a publisher was stalled by a slow subscriber.
     pub(crate) stalls: AtomicU64,
     pub(crate) server_id: String,
@@ -142,6 +144,7 @@ impl Shared {
             passwords: PasswordChecker::default(),
             admission: Admission::default(),
             evicted_handshakes: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
             server_id: identity::server_id(),
             address,

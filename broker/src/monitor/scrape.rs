@@ -101,6 +101,9 @@ impl Metrics<'_> {
         let help = "Stalls of a publisher because of a slow subscriber.";
         let stalls = shared.stalls.load(Relaxed);
         self.counter("standin_broker_stalls_total", help, stalls);
+        let help = "Publishes and subscriptions that the permissions of a user did not allow.";
+        let violations = shared.violations.load(Relaxed);
+        self.counter("standin_broker_permission_violations_total", help, violations);
         let help = "Lookups of the subscribers of a message.";
         let lookups = shared.lookups.total.load(Relaxed);
         self.counter("standin_broker_lookups_total", help, lookups);

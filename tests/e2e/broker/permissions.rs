@@ -138,6 +138,17 @@ async fn check(kind: ServerKind) {
     let folder = TempDir::new().expect("a folder");
     let server = start(kind, folder.path(), USERS).await;
     check_rows_at(kind, server.address(), server.http(), ROWS).await;
+    if kind == ServerKind::Standin {
+        let violations = ROWS
+            .iter()
+            .map(|row| row.receives.matches("Permissions Violation").count());
+        let line = format!(
+            "standin_broker_permission_violations_total {}\n",
+            violations.sum::<usize>()
+        );
+        let (_, metrics) = server.http().get("/metrics").await.expect("the metrics");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }
 
 async fn start(kind: ServerKind, folder: &Path, text: &str) -> Node {
