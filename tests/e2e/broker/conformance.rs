@@ -139,7 +139,25 @@ async fn a_second_connect_ends_the_subscriptions_also_behind_the_sidecar() {
         let server = Node::start(kind, &[]).await;
         let sidecar = e2e::Sidecar::builder().upstream([server.url()]).start().await;
         check_rows_at(ServerKind::Standin, sidecar.address(), server.http(), AGAIN).await;
+        check_pedantic_again(sidecar.address()).await;
     }
+}
+
+/// `nats-server` parses the arguments of PUB again, and so may send a second `-ERR`, if a read of 512 bytes ends inside the frame. The
+/// CONNECT that the sidecar sends is longer than that of the client, so this happens behind it.
+async fn check_pedantic_again(address: SocketAddr) {
+    let payload = "x".repeat(64);
+    let publish = format!("PUB a.* 64\r\n{payload}\r\n");
+    let mut client = e2e::RawClient::connect(address).await;
+    client
+        .send(format!(
+            "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\n{publish}CONNECT {{\"pedantic\":true}}\r\n{publish}PING\r\n"
+        ))
+        .await;
+    let frames = client.read_until("PONG").await;
+    let mut lines: Vec<String> = frames.iter().map(e2e::Frame::line).collect();
+    lines.dedup();
+    assert_eq!(lines, ["-ERR 'Invalid Publish Subject'"]);
 }
 
 #[tokio::test]
