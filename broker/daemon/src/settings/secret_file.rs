@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::entry::Entry;
-use super::{Place, Schema, SettingsError};
+use super::{Item, Place, Schema, SettingsError};
 use toml::Value;
 
 /// Variable that systemd sets.
@@ -45,51 +45,74 @@ pub fn secret_file(
     Ok(Some(text.trim().to_owned()))
 }
 
-/// Replaces the variable in the path of the key, if it is there.
+/// Replaces the variable in the paths of the key, also inside tables, if it is there.
 pub(super) fn resolve(entry: &mut Entry, environment: &[(String, String)]) -> Result<(), SettingsError> {
-    let is_path = entry.item.key.ends_with("_file");
-    let Value::String(text) = &mut entry.item.value else {
-        return Ok(());
-    };
-    let Some(rest) = text
-        .strip_prefix('$')
-        .and_then(|text| text.strip_prefix(VARIABLE))
-    else {
-        return Ok(());
-    };
-    if !is_path || !rest.starts_with('/') {
+    let Item {
+        key,
+        name,
+        value,
+        place,
+        ..
+    } = &mut entry.item;
+    let folder = environment.iter().find(|(name, _)| name == VARIABLE);
+    let mut is_missing = false;
+    each_text(key, value, &mut |key, text| {
+        let rest = text
+            .strip_prefix('$')
+            .and_then(|text| text.strip_prefix(VARIABLE));
+        let Some(rest) = rest.filter(|rest| key.ends_with("_file") && rest.starts_with('/')) else {
+            return;
+        };
+        match folder {
+            Some((_, folder)) => *text = format!("{folder}{rest}"),
+            None => is_missing = true,
+        }
+    });
+    if !is_missing {
         return Ok(());
     }
-    let folder = environment.iter().find(|(name, _)| name == VARIABLE);
-    let Some((_, folder)) = folder else {
-        return Err(SettingsError::Conflict {
-            place: entry.item.place.clone(),
-            rule: format!(
-                "{} begins with ${VARIABLE}, which only systemd sets: give the unit LoadCredential=, or give the path of the file",
-                entry.item.name
-            ),
-        });
-    };
-    *text = format!("{folder}{rest}");
-    Ok(())
+    Err(SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!(
+            "{name} begins with ${VARIABLE}, which only systemd sets: give the unit LoadCredential=, or give the path of the file"
+        ),
+    })
+}
+
+/// Calls `each` for each text of a value, with the key of the text. The key of a text in a table is that of the table, a dot, and the name
+/// inside.
+fn each_text(key: &str, value: &mut Value, each: &mut impl FnMut(&str, &mut String)) {
+    match value {
+        Value::String(text) => each(key, text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(key, item, each)),
+        Value::Table(table) => {
+            for (inner, value) in table {
+                each_text(&format!("{key}.{inner}"), value, each);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Returns a warning for each file that has secrets and can be read by users that need not read it: the files that the secret keys name,
 /// and the settings files in which a secret is written.
 pub(super) fn warnings(schema: &Schema, entries: &[Entry]) -> Vec<String> {
-    let mut files: Vec<(String, &str)> = Vec::new();
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut add = |what: String, path: &str| {
+        if !files.iter().any(|(_, known)| known == path) {
+            files.push((what, path.to_owned()));
+        }
+    };
     for Entry { item, .. } in entries {
-        let file = match (&item.value, &item.place) {
-            (Value::String(path), _) if schema.secret_files.contains(&item.key.as_str()) => {
-                (format!("the file of {}", item.name), path.as_str())
+        each_text(&item.key, &mut item.value.clone(), &mut |key, path| {
+            if schema.secret_files.contains(&key) {
+                add(format!("the file of {}", item.name), path);
             }
-            (value, Place::File(file, _)) if schema.has_secret(&item.key, value) => {
-                (format!("the settings file with {}", item.name), &**file)
-            }
-            _ => continue,
-        };
-        if !files.iter().any(|(_, path)| *path == file.1) {
-            files.push(file);
+        });
+        if let Place::File(file, _) = &item.place
+            && schema.has_secret(&item.key, &item.value)
+        {
+            add(format!("the settings file with {}", item.name), file);
         }
     }
     let warnings = files.iter().filter_map(|(what, path)| warning(what, path));

@@ -1,6 +1,6 @@
 //! The refused settings with their error texts, and the comparison of the ranges with `deploy/proxy.toml`.
 
-use standin_daemon::settings::{changes, faults, reloaded};
+use standin_daemon::settings::{Input, changes, faults, reloaded};
 
 use super::*;
 use crate::settings::ListenerSection;
@@ -366,5 +366,29 @@ fn an_upstream_that_is_the_sidecar_itself_is_refused() {
                 "{error}"
             );
         }
+    }
+}
+
+#[test]
+fn the_files_of_a_listener_may_be_credentials_of_systemd_and_their_modes_are_checked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("my.toml"), folder.path().join("token"));
+    let text = "[[listener]]\nlisten = [\"unix:/run/x\"]\n[listener.credentials]\ntoken_file = \"$CREDENTIALS_DIRECTORY/token\"\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::write(&token, "t").unwrap();
+    for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+        let input = Input {
+            file: Some(&file),
+            environment: vec![(
+                "CREDENTIALS_DIRECTORY".to_owned(),
+                folder.path().display().to_string(),
+            )],
+            ..Input::default()
+        };
+        let loaded = input.load::<Settings>().unwrap();
+        assert_eq!(loaded.settings.listener[0].credentials.token_file, token);
+        assert_eq!(loaded.warnings.len(), warnings, "{:?}", loaded.warnings);
     }
 }
