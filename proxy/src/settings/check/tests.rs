@@ -374,7 +374,7 @@ fn the_files_of_a_listener_may_be_credentials_of_systemd_and_their_modes_are_che
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let (file, token) = (folder.path().join("my.toml"), folder.path().join("token"));
-    let text = "[[listener]]\nlisten = [\"unix:/run/x\"]\n[listener.credentials]\ntoken_file = \"$CREDENTIALS_DIRECTORY/token\"\n";
+    let text = "[nodes]\nupstream = [\"h:1\"]\n[[listener]]\nlisten = [\"unix:/run/x\"]\n[listener.credentials]\ntoken_file = \"$CREDENTIALS_DIRECTORY/token\"\n";
     std::fs::write(&file, text).unwrap();
     std::fs::write(&token, "t").unwrap();
     for (mode, warnings) in [(0o600, 0), (0o644, 1)] {
