@@ -27,7 +27,7 @@ use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials,
 const AFTER_HELP: &str = "\
 The flags and their values are those of nats-server, with one dash or two: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
 file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read in the format of nats-server. Flags and keys
-of nats-server for unsupported features (JetStream, accounts, syslog, profiling, ...) are errors that name the feature.
+of nats-server for unsupported features (JetStream, leaf nodes, syslog, profiling, ...) are errors that name the feature.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops the server. TERM stops it too, but in a cluster it starts lame duck mode. USR2 starts lame duck mode: clients are
@@ -111,7 +111,7 @@ struct ClientFlags {
     auth: Option<Secret>,
 }
 
-/// The flags for TLS. Each of them switches TLS on, except `--tls=false`.
+/// The flags for TLS. Each of them switches TLS on, except a switch with `=false`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "TLS for clients")]
 struct TlsFlags {
@@ -131,7 +131,7 @@ struct TlsFlags {
     #[arg(long)]
     tlsverify: bool,
 
-    // In nats-server, help for these flags alone.
+    // nats-server prints only the help of the TLS flags. Here it is the whole help.
     #[arg(long = "help_tls", hide = true, action = ArgAction::Help)]
     help_tls: Option<bool>,
 
@@ -234,12 +234,12 @@ pub struct OperationFlags {
 }
 
 impl OperationFlags {
-    /// Returns the port of --http_port. As in nats-server, 0 means "not given".
+    /// Returns the port of --http_port; `None` for 0. As in nats-server, 0 switches the pages off, even if a settings file has a port.
     fn http_port(&self) -> Option<i64> {
         self.http_port.filter(|port| *port != 0)
     }
 
-    /// Returns the port of --https_port. As in nats-server, 0 means "not given".
+    /// Returns the port of --https_port. 0 means "not given".
     fn https_port(&self) -> Option<i64> {
         self.https_port.filter(|port| *port != 0)
     }
@@ -305,7 +305,7 @@ impl Cli {
             credentials(user_info).unwrap_or_else(|_| (user_info.to_owned(), Secret::default()))
         });
         let (user, password) = given.unzip();
-        // As in nats-server, an empty address means 0.0.0.0, and port 0 means "not given".
+        // As in nats-server, an empty address means 0.0.0.0. Port 0 means "not given".
         let addr = clients
             .addr
             .as_deref()
@@ -379,8 +379,8 @@ impl Cli {
             .collect()
     }
 
-    /// Returns what the given flags imply for keys that nothing sets. As in nats-server, a flag with a port for the pages means the address
-    /// for clients, unless another is set. (The default is a loopback address, for a port that a settings file gives.)
+    /// Returns the values that the given flags imply for keys that nothing else sets. As in nats-server, if a flag sets the port of the
+    /// pages, they are served on the address for clients. (If a TOML file sets the port, the default is a loopback address.)
     fn implied(&self) -> Vec<Flag> {
         let http = self.operation.http_port().map(|_| "--http_port");
         let flag = http.or(self.operation.https_port().map(|_| "--https_port"));

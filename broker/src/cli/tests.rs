@@ -66,9 +66,9 @@ fn every_flag_sets_its_key() {
     assert_eq!(settings.log.file, Path::new("/log"));
 }
 
-/// A settings file means a loopback address, and these flags mean the address for clients.
+/// If only a TOML file sets the port of the pages, they are served on a loopback address.
 #[test]
-fn flags_for_the_pages_mean_the_address_for_clients_unless_another_is_set() {
+fn flags_for_the_pages_use_the_address_for_clients_unless_another_is_set() {
     let listen = |words, file: &str| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broker.toml");
@@ -103,9 +103,9 @@ fn flags_for_the_pages_mean_the_address_for_clients_unless_another_is_set() {
 }
 
 #[test]
-fn https_port_is_a_port_for_the_pages_with_the_certificate_for_clients() {
+fn https_port_serves_the_pages_with_the_certificate_for_clients() {
     for words in ["-ms 3", "--https_port=3", "-m 0 -ms 3"] {
-        // The files are looked for, so the flag has asked for TLS.
+        // The missing certificate is an error, so the flag has switched TLS on.
         let error = load(&format!("{words} --tls=false")).unwrap_err();
         assert_eq!(
             error, "tls.http: cert_file and key_file are not set: a server needs a certificate",
@@ -354,7 +354,7 @@ fn every_flag_of_nats_server_is_known_as_a_switch_or_with_a_value() {
     }
     for name in VALUED.split_whitespace() {
         for flag in [format!("-{name}"), format!("--{name}")] {
-            // The value 0 is valid for flags with a number and requests no feature. TLS and syslog are refused with any value.
+            // The value 0 is valid for flags with a number and requests no feature. `--remote_syslog` is refused with any value.
             for words in [format!("{flag} 0"), format!("{flag}=0")] {
                 let refused = read(&words).map_or_else(|message| message.text(), |_| String::new());
                 let features = ["TLS is not supported yet", "logging to syslog is not supported"];
