@@ -1,4 +1,4 @@
-//! The connection of a client in the counts and tables of the node, from its accept to its end.
+//! An accepted connection of a client. The node has it in its counts and tables until it ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::close_reason::CloseReason;
 use crate::shared::Shared;
 
-/// An accepted connection. Dropping it removes the connection from the counts and tables of the node, however its task ends: also if
-/// the task is aborted because the client was evicted.
+/// An accepted connection. Dropping it removes the connection from the counts and tables of the node, however its task ends, even
+/// if the task is aborted because the client was evicted.
 #[derive(Debug)]
 pub(crate) struct AcceptedClient {
     pub(crate) shared: Arc<Shared>,

@@ -88,7 +88,7 @@ pub(crate) struct Client {
     /// The user's account; `None` for the default one.
     account: Option<Arc<Account>>,
     pending_login: Option<Box<PendingLogin>>,
-    /// The names in the client's certificate, if these decide which user it is.
+    /// The names in the client's certificate. With `verify_and_map`, they decide which user the client is.
     certificate_names: Vec<String>,
     /// A rate of the account is exceeded, so messages are refused in this turn.
     over_rate: bool,
@@ -153,7 +153,7 @@ impl Client {
         self.last_connect.is_some()
     }
 
-    /// Replaces the settings. Subscriptions that the new permissions do not allow end.
+    /// Replaces the settings, and ends the subscriptions that the new permissions do not allow.
     ///
     /// # Errors
     /// [`CloseReason::AuthorizationRevoked`] if the new settings do not admit the client.
@@ -246,7 +246,7 @@ impl Client {
         login.is_some_and(|login| login.verdict.get().is_none() && now >= login.until)
     }
 
-    /// Returns whether [`held_until`](Self::held_until) must be asked.
+    /// Returns whether [`held_until`](Self::held_until) must be called.
     pub(crate) const fn may_be_held(&self) -> bool {
         self.pending_login.is_some() || self.account.is_some()
     }
@@ -278,7 +278,8 @@ impl Client {
     }
 
     /// Sends the client's waiting PONG, if there is one. Then processes the complete frames at the head of `bytes`, within the turn's
-    /// budget, and returns their length. Complete frames may be left: see [`Router::turn_exhausted`] and [`ClientFlush::is_started`].
+    /// budget, and returns their length. Complete frames may be left: see [`Router::turn_exhausted`], [`ClientFlush::is_started`] and
+    /// [`is_logging_in`](Self::is_logging_in).
     ///
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
@@ -436,7 +437,7 @@ impl Client {
         self.admitted(connect, user, router)
     }
 
-    /// Logs in a client that sends another frame before CONNECT, as the user for clients without credentials.
+    /// Logs in a client whose first frame is not CONNECT. The client becomes the user for clients without credentials.
     fn log_in_without_connect(&mut self, router: &mut Router) -> Result<(), CloseReason> {
         let connect = Connect::parse(b"{}").map_err(|_| CloseReason::AuthorizationViolation)?;
         match self
@@ -604,8 +605,8 @@ impl Client {
         {
             router.no_responders(&self.outbox, scope, reply, interest);
         }
-        // A client that has not sent CONNECT is pedantic. So a repeated line is taken without a check of the credentials only from a
-        // client that was admitted.
+        // The fast path for a repeated line does not check the login. A client that was not admitted never takes it, because it is
+        // still pedantic.
         let plain = message.headers.is_none() && message.reply.is_none() && !self.pedantic && by_rule;
         self.last = plain.then(|| {
             let start = message.subject.as_ptr().addr() - bytes.as_ptr().addr();
@@ -751,7 +752,7 @@ impl Client {
 }
 
 /// Returns whether `bytes` may be the beginning of CONNECT. As in `nats-server`, a client that must log in may begin with nothing else. So
-/// an unknown client never makes the node keep more than a control line, such as a payload.
+/// an unknown client can make the node keep a control line, but not a payload.
 fn begins_connect(bytes: &[u8]) -> bool {
     bytes
         .first()
