@@ -1,12 +1,12 @@
 //! Connections by the address of their peer: how many are open, and how many began in the present second.
 //!
-//! A host with IPv6 has 2^64 addresses, so all addresses of one such network (/64) count as one.
+//! A host with IPv6 can use all 2^64 addresses of its network (a /64), so all addresses of a /64 count as one.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-/// Number of addresses at which those without connections are first removed.
+/// Size of the table at which addresses without connections are removed for the first time.
 const SWEEP_MIN: usize = 1024;
 
 /// Period of the limit on new connections.
@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct AddressCounts {
     by_address: HashMap<IpAddr, Counts>,
-    /// Number of addresses at which those without connections are removed next.
+    /// Size of the table at which addresses without connections are removed next.
     sweep_at: usize,
 }
 
@@ -73,7 +73,7 @@ impl AddressCounts {
         }
     }
 
-    /// Counts a connection as half-open no more.
+    /// Counts a connection as no longer half-open.
     pub(crate) fn half_open_ended(&mut self, ip: IpAddr) {
         if let Some(counts) = self.by_address.get_mut(&network(ip)) {
             counts.half_open = counts.half_open.saturating_sub(1);

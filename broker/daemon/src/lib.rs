@@ -13,7 +13,7 @@
 //! | [`listen`] | the addresses on which a program listens |
 //! | [`unix_socket`] | a Unix socket on which a program listens, and its file |
 //! | [`tcp`] | the options of a connection that carries messages |
-//! | [`tls`] | `[tls.…]`, the TLS settings of one door |
+//! | [`tls`] | `[tls.…]`, the TLS settings of one door: one kind of connection, such as those of clients |
 //! | [`certificate_watch`] | certificate files that change or expire |
 //! | [`linger`] | the orderly close of a connection |
 

@@ -72,7 +72,7 @@ impl UnixSocket {
     }
 }
 
-/// Returns a connection as the type that carries TCP connections. Reads, writes and closes are the same system calls for both
+/// Converts a Unix connection into the type of a TCP connection. Reads, writes and closes are the same system calls for both
 /// kinds of socket. Only the addresses and the options of TCP are missing.
 fn plain(stream: UnixStream) -> io::Result<StdStream> {
     Ok(OwnedFd::from(stream.into_std()?).into())
@@ -93,7 +93,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     match socket()?.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
-        // A process listens whose queue of connections may be full.
+        // A process listens on it. Its queue of connections may be full.
         _ => Err(io::Error::new(
             io::ErrorKind::AddrInUse,
             "another process listens on it",

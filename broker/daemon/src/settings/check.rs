@@ -21,10 +21,11 @@ pub(super) fn entry(schema: &Schema, entry: &Entry) -> Result<(), SettingsError>
     })
 }
 
-/// Checks a table at `place` that has keys of the section `name`. Errors name the table `shown`.
+/// Checks a table at `place` that has keys of the section `name`. In errors, the table is called `shown`.
 ///
 /// # Errors
-/// [`SettingsError::UnknownKey`] for a key that the section does not have, or the errors that its keys have in the section.
+/// [`SettingsError::UnknownKey`] for a key that the section does not have; for any other key, the error that its value would cause in
+/// the section.
 pub fn section(
     schema: &Schema,
     name: &str,

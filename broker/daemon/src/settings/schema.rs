@@ -17,7 +17,7 @@ pub struct Schema {
     pub words: &'static [(&'static str, &'static [&'static str])],
     /// The keys whose value is a table or a list of tables, and the form of a table as errors show it.
     pub tables: &'static [(&'static str, &'static str)],
-    /// The keys that name a file with a secret. Others than the owner should not be able to read it.
+    /// The keys that name a file with a secret. A file that other users can read causes a warning.
     pub secret_files: &'static [&'static str],
     /// The keys whose changes need a restart. They are marked `(restart)` in the file.
     pub restart: &'static [&'static str],

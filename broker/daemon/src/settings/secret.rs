@@ -81,7 +81,7 @@ pub fn masked_whole(text: &str) -> String {
     }
 }
 
-/// Returns the error for a value that is [`MASK`], copied from the output of `--print-config`.
+/// Returns the error for a value that contains [`MASK`] instead of a secret, because it was copied from the output of `--print-config`.
 #[must_use]
 pub fn mask_given(key: &str, place: &Place) -> SettingsError {
     SettingsError::Conflict {
