@@ -1,6 +1,6 @@
 //! The nodes that may be dialled, from the setting `nodes.allowed_nodes`: networks, addresses and host names.
 //!
-//! Whoever can write to ZooKeeper can name any address there, and neither a DNS answer nor an INFO is proof of an address. The
+//! Whoever can write to ZooKeeper can put any address there. A DNS answer or an INFO can contain any address too. The
 //! list keeps a program from dialling an address outside of the cluster, wherever the address comes from. A host name is
 //! resolved first, and each of its addresses is compared with the list, so a name cannot lead outside. A name that is itself
 //! on the list may have any address. A node that the settings name is always allowed.
@@ -95,7 +95,7 @@ impl AllowedNodes {
         entries.iter().any(is_on_list) || self.configured.contains(node)
     }
 
-    /// Returns whether `node` may not be dialled, as far as this is known before its host is resolved.
+    /// Returns whether `node` is refused before its host is resolved: its host is an IP address that may not be dialled.
     pub fn refuses(&self, node: &Endpoint) -> bool {
         self.entries.is_some() && node.ip().is_some_and(|address| !self.permits(node, address))
     }
@@ -141,7 +141,7 @@ mod tests {
             ("::ffff:10.0.0.1", "::ffff:10.0.0.1", true),
             ("::ffff:127.0.0.1", "::ffff:127.0.0.1", false),
             ("::1", "::1", false),
-            // Of the settings.
+            // The settings name this node.
             ("192.0.2.1", "192.0.2.1", true),
             // A name is on the list, or else its address has to be.
             ("NATS.example.org.", "127.0.0.1", true),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_no_network_address_or_name_is_an_error() {
+    fn an_entry_that_is_neither_a_network_nor_an_address_nor_a_name_is_an_error() {
         for (text, reason) in [
             ("", "empty"),
             ("*.", "empty"),

@@ -2,10 +2,10 @@
 
 use crate::{record, registrars};
 
-/// Parses the data of a znode, as of any registrar.
+/// Parses the data of a znode in the format of any registrar.
 ///
 /// # Panics
-/// If a node in the format of `standin-broker` is another one after it was written and parsed.
+/// If a valid record of `standin-broker` gives a different node after it was written and parsed again.
 pub fn record(bytes: &[u8]) {
     let _ = registrars::parse(bytes);
     if let Some(node) = record::parse_own(bytes)
