@@ -39,8 +39,8 @@ impl SidecarBuilder {
         self
     }
 
-    /// Listens as these `[[listener]]` tables say. In them `ADDRESS` is the [`address`](Sidecar::address) of the sidecar, at which
-    /// one of them must listen, and `FOLDER` its [`folder`](Sidecar::folder).
+    /// Listens as these `[[listener]]` tables say. In the tables, `ADDRESS` stands for the [`address`](Sidecar::address) of the
+    /// sidecar, and `FOLDER` for its [`folder`](Sidecar::folder). One of the tables must listen on `ADDRESS`.
     #[must_use]
     pub fn listeners(mut self, tables: &str) -> Self {
         self.settings.remove("listen");
