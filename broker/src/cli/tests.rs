@@ -357,7 +357,7 @@ fn every_flag_of_nats_server_is_known_as_a_switch_or_with_a_value() {
             // The value 0 is valid for flags with a number and requests no feature. `--remote_syslog` is refused with any value.
             for words in [format!("{flag} 0"), format!("{flag}=0")] {
                 let refused = read(&words).map_or_else(|message| message.text(), |_| String::new());
-                let features = ["TLS is not supported yet", "logging to syslog is not supported"];
+                let features = ["logging to syslog is not supported"];
                 let is_by_name = features.iter().any(|feature| refused.contains(feature));
                 assert!(refused.is_empty() || is_by_name, "{words}: {refused}");
             }
