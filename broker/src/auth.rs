@@ -160,10 +160,16 @@ pub enum Admission {
 const NONCE_BYTES: usize = 11;
 
 impl Access {
-    /// Returns whether a client must log in: `auth_required` of INFO.
+    /// Returns whether there are users. Without users, every client is admitted, as none.
+    #[must_use]
+    pub fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// Returns whether a client must give credentials: `auth_required` of INFO.
     #[must_use]
     pub fn is_required(&self) -> bool {
-        !self.users.is_empty()
+        self.has_users() && self.anonymous().is_none()
     }
 
     /// Returns a nonce for a new client to sign; empty if no user signs.
@@ -188,7 +194,7 @@ impl Access {
     /// in the order in which they are tried.
     #[must_use]
     pub fn admit(&self, connect: &Connect, nonce: &str, names: &[String]) -> Admission {
-        if !self.is_required() {
+        if !self.has_users() {
             return Admission::Admitted(None);
         }
         if self.by_certificate {
@@ -360,6 +366,7 @@ mod tests {
     fn a_client_without_credentials_is_the_no_auth_user() {
         let mut access = Access::of_passwords([("a", "b")]);
         access.no_auth_user = Some("a".to_owned());
+        assert!(access.has_users() && !access.is_required());
         assert!(admits(&access, &connect(None, None, None), ""));
         assert!(!admits(&access, &connect(None, Some("x"), None), ""));
         assert!(!admits(&access, &connect(Some("a"), None, None), ""));

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 // In tests the order within a table is fixed, so that a seed gives the same run each time.
 #[cfg(test)]
@@ -41,6 +41,8 @@ const PROTOCOL_MAX: i64 = 1;
 /// Number of subscriptions at which ended ones are first removed from the table. The next time is at twice the number that
 /// remains.
 const SWEEP_MIN: usize = 64;
+/// Interval at which a client that is not read because of a rate is looked at.
+const RATE_LOOK: Duration = Duration::from_secs(1);
 /// Text of the `-ERR` for a message that is refused because its account exceeds a rate. `nats-server` has no such limit.
 const RATE_EXCEEDED: &str = "Maximum Message Rate Exceeded";
 
@@ -166,7 +168,7 @@ impl Client {
         };
         let access = &self.policy.access;
         let user = match &self.user {
-            Some(user) if access.is_required() => access.still(user).map(Arc::clone).map(Some),
+            Some(user) if access.has_users() => access.still(user).map(Arc::clone).map(Some),
             _ => match access.admit(last, &self.nonce, &self.certificate_names) {
                 Admission::Admitted(user) => Some(user),
                 Admission::Refused | Admission::Hashed(..) => None,
@@ -198,12 +200,16 @@ impl Client {
     }
 
     fn set_user(&mut self, user: Option<Arc<User>>) {
+        let before = self.permissions.take();
         self.permissions = user.as_ref().and_then(|user| user.permissions.clone());
-        let answers = self
-            .permissions
-            .as_ref()
-            .and_then(|permissions| permissions.answers);
-        self.replies = answers.map(|rule| Arc::new(Replies::new(rule)));
+        // Requests that were delivered under the same permissions may still be answered.
+        if self.permissions != before {
+            let answers = self
+                .permissions
+                .as_ref()
+                .and_then(|permissions| permissions.answers);
+            self.replies = answers.map(|rule| Arc::new(Replies::new(rule)));
+        }
         self.user = user;
         // The next message is checked against the permissions, even if its line is that of the last one.
         self.last = None;
@@ -235,15 +241,19 @@ impl Client {
 
     /// Returns whether the next frame must be CONNECT.
     fn must_connect(&self) -> bool {
-        let access = &self.policy.access;
-        let is_unknown = !self.is_connected() && !self.is_logging_in() && access.is_required();
-        is_unknown && access.anonymous().is_none()
+        !self.is_connected() && !self.is_logging_in() && self.policy.access.is_required()
     }
 
     /// Returns whether the check of the client's password has taken too long.
     pub(crate) fn login_expired(&self, now: Instant) -> bool {
         let login = self.pending_login.as_ref();
         login.is_some_and(|login| login.verdict.get().is_none() && now >= login.until)
+    }
+
+    /// Returns whether the client is not read because its account exceeds a rate.
+    pub(crate) fn is_slowed(&self) -> bool {
+        let account = self.account.as_ref();
+        account.is_some_and(|account| !account.limits().refuses && account.exceeded_for().is_some())
     }
 
     /// Returns whether [`held_until`](Self::held_until) must be called.
@@ -258,7 +268,8 @@ impl Client {
         }
         let account = self.account.as_ref()?;
         let exceeded = account.exceeded_for().filter(|_| !account.limits().refuses)?;
-        Some(now + exceeded)
+        // Looked at again after a while: a reload may raise the rate.
+        Some(now + exceeded.min(RATE_LOOK))
     }
 
     /// Notes at the start of a turn whether the account's messages are refused.
@@ -361,7 +372,7 @@ impl Client {
         }
         let wrong = |error: standin_wire::WireError| CloseReason::Protocol(error.server_text());
         let frame = client::frame(bytes, span).map_err(wrong)?;
-        if !self.is_connected() && self.policy.access.is_required() && !matches!(frame, Frame::Connect(_)) {
+        if !self.is_connected() && self.policy.access.has_users() && !matches!(frame, Frame::Connect(_)) {
             self.log_in_without_connect(router)?;
         }
         match frame {
@@ -514,10 +525,10 @@ impl Client {
 
     /// Sets the labels on the client's info from the client's CONNECT, and removes them from `connect`.
     fn label(&self, connect: &mut Connect, user: Option<&User>) {
-        let auth_required = self.policy.access.is_required();
+        let has_users = self.policy.access.has_users();
         let given = || connect.user.clone().or_else(|| connect.nkey.clone());
         let name = user.map(|user| user.name.clone()).filter(|name| !name.is_empty());
-        let user = name.or_else(given).filter(|_| auth_required);
+        let user = name.or_else(given).filter(|_| has_users);
         self.client_info.set_labels(Labels {
             name: connect.name.take(),
             lang: connect.lang.take(),

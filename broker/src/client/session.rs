@@ -248,7 +248,7 @@ impl ClientSession {
     }
 
     /// Returns the time at which the next PING is due. `None` while a PONG waits for other nodes, because a client takes the first frame
-    /// after its own PING for the answer.
+    /// after its own PING for the answer, and while the client is not read because of a rate, because its PONG would not be read either.
     fn ping_due(&self) -> Option<Instant> {
         let interval = self.policy.ping_interval;
         let due = match (self.first_ping, self.pinged) {
@@ -256,7 +256,7 @@ impl ClientSession {
             (None, None) => self.started + interval,
             (None, Some(pinged)) => pinged.max(self.heard) + interval,
         };
-        (!self.client.flush.is_started()).then_some(due)
+        (!self.client.flush.is_started() && !self.client.is_slowed()).then_some(due)
     }
 
     /// Ends the client's subscriptions and sends the `-ERR` for `reason`, if it has one.

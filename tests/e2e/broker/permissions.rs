@@ -64,6 +64,11 @@ const ROWS: &[Row] = &[
         "-ERR 'Permissions Violation for Subscription to \">\"'\r\n-ERR 'Permissions Violation for Subscription to \"sandbox.*\"'\r\n"
     ),
     row(
+        "no CONNECT: the no_auth_user",
+        "PUB sandbox.a 1\r\nx\r\nPUB other 1\r\nx\r\n",
+        "+OK\r\n-ERR 'Permissions Violation for Publish to \"other\"'\r\n",
+    ),
+    row(
         "no credentials: the no_auth_user",
         "CONNECT {\"verbose\":false}\r\nPUB sandbox.a 1\r\nx\r\nPUB other 1\r\nx\r\n",
         "-ERR 'Permissions Violation for Publish to \"other\"'\r\n",
@@ -137,6 +142,8 @@ const ROWS: &[Row] = &[
 async fn check(kind: ServerKind) {
     let folder = TempDir::new().expect("a folder");
     let server = start(kind, folder.path(), USERS).await;
+    let info = RawClient::connect(server.address()).await.info();
+    assert_ne!(info["auth_required"], true, "{kind:?}: {info}");
     check_rows_at(kind, server.address(), server.http(), ROWS).await;
     if kind == ServerKind::Standin {
         let violations = ROWS
