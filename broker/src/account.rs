@@ -9,8 +9,10 @@
 //! different accounts.
 //!
 //! *Rates.* An account may have limits on the messages and bytes in a second. Each is a credit that grows with time, up to one second's
-//! worth. Messages are counted when they arrive and when they are sent. While the credit of an account is overdrawn, either its
-//! clients are not read (`over_rate = "wait"`), or their messages are refused (`"error"`). The limits hold for each node.
+//! worth. A publish is charged to the credits of its account, and so are its deliveries to clients of the same node. While a credit
+//! is overdrawn, the next publish of each client waits (`over_rate = "wait"`), or is refused (`"refuse"`). A client that does not
+//! publish is not affected. The limits hold for each node. Messages from other nodes are charged where they were published only,
+//! because a node that held them would hold the other accounts too.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{
@@ -45,15 +47,12 @@ pub(crate) struct AccountLimits {
 /// A credit of messages or bytes that grows with time.
 #[derive(Debug, Default)]
 struct Rate {
-    /// All that was counted so far, including what is overdrawn.
-    total: AtomicU64,
     /// The time at which the credit is whole again, in nanoseconds since the start of the account.
     whole_at: AtomicU64,
 }
 
 impl Rate {
-    fn count(&self, number: u64, per_second: u64, now: u64) {
-        self.total.fetch_add(number, Relaxed);
+    fn charge(&self, number: u64, per_second: u64, now: u64) {
         if let Some(costs) = number.saturating_mul(1_000_000_000).checked_div(per_second) {
             let later = |whole_at: u64| Some(whole_at.max(now).saturating_add(costs));
             // The closure always returns a value.
@@ -79,7 +78,8 @@ pub(crate) struct Account {
     limits: ArcSwap<AccountLimits>,
     /// Number of connected clients.
     pub(crate) connections: AtomicU64,
-    /// Messages in, bytes in, messages out, bytes out.
+    /// Messages in, bytes in, messages out, bytes out: their numbers and their rates.
+    totals: [AtomicU64; 4],
     rates: [Rate; 4],
     /// Messages that were refused because of a rate.
     pub(crate) refused: AtomicU64,
@@ -93,6 +93,7 @@ impl Account {
             scope: [&[MARK], name.as_bytes(), b"."].concat().into(),
             limits: ArcSwap::default(),
             connections: AtomicU64::new(0),
+            totals: Default::default(),
             rates: Default::default(),
             refused: AtomicU64::new(0),
             started: Instant::now(),
@@ -114,26 +115,30 @@ impl Account {
         self.connections.fetch_sub(1, Relaxed);
     }
 
-    /// Counts messages and bytes that a client has sent.
-    pub(crate) fn count_in(&self, messages: u64, bytes: u64) {
-        self.count(0, messages, bytes);
-    }
-
-    /// Counts messages and bytes that a client was sent.
-    pub(crate) fn count_out(&self, messages: u64, bytes: u64) {
-        self.count(2, messages, bytes);
-    }
-
-    fn count(&self, at: usize, messages: u64, bytes: u64) {
+    /// Counts messages and bytes that a client has sent, and charges them to the rates, together with the deliveries that they caused on
+    /// this node.
+    pub(crate) fn published(&self, messages: u64, bytes: u64, deliveries: (u64, u64)) {
+        self.totals[0].fetch_add(messages, Relaxed);
+        self.totals[1].fetch_add(bytes, Relaxed);
         let per_second = self.limits().per_second;
-        let now = self.now();
-        self.rates[at].count(messages, per_second[at], now);
-        self.rates[at + 1].count(bytes, per_second[at + 1], now);
+        if per_second != [0; 4] {
+            let now = self.now();
+            let charges = [messages, bytes, deliveries.0, deliveries.1];
+            for ((rate, number), per_second) in self.rates.iter().zip(charges).zip(per_second) {
+                rate.charge(number, per_second, now);
+            }
+        }
+    }
+
+    /// Counts messages and bytes that a client was sent, from whichever node.
+    pub(crate) fn sent(&self, messages: u64, bytes: u64) {
+        self.totals[2].fetch_add(messages, Relaxed);
+        self.totals[3].fetch_add(bytes, Relaxed);
     }
 
     /// Returns the numbers of messages in, bytes in, messages out and bytes out since the start.
     pub(crate) fn totals(&self) -> [u64; 4] {
-        self.rates.each_ref().map(|rate| rate.total.load(Relaxed))
+        self.totals.each_ref().map(|total| total.load(Relaxed))
     }
 
     /// Returns how long a rate of the account is still exceeded, if it is.
@@ -274,13 +279,13 @@ mod tests {
     fn a_rate_allows_one_second_of_messages_at_once_and_then_holds() {
         let rate = Rate::default();
         let second = 1_000_000_000;
-        rate.count(1000, 1000, 5 * second);
+        rate.charge(1000, 1000, 5 * second);
         assert_eq!(rate.overdrawn(1000, 5 * second), 0);
-        rate.count(500, 1000, 5 * second);
+        rate.charge(500, 1000, 5 * second);
         assert_eq!(rate.overdrawn(1000, 5 * second), second / 2);
         assert_eq!(rate.overdrawn(1000, 5 * second + second / 2), 0);
         // Credit does not grow beyond one second's worth.
-        rate.count(2000, 1000, 60 * second);
+        rate.charge(2000, 1000, 60 * second);
         assert_eq!(rate.overdrawn(1000, 60 * second), second);
         assert_eq!(rate.overdrawn(0, 60 * second), 0);
     }

@@ -113,6 +113,20 @@ impl Password {
 }
 
 impl User {
+    /// Admits the client if `given` is the password or token.
+    fn admit(self: &Arc<Self>, given: Option<&str>) -> Admission {
+        let (Proof::Password(password) | Proof::Token(password)) = &self.proof else {
+            return Admission::Refused;
+        };
+        // A missing password is the empty one, as in nats-server.
+        let given = given.unwrap_or_default();
+        match password.matches(given) {
+            Some(true) => admitted(self),
+            Some(false) => Admission::Refused,
+            None => Admission::Hashed(Arc::clone(self), Secret::from(given)),
+        }
+    }
+
     /// Returns whether `given` is the password behind the user's hash. Takes about 0.1 s of CPU time at cost 11, and twice as long for each
     /// step of the cost.
     pub(crate) fn check_hash(&self, given: &Secret) -> bool {
@@ -199,7 +213,8 @@ impl Access {
         }
         if self.by_certificate {
             let user = names.iter().find_map(|name| self.users.get(name));
-            return user.map_or(Admission::Refused, admitted);
+            // As in nats-server, a user that has a password must give it too.
+            return user.map_or(Admission::Refused, |user| user.admit(connect.pass.as_deref()));
         }
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         if let Some(key) = given(&connect.nkey) {
@@ -220,16 +235,7 @@ impl Access {
         let Some(user) = self.users.get(&name) else {
             return Admission::Refused;
         };
-        let (Proof::Password(password) | Proof::Token(password)) = &user.proof else {
-            return Admission::Refused;
-        };
-        // A missing password is the empty one, as in nats-server.
-        let text = text.unwrap_or_default();
-        match password.matches(&text) {
-            Some(true) => admitted(user),
-            Some(false) => Admission::Refused,
-            None => Admission::Hashed(Arc::clone(user), Secret::from(text.as_str())),
-        }
+        user.admit(text.as_deref())
     }
 
     /// Returns the user of these settings that the client which logged in as `user` still is; `None` if it must log in again.
@@ -377,7 +383,11 @@ mod tests {
         let mut access = Access::of_passwords([("a@b", ""), ("c", "d")]);
         access.by_certificate = true;
         let names = ["x".to_owned(), "a@b".to_owned()];
-        let connect = connect(Some("c"), Some("d"), None);
+        assert!(matches!(
+            access.admit(&connect(Some("c"), Some("d"), None), "", &names),
+            Admission::Refused
+        ));
+        let connect = connect(Some("c"), None, None);
         let Admission::Admitted(Some(user)) = access.admit(&connect, "", &names) else {
             panic!("not admitted");
         };

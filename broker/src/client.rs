@@ -41,6 +41,8 @@ const PROTOCOL_MAX: i64 = 1;
 /// Number of subscriptions at which ended ones are first removed from the table. The next time is at twice the number that
 /// remains.
 const SWEEP_MIN: usize = 64;
+/// Time for the check of a password, if the time for CONNECT is shorter.
+const CHECK_TIME_MIN: Duration = Duration::from_secs(10);
 /// Interval at which a client that is not read because of a rate is looked at.
 const RATE_LOOK: Duration = Duration::from_secs(1);
 /// Text of the `-ERR` for a message that is refused because its account exceeds a rate. `nats-server` has no such limit.
@@ -94,6 +96,10 @@ pub(crate) struct Client {
     certificate_names: Vec<String>,
     /// A rate of the account is exceeded, so messages are refused in this turn.
     over_rate: bool,
+    /// A rate of the account is exceeded, so publishes wait in this turn.
+    slowed: bool,
+    /// The next frame is a publish that waits.
+    waits_for_rate: bool,
     /// Buffer for a subject with the scope of the account.
     scoped: Vec<u8>,
     /// The text in INFO that a user with a key signs; empty if there are no such users.
@@ -141,6 +147,8 @@ impl Client {
             pending_login: None,
             certificate_names,
             over_rate: false,
+            slowed: false,
+            waits_for_rate: false,
             scoped: Vec::new(),
             nonce,
             took_pong: false,
@@ -221,7 +229,7 @@ impl Client {
     }
 
     /// Adds the messages and bytes since the last call to the client's info and to its account.
-    pub(crate) fn count(&mut self) {
+    pub(crate) fn count(&mut self, router: &Router) {
         let stats = &self.client_info.stats;
         let (messages, bytes) = (
             std::mem::take(&mut self.messages_in),
@@ -230,7 +238,7 @@ impl Client {
         stats.messages_in.fetch_add(messages, Relaxed);
         stats.bytes_in.fetch_add(bytes, Relaxed);
         if let Some(account) = self.account.as_ref().filter(|_| messages > 0) {
-            account.count_in(messages, bytes);
+            account.published(messages, bytes, router.delivered());
         }
     }
 
@@ -250,15 +258,14 @@ impl Client {
         login.is_some_and(|login| login.verdict.get().is_none() && now >= login.until)
     }
 
-    /// Returns whether the client is not read because its account exceeds a rate.
-    pub(crate) fn is_slowed(&self) -> bool {
-        let account = self.account.as_ref();
-        account.is_some_and(|account| !account.limits().refuses && account.exceeded_for().is_some())
+    /// Returns whether a publish of the client waits because its account exceeds a rate.
+    pub(crate) const fn is_slowed(&self) -> bool {
+        self.waits_for_rate
     }
 
     /// Returns whether [`held_until`](Self::held_until) must be called.
     pub(crate) const fn may_be_held(&self) -> bool {
-        self.pending_login.is_some() || self.account.is_some()
+        self.pending_login.is_some() || self.waits_for_rate
     }
 
     /// Returns the time until which the client waits: for the check of its password, or because its account exceeds a rate.
@@ -266,16 +273,21 @@ impl Client {
         if let Some(login) = &self.pending_login {
             return login.verdict.get().is_none().then_some(login.until);
         }
-        let account = self.account.as_ref()?;
-        let exceeded = account.exceeded_for().filter(|_| !account.limits().refuses)?;
+        let exceeded = self
+            .account
+            .as_ref()
+            .filter(|_| self.waits_for_rate)?
+            .exceeded_for()?;
         // Looked at again after a while: a reload may raise the rate.
         Some(now + exceeded.min(RATE_LOOK))
     }
 
-    /// Notes at the start of a turn whether the account's messages are refused.
+    /// Notes at the start of a turn whether the account's messages wait or are refused.
     fn check_rate(&mut self) {
         let Some(account) = &self.account else { return };
-        self.over_rate = account.limits().refuses && account.exceeded_for().is_some();
+        let refuses = account.limits().refuses;
+        let is_over = account.exceeded_for().is_some();
+        (self.over_rate, self.slowed, self.waits_for_rate) = (is_over && refuses, is_over && !refuses, false);
         if self.over_rate {
             self.last = None;
         }
@@ -311,6 +323,10 @@ impl Client {
                 Ok(None) => return Ok(at),
                 Err(error) => return Err(CloseReason::Protocol(error.server_text())),
             };
+            if self.slowed && matches!(span.verb, Verb::Pub | Verb::Hpub) {
+                self.waits_for_rate = true;
+                return Ok(at);
+            }
             if router.trace {
                 trace(self.outbox.id, &bytes[at..at + span.len], span.verb);
             }
@@ -408,7 +424,8 @@ impl Client {
                 Err(CloseReason::AuthorizationViolation)
             }
             Admission::Hashed(user, given) => {
-                let until = Instant::now() + self.policy.auth_timeout;
+                // As in nats-server, the time for CONNECT ends with CONNECT.
+                let until = Instant::now() + self.policy.auth_timeout.max(CHECK_TIME_MIN);
                 let checker = &self.shared.passwords;
                 self.pending_login = Some(Box::new(PendingLogin {
                     verdict: checker.begin(&user, given, &self.outbox, until),

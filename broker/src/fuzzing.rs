@@ -119,7 +119,7 @@ impl World {
         session.buffer.extend_from_slice(bytes);
         self.router.begin_turn();
         let taken = session.client.take(&session.buffer, &mut self.router);
-        session.client.count();
+        session.client.count(&self.router);
         let subscriptions = session.client_info.subscriptions().len();
         assert!(
             subscriptions <= SUBSCRIPTIONS_MAX,

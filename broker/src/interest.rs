@@ -79,6 +79,8 @@ pub(crate) struct Interest {
     announcer: Mutex<Announcer>,
     /// The subscriptions that are accepted from other nodes.
     pub(crate) accepted: Rules,
+    /// The subscriptions that are announced to other nodes.
+    announced: Rules,
     generations: Arc<Generations>,
 }
 
@@ -97,10 +99,22 @@ impl Interest {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
             routes: Routes::default(),
+            announced: shared.publish.clone(),
             announcer: Mutex::new(Announcer::new(shared.publish)),
             accepted: shared.subscribe,
             generations,
         }
+    }
+
+    /// Returns whether messages with this subject may be sent to other nodes. A subscription with wildcards is accepted although some of
+    /// its subjects are denied.
+    pub(crate) fn exports(&self, subject: &[u8]) -> bool {
+        self.accepted.allow_all() || self.accepted.allows_subject(subject)
+    }
+
+    /// Returns whether messages with this subject are taken from other nodes.
+    pub(crate) fn imports(&self, subject: &[u8]) -> bool {
+        self.announced.allow_all() || self.announced.allows_subject(subject)
     }
 
     pub(crate) fn generations(&self) -> &Generations {

@@ -11,6 +11,7 @@
 mod queue;
 mod staged;
 
+use std::mem::MaybeUninit;
 use std::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -21,6 +22,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use futures_util::task::AtomicWaker;
+use socket2::SockRef;
 use standin_tls::stream::Stream;
 
 #[cfg(test)]
@@ -143,7 +145,7 @@ impl Outbox {
         if staged.messages > 0
             && let Some(account) = &*self.account.load()
         {
-            account.count_out(staged.messages, staged.payload_bytes);
+            account.sent(staged.messages, staged.payload_bytes);
         }
         let must_wait = queue.writing || !queue.parts.is_empty();
         let may_write = !queue.writing && (!must_wait || queue.is_fresh);
@@ -270,6 +272,12 @@ impl Outbox {
         self.needs_attention().then(|| self.queue().reason).flatten()
     }
 
+    /// Returns whether the client has ended or has closed its side of the connection. For a client that is not read meanwhile.
+    pub(crate) fn is_gone(&self) -> bool {
+        let socket = self.queue().socket.clone();
+        self.reason().is_some() || socket.is_none_or(|socket| is_closed(&socket))
+    }
+
     /// Returns the time since which the socket has taken no pending bytes, or `None` if none are pending.
     pub(crate) fn blocked_since(&self) -> Option<Instant> {
         let queue = self.needs_attention().then(|| self.queue())?;
@@ -308,6 +316,15 @@ impl Outbox {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns whether the peer has closed the connection and no bytes are left to be read.
+fn is_closed(socket: &Stream) -> bool {
+    let peeked = SockRef::from(socket.socket()).peek(&mut [MaybeUninit::uninit()]);
+    match peeked {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     }
 }
 

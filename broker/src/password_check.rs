@@ -86,7 +86,7 @@ fn run(checks: &Mutex<Receiver<PasswordCheck>>) {
     loop {
         let next = checks.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(check) = next else { return };
-        if check.client.reason().is_none() && Instant::now() < check.until {
+        if !check.client.is_gone() && Instant::now() < check.until {
             let is_right = check.user.check_hash(&check.given);
             // Set only here.
             let _ = check.verdict.set(is_right);

@@ -15,7 +15,7 @@ use standin_wire::Permissions;
 use standin_wire::client::Publish;
 
 /// Number of reply subjects from which the older half is forgotten. It bounds the memory for one client.
-const REPLIES_MAX: usize = 64 * 1024;
+const REPLIES_MAX: usize = 1024 * 1024;
 
 /// The permissions of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -43,8 +43,9 @@ pub(crate) struct Router {
     /// Buffer for the subject of the message with its scope.
     scoped: Vec<u8>,
     fanout_max: usize,
-    /// Messages delivered since the turn began.
+    /// Messages delivered since the turn began, and the bytes of their headers and payloads.
     delivered: usize,
+    delivered_bytes: u64,
     /// Each frame is logged.
     pub(crate) trace: bool,
 }
@@ -78,6 +79,7 @@ impl Router {
             rng: FastRng(rand::random::<u64>() | 1),
             fanout_max: 0,
             delivered: 0,
+            delivered_bytes: 0,
             trace: false,
         }
     }
@@ -90,6 +92,12 @@ impl Router {
 
     pub(crate) const fn begin_turn(&mut self) {
         self.delivered = 0;
+        self.delivered_bytes = 0;
+    }
+
+    /// Returns the number of messages delivered since the turn began, and the bytes of their headers and payloads.
+    pub(crate) const fn delivered(&self) -> (u64, u64) {
+        (self.delivered as u64, self.delivered_bytes)
     }
 
     #[inline]
@@ -130,6 +138,7 @@ impl Router {
             interest,
         };
         let echo = from.echo.load(Relaxed);
+        let exports = interest.exports(message.subject);
         let mut delivered = false;
         for subscription in &to.each {
             if echo || subscription.client.id != from.id {
@@ -140,11 +149,14 @@ impl Router {
             let not = if echo { None } else { Some(from.id) };
             let here = self.deliver_to_one(&sent, group, not);
             delivered |= here;
-            if !here && let Some(place) = self.choose(&group.remote) {
+            if !here
+                && exports
+                && let Some(place) = self.choose(&group.remote)
+            {
                 self.chosen.push((at, place));
             }
         }
-        if !to.routes.is_empty() || !self.chosen.is_empty() {
+        if exports && !to.routes.is_empty() || !self.chosen.is_empty() {
             self.forward(&sent, to);
             delivered = true;
         }
@@ -179,6 +191,9 @@ impl Router {
             interest,
         };
         let mut taken = false;
+        if !interest.imports(subject) {
+            return false;
+        }
         for subscription in &to.each {
             if flush::admits(&subscription.client, acked) {
                 taken |= self.deliver(&sent, subscription);
@@ -324,7 +339,9 @@ impl Router {
         }
         let (message, client) = (sent.message, &subscription.client);
         let staged = self.stage.message(client, sent.from);
-        staged.payload_bytes += (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        let bytes = (message.payload.len() + message.headers.map_or(0, <[u8]>::len)) as u64;
+        staged.payload_bytes += bytes;
+        self.delivered_bytes += bytes;
         let start = staged.bytes.len();
         stage_message(staged, subscription, message, sent.shared);
         if self.trace {

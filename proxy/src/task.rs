@@ -387,7 +387,9 @@ impl Task {
         };
         let now = Instant::now();
         match found {
-            Err(round) if round.all_refused => self.session.refused_everywhere(now, &mut self.sockets),
+            Err(round) if round.all_refused && !self.session.holds_credentials() => {
+                self.session.refused_everywhere(now, &mut self.sockets)
+            }
             Err(round) => {
                 self.rounds += 1;
                 if !self.session.keeps_node() {

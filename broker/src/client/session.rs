@@ -159,7 +159,7 @@ impl Session for ClientSession {
 
     fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
         let taken = self.client.take(bytes, router);
-        self.client.count();
+        self.client.count(router);
         let is_active = matches!(taken, Ok(taken) if taken > 0 || self.client.is_connected());
         if self.is_half_open && is_active && !self.is_unknown() {
             self.is_half_open = false;
@@ -170,7 +170,7 @@ impl Session for ClientSession {
 
     /// While the PONG waits, or the check of a password, the frames after the PING or the CONNECT wait too.
     fn wants_turn(&self) -> bool {
-        self.client.flush.is_started() || self.client.is_logging_in()
+        self.client.flush.is_started() || self.client.is_logging_in() || self.client.is_slowed()
     }
 
     fn end_turn(&mut self, received: usize, now: Instant) {
@@ -189,7 +189,8 @@ impl Session for ClientSession {
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {
         let policy = &self.policy;
-        let is_late = self.is_unknown() && now >= self.started + policy.auth_timeout;
+        let is_late =
+            self.is_unknown() && !self.client.is_logging_in() && now >= self.started + policy.auth_timeout;
         if is_late || self.client.login_expired(now) {
             return Some(CloseReason::AuthenticationTimeout);
         }

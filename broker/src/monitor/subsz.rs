@@ -1,5 +1,6 @@
 //! The page `/subsz`: the subscriptions.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -12,6 +13,7 @@ use super::connz::SubRow;
 use super::query::{BadRequest, Query};
 use super::{Pages, json, time};
 use crate::account;
+use crate::subscription::Subscription;
 use crate::subscriptions::Matched;
 
 /// The page. Names and meanings of the fields are those of `nats-server`. Lookups and fanout cover the time since the start.
@@ -43,7 +45,11 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         return Err(BadRequest(text));
     }
     let shared = &pages.shared;
-    let account = shared.accounts.get(query.text("acc"));
+    let acc = query.text("acc");
+    let account = shared.accounts.get(acc);
+    let is_of = |one: &Arc<Subscription>| {
+        acc.is_empty() || account::name_and_subject(one.subject()).0 == acc.as_bytes()
+    };
     let mut scoped = Vec::new();
     let test_scoped = account::scoped(account::scope(account.as_ref()), test.as_bytes(), &mut scoped);
     let interest = &shared.interest;
@@ -51,6 +57,15 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
     let live = here.live + elsewhere.live;
     let (total, list) = match test {
         _ if !query.boolean("subs")? => (0, None),
+        "" if !acc.is_empty() => {
+            let mut all = Vec::new();
+            for subscriptions in [&interest.local, &interest.remote] {
+                all.extend(subscriptions.page(0, usize::MAX));
+            }
+            all.retain(is_of);
+            let page = all.iter().skip(offset).take(limit);
+            (all.len(), Some(page.map(SubRow::of).collect()))
+        }
         "" => {
             let mut page = interest.local.page(offset, limit);
             let skipped = offset.saturating_sub(here.live);

@@ -152,8 +152,8 @@ impl PermissionTable {
     pub(super) fn permissions(&self) -> Result<Option<UserPermissions>, RuleError> {
         let lists = |lists: &Option<SubjectLists>| lists.clone().unwrap_or_default();
         let (mut publish, subscribe) = (lists(&self.publish), lists(&self.subscribe));
-        // As in nats-server, a user that may answer requests may publish nothing else unless it is said.
-        if self.allow_responses.is_some() && self.publish.is_none() {
+        // As in nats-server, a user that may answer requests may publish nothing else unless it is allowed.
+        if self.allow_responses.is_some() && publish.allow.is_none() {
             publish.allow = Some(Vec::new());
         }
         let subjects = Permissions {

@@ -11,7 +11,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::subject::{Pattern, PatternError, contains};
+use crate::subject::{Pattern, PatternError, contains, valid_subscription};
 
 /// The permissions of one client. The default allows everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,7 +134,9 @@ impl Rules {
     /// Returns whether a message may be published to `subject`.
     #[must_use]
     pub fn allows_subject(&self, subject: &[u8]) -> bool {
-        let allows = |allow: &[Entry]| allow.iter().any(|entry| entry.matches(subject));
+        // As in nats-server, no entry allows a subject with an empty token.
+        let allows =
+            |allow: &[Entry]| allow.iter().any(|entry| entry.matches(subject)) && valid_subscription(subject);
         self.allow.as_deref().is_none_or(allows) && !self.denies_subject(subject)
     }
 
@@ -216,6 +218,8 @@ mod tests {
             ("b.c.d", true),
             ("b.c.y", false),
             ("c", false),
+            ("b..c", false),
+            ("a.", false),
         ] {
             assert_eq!(rules.allows_subject(subject.as_bytes()), allowed, "{subject}");
         }

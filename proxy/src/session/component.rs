@@ -62,6 +62,8 @@ pub(super) struct Client {
     pub(super) signed: bool,
     /// Whether a node has accepted these credentials.
     pub(super) accepted: bool,
+    /// Whether nodes get credentials that the sidecar holds. If a node refuses them, that is no error of the component.
+    pub(super) is_held: bool,
     /// Whether the component itself has sent CONNECT.
     pub(super) sent_connect: bool,
     /// Time at which the first PING to the component is due; `None` once it was sent.

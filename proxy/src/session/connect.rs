@@ -68,6 +68,7 @@ impl Session {
         };
         let same = |before: &Client| before.accepted && has_same_credentials(&before.json);
         let is_own = Connect::parse(&merged).is_ok_and(|sent| self.own_credentials(&sent).is_some());
+        let is_held = is_own || self.credentials().is_some() && !client.has_credentials();
         self.connects += 1;
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&merged).into(),
@@ -76,6 +77,7 @@ impl Session {
             accepts_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
             signed: client.is_signed() && !is_own,
             accepted: before.as_deref().is_some_and(same),
+            is_held,
             sent_connect,
             first_ping,
             label: ClientLabel {

@@ -211,6 +211,7 @@ impl Session {
         self.report_node_error(String::from_utf8_lossy(text).into_owned(), refusal.kind());
         let is_new = self.connection.as_ref().is_some_and(|node| !node.verified);
         let is_accepted = self.client.as_ref().is_some_and(|client| client.accepted);
+        let is_held = self.holds_credentials();
         let (mut about_node, mut end) = (None, None);
         match refusal {
             Refusal::Server => about_node = Some("server"),
@@ -218,9 +219,12 @@ impl Session {
             Refusal::AuthorizationTimeout if self.client.is_some() => about_node = Some("server"),
             // The component was in its TLS handshake for a part of the node's time for CONNECT. The next node begins anew.
             Refusal::AuthorizationTimeout if self.shortens_login() => about_node = Some("authorization"),
-            Refusal::Authorization if is_new && is_accepted => {
+            Refusal::Authorization if is_new && is_accepted || is_held => {
                 if let Some(node) = &self.node {
                     let text = String::from_utf8_lossy(text).into_owned();
+                    if is_held {
+                        self.events.push(SessionEvent::HeldRefused { text: text.clone() });
+                    }
                     self.refused_by.push((node.client.clone(), now, text));
                 }
                 about_node = Some("authorization");
@@ -239,6 +243,11 @@ impl Session {
             self.lose(Cause::NodeError(kind), now);
         }
         about_node.is_none()
+    }
+
+    /// Returns whether nodes get credentials of the sidecar instead of the component's.
+    pub(crate) fn holds_credentials(&self) -> bool {
+        self.client.as_ref().is_some_and(|client| client.is_held)
     }
 
     /// Returns whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.

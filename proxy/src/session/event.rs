@@ -28,6 +28,8 @@ pub(crate) enum SessionEvent {
     ConnectUrls(Vec<String>),
     /// The node sent `-ERR`, an invalid frame, or an INFO that the sidecar refuses.
     NodeError { text: String, kind: &'static str },
+    /// The node refused credentials that the sidecar holds.
+    HeldRefused { text: String },
     /// The sidecar itself sent the component `-ERR`.
     ComponentError { text: String, kind: &'static str },
     /// Publishes are held, and the node has answered everything before the first of them.

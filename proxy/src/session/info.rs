@@ -76,8 +76,12 @@ impl Session {
         if info.client_id == 0 {
             info.client_id = self.identity.session_id;
         }
-        if self.credentials().is_some() || self.listener().credentials.is_some() {
+        let own = self.listener().credentials.as_ref();
+        if self.credentials().is_some() || own.is_some() {
             info.auth_required = false;
+        }
+        // A component with a key of its own needs the nonce, unless the sidecar's credentials replace its own.
+        if own.is_some_and(|own| own.replace) {
             info.nonce.clear();
         }
         // Negative: the node has no limit. The sidecar has one.

@@ -219,6 +219,18 @@ fn s9_the_last_refusal_of_accepted_credentials_reaches_the_component_and_is_coun
     assert_eq!(bench.events(), [], "an event would be counted too");
 }
 
+/// The component has done nothing wrong, so it gets no `-ERR`, whether the node refuses at once or later, such as when a JWT expires.
+#[test]
+fn s9_a_refusal_of_credentials_that_the_sidecar_holds_makes_the_session_move() {
+    for is_joined in [false, true] {
+        let mut bench = Bench::connected_with_held_credentials(is_joined);
+        bench.node("-ERR 'User Authentication Expired'\r\n");
+        assert_eq!(bench.seen(), "");
+        assert!(!bench.session.keeps_node() && bench.end().is_none());
+        assert_eq!(bench.session.refused_by().len(), 1);
+    }
+}
+
 #[test]
 fn a_silent_node_is_sent_a_ping_and_then_left() {
     let mut bench = Bench::connected(policy());

@@ -78,6 +78,13 @@ impl Task {
                 metrics.node_errors.increment(kind);
                 debug!(session = id, kind, "node sent -ERR '{text}'");
             }
+            SessionEvent::HeldRefused { text } => {
+                let node = self.session.node().map(|node| node.client.to_string());
+                warn!(
+                    session = id,
+                    node, "node refused the credentials that the sidecar holds: '{text}'"
+                );
+            }
             SessionEvent::ComponentError { text, kind } => {
                 metrics.client_errors.increment(kind);
                 info!(session = id, component = %self.session_info.component, kind, "sent -ERR to the component: '{text}'");

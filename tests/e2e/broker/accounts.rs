@@ -202,6 +202,14 @@ async fn a_rate_holds_for_the_account_and_for_no_other() {
     let waited = began.elapsed();
     assert!(waited >= Duration::from_millis(1900), "{waited:?}");
 
+    // A publish waits, but not the PING of a client that publishes nothing.
+    slow.send(batch.repeat(2)).await;
+    let mut idle = client_of(&node, "slow", "").await;
+    let began = Instant::now();
+    publish(&mut idle, "SUB b 1\r\n").await;
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    slow.close().await;
+
     let mut strict = client_of(&node, "strict", "").await;
     publish(&mut strict, &batch).await;
     strict.send("PUB a 1\r\nx\r\nPING\r\n").await;

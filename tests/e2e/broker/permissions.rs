@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use e2e::{Node, RawClient, ServerKind};
+use e2e::{Mesh, Node, RawClient, ServerKind, TIMEOUT, eventually};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -20,6 +20,7 @@ authorization {
     { user: allow, password: p, permissions: { pub: { allow: ["a.*", "c"], deny: "a.x" }, sub: { allow: "a.>", deny: ["a.y"] } } }
     { user: queues, password: p, permissions: { publish: ">", subscribe: { allow: ["q", "q v1", "q v1.>", "r *.dev"], deny: ["> *.prod"] } } }
     { user: answers, password: p, permissions: { subscribe: ["ask", "r.>"], allow_responses: true } }
+    { user: mixed, password: p, permissions: { publish: { deny: "r.>" }, allow_responses: true } }
     { user: two, password: p, permissions: { publish: "ask", subscribe: ["ask", "r.>"], allow_responses: { max: 2, expires: "1m" } } }
     { user: none, password: p, permissions: { publish: { deny: ">" }, subscribe: { deny: ">" } } }
     { user: hashed, password: "$2a$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW" }
@@ -113,6 +114,12 @@ const ROWS: &[Row] = &[
         "two answers to each request",
         "SUB ask 1\r\nSUB r.> 2\r\nPUB ask r.1 1\r\nx\r\nPUB r.1 1\r\na\r\nPUB r.1 1\r\nb\r\nPUB r.1 1\r\nc\r\nPUB r.2 1\r\nd\r\n",
         "MSG ask 1 r.1 1\r\nx\r\nMSG r.1 2 1\r\na\r\nMSG r.1 2 1\r\nb\r\n-ERR 'Permissions Violation for Publish to \"r.1\"'\r\n-ERR 'Permissions Violation for Publish to \"r.2\"'\r\n"
+    ),
+    as_user!(
+        "mixed",
+        "with answers, a deny list alone allows nothing else",
+        "PUB x 1\r\nx\r\n",
+        "-ERR 'Permissions Violation for Publish to \"x\"'\r\n"
     ),
     as_user!(
         "none",
@@ -222,4 +229,57 @@ cases! {
     check_reload =>
     a_reload_cuts_only_what_is_no_longer_allowed_on_standin_broker(ServerKind::Standin);
     a_reload_cuts_only_what_is_no_longer_allowed_on_nats_server(ServerKind::NatsServer);
+}
+
+/// Permissions of routes: what a node takes from the others, and what it gives them, also through wildcards.
+async fn check_routes(kind: ServerKind) {
+    let folder = TempDir::new().expect("a folder");
+    let conf = folder.path().join("nats.conf");
+    let port = e2e::port::free_address().port();
+    // The flags give each node its own port.
+    let text = format!(
+        "cluster {{ port: {port}, permissions {{ import: {{ deny: [\"in.no\"] }}, export: {{ allow: [\"pub.>\", \"in.>\"], deny: [\"pub.no\"] }} }} }}\n"
+    );
+    std::fs::write(&conf, text).expect("the settings are written");
+    let conf = conf.display().to_string();
+    let mut mesh = Mesh::builder(kind, 2).flags(&["-c", &conf]).start().await;
+    let mut reader = mesh.nodes[0].client().await;
+    for (sid, subject) in ["pub.*", "pub.no", "in.*", "in.no", "other"].iter().enumerate() {
+        reader.subscribe(subject, &sid.to_string()).await;
+    }
+    reader.subscribe("pub.end", "9").await;
+    reader.flush().await;
+    mesh.wait_until_linked(&[0, 1]).await;
+    let mut writer = mesh.nodes[1].client().await;
+    eventually("the interest has arrived", TIMEOUT, async || {
+        writer.publish("pub.end", "probe").await;
+        writer.flush().await;
+        let frames = reader.flush().await;
+        frames.iter().any(|frame| frame.payload() == b"probe")
+    })
+    .await;
+    for subject in ["pub.yes", "pub.no", "in.yes", "in.no", "other"] {
+        writer.publish(subject, subject).await;
+    }
+    writer.publish("pub.end", "end").await;
+    writer.flush().await;
+    let mut received = Vec::new();
+    loop {
+        let frame = reader.read_frame().await;
+        let payload = String::from_utf8_lossy(frame.payload()).into_owned();
+        match payload.as_str() {
+            "end" => break,
+            "probe" => {}
+            _ => received.push(payload),
+        }
+    }
+    received.sort();
+    received.dedup();
+    assert_eq!(received, ["in.yes", "pub.yes"]);
+}
+
+cases! {
+    check_routes =>
+    permissions_of_routes_hold_for_wildcards_on_standin_broker(ServerKind::Standin);
+    permissions_of_routes_hold_for_wildcards_on_nats_server(ServerKind::NatsServer);
 }

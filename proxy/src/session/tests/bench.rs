@@ -73,6 +73,22 @@ impl Bench {
         bench
     }
 
+    /// Returns a session whose component has sent CONNECT without credentials, and whose node gets those of the sidecar. With
+    /// `is_joined`, the node has answered.
+    pub(crate) fn connected_with_held_credentials(is_joined: bool) -> Self {
+        let settings =
+            crate::settings::Settings::from_toml("[credentials]\nuser = \"u\"\npassword = \"p\"\n").unwrap();
+        let mut bench = Self::unconnected(Policy::new(&settings).unwrap());
+        bench.component(QUIET);
+        assert!(bench.sent().contains("\"user\":\"u\""));
+        if is_joined {
+            bench.node("PONG\r\n");
+        }
+        bench.seen();
+        bench.events();
+        bench
+    }
+
     /// Returns a session that has a node. Its component has got INFO and sent nothing yet. The pipes are empty.
     pub(crate) fn unconnected(policy: Policy) -> Self {
         let mut bench = Self::new(policy);
