@@ -8,7 +8,7 @@
 //! | [`dialler`] | handshakes of connections that are dialled |
 //! | [`stream`] | a TCP connection, with or without TLS |
 //!
-//! *Architecture invariant:* this is the only crate that names `rustls`, and it chooses the one provider of cryptography (`ring`).
+//! *Architecture invariant:* this is the only crate of the two programs that names `rustls`, and it chooses the one provider of cryptography (`ring`).
 
 pub mod acceptor;
 pub mod certificate;

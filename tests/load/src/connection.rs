@@ -1,10 +1,12 @@
 //! A blocking connection of one component, for measurements with few busy connections and a thread for each.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::access::{self, Access};
 use crate::incoming::{Arrival, Incoming, MessageFrame};
+use crate::stream::Stream;
 
 /// Size of the read buffer. Large reads keep the load generator cheaper than the server under test.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -12,18 +14,10 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 /// Timeout of a read. After it the measurement fails, because the server has lost messages.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// The CONNECT of a component without headers. With `protocol` 0 the server sends no later INFO.
-pub(crate) const CONNECT: &[u8] =
-    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"protocol\":0,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
-
-/// The CONNECT of a component that sends and receives headers.
-const CONNECT_HEADERS: &[u8] =
-    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"name\":\"load\",\"lang\":\"rust\"}\r\n";
-
 /// A connection that blocks until it has read or written.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     incoming: Incoming,
 }
 
@@ -35,14 +29,13 @@ impl Connection {
 
     /// Connects as [`open`](Self::open) does, for messages with `headers` or without.
     pub(crate) fn open_for(server: SocketAddr, headers: bool) -> io::Result<Self> {
-        let stream = TcpStream::connect(server)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        let stream = Stream::open(server)?;
+        stream.socket().set_read_timeout(Some(SILENCE_MAX))?;
         let mut connection = Self {
             stream,
             incoming: Incoming::new(BUFFER_BYTES),
         };
-        connection.send(if headers { CONNECT_HEADERS } else { CONNECT })?;
+        connection.send(&access::connect(Access::current().user.as_ref(), headers))?;
         connection.flush()?;
         Ok(connection)
     }
@@ -100,9 +93,9 @@ impl Connection {
         timeout: Duration,
         take: impl FnMut(MessageFrame<'_>),
     ) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(timeout))?;
+        self.stream.socket().set_read_timeout(Some(timeout))?;
         let received = self.receive(take);
-        self.stream.set_read_timeout(Some(SILENCE_MAX))?;
+        self.stream.socket().set_read_timeout(Some(SILENCE_MAX))?;
         match received {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             received => received,

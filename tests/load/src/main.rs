@@ -13,7 +13,10 @@
 //! | `subscriptions` | very many subscriptions, and messages while other subscriptions are made and ended |
 //! | `idle` | many idle components, and the time until the last one receives again |
 //! | `silence` | many busy components, and the longest silence of each |
+//! | `storm` | logins at a fixed rate |
 //! | `incoming` | parser of what a server sends |
+//! | `access` | how connections are made: with TLS or without, and as which user |
+//! | `stream` | a blocking TCP connection, with TLS or without |
 //! | `connection` | a blocking connection, for measurements with few busy ones |
 //! | `swarm` | many connections on one thread, for measurements with many quiet ones |
 //! | `ends` | one publisher and one subscriber, and whether messages get from the one to the other |
@@ -22,6 +25,7 @@
 //! | `firehose` | a busy publisher in the background of `latency` and `request` |
 //! | `quantiles` | quantiles of many durations |
 
+mod access;
 mod connection;
 mod ends;
 mod firehose;
@@ -34,6 +38,8 @@ mod places;
 mod quantiles;
 mod request;
 mod silence;
+mod storm;
+mod stream;
 mod subscriptions;
 mod swarm;
 mod throughput;
@@ -51,6 +57,8 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Measures NATS servers and proxies in front of them.
 #[derive(Debug, Parser)]
 struct Cli {
+    #[command(flatten)]
+    access: access::AccessOptions,
     #[command(subcommand)]
     measurement: Measurement,
 }
@@ -71,12 +79,16 @@ enum Measurement {
     Idle(idle::Idle),
     /// Many busy components, with commands on standard input.
     Silence(silence::Silence),
+    /// Logins at a fixed rate.
+    Storm(storm::Storm),
     /// Very many subscriptions, with commands on standard input.
     Subscriptions(subscriptions::Subscriptions),
 }
 
 fn main() -> Outcome<()> {
-    match Cli::parse().measurement {
+    let cli = Cli::parse();
+    cli.access.apply()?;
+    match cli.measurement {
         Measurement::Flow(flow) => flow.run(),
         Measurement::Throughput(throughput) => throughput.run(),
         Measurement::Latency(latency) => latency.run(),
@@ -84,6 +96,7 @@ fn main() -> Outcome<()> {
         Measurement::Flush(flush) => flush.run(),
         Measurement::Idle(idle) => idle.run(),
         Measurement::Silence(silence) => silence.run(),
+        Measurement::Storm(storm) => storm.run(),
         Measurement::Subscriptions(subscriptions) => subscriptions.run(),
     }
 }
@@ -104,6 +117,7 @@ mod tests {
         for words in [
             "latency --publisher 127.0.0.1:1 --subscriber 127.0.0.1:1 --rate",
             "silence --server 127.0.0.1:1 --rate",
+            "storm --server 127.0.0.1:1 --rate",
             "subscriptions --server 127.0.0.1:1 --subscriptions",
             "subscriptions --server 127.0.0.1:1 --connections",
         ] {

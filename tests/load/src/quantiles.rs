@@ -31,12 +31,17 @@ impl Quantiles {
         self.taken.saturating_record(time.as_nanos() as u64);
     }
 
+    /// Returns the number of durations.
+    pub(crate) fn count(&self) -> u64 {
+        self.taken.len()
+    }
+
     /// Returns the result of `measurement`.
     pub(crate) fn result(&self, measurement: &str) -> Value {
         let micros = |quantile| self.taken.value_at_quantile(quantile) as f64 / 1000.0;
         json!({
             "measurement": measurement,
-            "messages": self.taken.len(),
+            "messages": self.count(),
             "p50_us": micros(0.5),
             "p99_us": micros(0.99),
             "p999_us": micros(0.999),

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Outcome;
-use crate::connection::CONNECT;
+use crate::access::{self, Access, User};
 use crate::incoming::{Arrival, Incoming};
 
 /// Size of a component's read buffer. The longest frame is a server's first INFO.
@@ -50,6 +50,19 @@ impl Component {
         source: Option<IpAddr>,
         subject: &str,
     ) -> io::Result<(Self, Incoming)> {
+        Self::open_as(server, source, subject, Access::current().user.as_ref()).await
+    }
+
+    /// Does the same as [`open`](Self::open), as this user.
+    pub(crate) async fn open_as(
+        server: SocketAddr,
+        source: Option<IpAddr>,
+        subject: &str,
+        user: Option<&User>,
+    ) -> io::Result<(Self, Incoming)> {
+        if Access::current().tls.is_some() {
+            return Err(io::Error::other("this measurement cannot use TLS"));
+        }
         let socket = TcpSocket::new_v4()?;
         if let Some(source) = source {
             socket.bind((source, 0).into())?;
@@ -66,7 +79,7 @@ impl Component {
             is_lost: Cell::default(),
         };
         let mut incoming = Incoming::new(BUFFER_BYTES);
-        component.send(CONNECT)?;
+        component.send(&access::connect(user, false))?;
         component.send(format!("SUB {subject} 1\r\nPING\r\n").as_bytes())?;
         loop {
             while let Some(arrival) = incoming.next()? {
