@@ -12,8 +12,8 @@ SIZE = 3
 class Cluster:
     """Nodes 0, 1, 2 of one cluster, with routes to each other. CPU time is that of all nodes together."""
 
-    def __init__(self, folder, who):
-        self.folder, self.who = folder, who
+    def __init__(self, folder, who, settings=""):
+        self.folder, self.who, self.settings = folder, who, settings
         self.ports = [free_port() for _ in range(SIZE)]
         self.nodes = [self._node(number, port) for number, port in enumerate(self.ports)]
         # All are started before the first wait, because a node may wait for the others before it accepts clients.
@@ -23,7 +23,8 @@ class Cluster:
 
     def _node(self, number, port):
         program = standin_broker() if self.who == OURS else None
-        return peers.Node(self.folder, f"{self.who}-{number}", port, self.ports, program=program, wait=False)
+        name = f"{self.who}-{number}"
+        return peers.Node(self.folder, name, port, self.ports, program=program, settings=self.settings, wait=False)
 
     def start_another(self):
         """Starts one more node and does not wait. It has the addresses of the others, but they do not have its address."""
@@ -56,6 +57,6 @@ class Cluster:
         return sum(map(int, counts))
 
 
-def both(folder, running):
+def both(folder, running, settings=""):
     """Starts a cluster of each program. `running` is the ExitStack that ends them."""
-    return {who: running.enter_context(Cluster(folder, who)) for who in (OURS, THEIRS)}
+    return {who: running.enter_context(Cluster(folder, who, settings)) for who in (OURS, THEIRS)}

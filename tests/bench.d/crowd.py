@@ -39,16 +39,17 @@ def run(folder, runs, part, targets):
     say()
 
 
-def once(folder, count):
-    """Returns the sidecar's bytes per component, the seconds to move all, and the number of those lost or never reached."""
+def once(folder, count, of_nodes="", of_sidecar=""):
+    """Returns the sidecar's bytes per component, the seconds to move all, and the number of those lost or never reached. The last
+    arguments are settings."""
     with ExitStack() as running:
         ports = [free_port() for _ in range(3)]
 
         def node(number):
-            return running.enter_context(peers.Node(folder, f"node-{number}", ports[number], ports))
+            return running.enter_context(peers.Node(folder, f"node-{number}", ports[number], ports, settings=of_nodes))
 
         first = node(0)
-        sidecar = running.enter_context(peers.sidecar(folder, [first.port]))
+        sidecar = running.enter_context(peers.sidecar(folder, [first.port], settings=of_sidecar))
         before = sidecar.rss_bytes()
         words = ["idle", "--server", f"127.0.0.1:{sidecar.port}", "--components", count]
         crowd = running.enter_context(Crowd(folder, *words))

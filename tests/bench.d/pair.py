@@ -9,16 +9,19 @@ from report import progress, spread
 OURS, THEIRS = "standin-broker", "nats-server"
 
 
-def start(folder, who):
+def start(folder, who, settings=""):
+    """Starts one program. `settings` are in the format of nats-server."""
+    if settings:
+        return peers.Node(folder, who, program=None if who == THEIRS else standin_broker(), settings=settings)
     if who == THEIRS:
         return peers.Node(folder, THEIRS)
     port = free_port()
     return Process(folder, OURS, standin_broker(), "-a", "127.0.0.1", "-p", port, port=port)
 
 
-def both(folder, running):
+def both(folder, running, settings=""):
     """Starts both programs. `running` is the ExitStack that ends them."""
-    return {who: running.enter_context(start(folder, who)) for who in (OURS, THEIRS)}
+    return {who: running.enter_context(start(folder, who, settings)) for who in (OURS, THEIRS)}
 
 
 def address(server):
@@ -28,26 +31,28 @@ def address(server):
 class Case:
     """Figures of all runs of one case, by what was measured and by program."""
 
-    def __init__(self, name):
+    def __init__(self, name, who=(OURS, THEIRS)):
         self.name = name
+        self.who = who
         self.figures = {}
 
     def in_turn(self, runs):
         """Yields the name of the program to measure next. Each is measured once in each run, and they take turns to be first."""
         for number in range(runs):
-            for who in (OURS, THEIRS) if number % 2 == 0 else (THEIRS, OURS):
+            turn = number % len(self.who)
+            for who in self.who[turn:] + self.who[:turn]:
                 progress(f"{self.name}, {who}: run {number + 1} of {runs}")
                 yield who
 
     def add(self, what, who, value):
-        self.figures.setdefault(what, {OURS: [], THEIRS: []})[who].append(value)
+        self.figures.setdefault(what, {one: [] for one in self.who})[who].append(value)
 
     def median(self, what, who):
         return median(self.figures[what][who])
 
-    def ratio(self, what):
+    def ratio(self, what, who=OURS, other=THEIRS):
         """Returns the median of ours ÷ theirs over the runs."""
-        mine, theirs = self.figures[what][OURS], self.figures[what][THEIRS]
+        mine, theirs = self.figures[what][who], self.figures[what][other]
         return median(one / other for one, other in zip(mine, theirs))
 
     def spread(self, what, who):

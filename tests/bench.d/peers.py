@@ -25,7 +25,7 @@ def get_json(port, page):
 class Node(Process):
     """One nats-server, or another program with the same flags, alone or with routes to others."""
 
-    def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None, program=None, wait=True):
+    def __init__(self, folder, name, cluster_port=None, routes=(), leaf_port=None, program=None, settings="", wait=True):
         self.http = free_port()
         port = free_port()
         options = ["-a", "127.0.0.1", "-p", port, "-m", self.http, "-n", name]
@@ -33,7 +33,8 @@ class Node(Process):
             options += ["--cluster_name", "bench", "--cluster", f"nats://127.0.0.1:{cluster_port}"]
             options += ["--routes", ",".join(f"nats://127.0.0.1:{other}" for other in routes)]
         if leaf_port:
-            settings = f'leafnodes {{ listen: "127.0.0.1:{leaf_port}" }}\n'
+            settings += f'leafnodes {{ listen: "127.0.0.1:{leaf_port}" }}\n'
+        if settings:
             options += ["-c", write(folder / f"{name}.conf", settings)]
         super().__init__(folder, name, program or nats_server(), *options, port=port, wait=wait)
 
@@ -74,7 +75,8 @@ def relay(folder, upstream):
     return Process(folder, "relay", program, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", port=port)
 
 
-def haproxy(folder, upstream):
+def haproxy(folder, upstream, tls=""):
+    """Starts HAProxy. `tls` are words for its connections to the node."""
     port = free_port()
     settings = f"""
 defaults
@@ -84,7 +86,7 @@ defaults
     timeout server 1h
 listen nats
     bind 127.0.0.1:{port}
-    server node 127.0.0.1:{upstream}
+    server node 127.0.0.1:{upstream} {tls}
 """
     return Process(folder, "haproxy", "haproxy", "-db", "-f", write(folder / "haproxy.cfg", settings), port=port)
 

@@ -178,6 +178,20 @@ def load(*arguments):
     return json.loads(done.stdout)
 
 
+class Load(Process):
+    """A load generator in the background."""
+
+    def __init__(self, folder, *arguments):
+        super().__init__(folder, "load", TARGET / "release/load", *arguments, stdout=subprocess.PIPE)
+
+    def result(self):
+        """Waits for the end, and returns the result."""
+        out, _ = self.popen.communicate(timeout=120)
+        if self.popen.returncode != 0:
+            raise RuntimeError(f"the load generator failed:\n{self.tail()}")
+        return json.loads(out)
+
+
 class Crowd(Process):
     """A load generator that reads commands, such as `load idle`. `.ready` is its first line."""
 
