@@ -5,7 +5,7 @@ import json
 
 from processes import until
 
-# Excludes the subscriptions of nats-server itself. Our broker has no accounts.
+# Excludes the subscriptions of nats-server itself. Those of clients are in the default account.
 SUBSCRIPTIONS_PAGE = "/subsz?acc=$G"
 SYSTEM_ACCOUNT = "$SYS"
 

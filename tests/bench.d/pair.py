@@ -51,7 +51,7 @@ class Case:
         return median(self.figures[what][who])
 
     def ratio(self, what, who=OURS, other=THEIRS):
-        """Returns the median of ours ÷ theirs over the runs."""
+        """Returns the median of one program's figures ÷ the other's over the runs."""
         mine, theirs = self.figures[what][who], self.figures[what][other]
         return median(one / other for one, other in zip(mine, theirs))
 
