@@ -107,3 +107,21 @@ async fn the_write_deadline_of_bytes_added_during_another_workers_write_begins_w
     outbox.send(&staged, usize::MAX);
     assert!(outbox.blocked_since() >= Some(before));
 }
+
+/// A check of a password takes long, and the client is not read meanwhile.
+#[tokio::test]
+async fn a_client_that_has_closed_its_connection_is_gone() {
+    let (near, mut far) = pair().await;
+    let outbox = Outbox::new(1, Some(near), 1);
+    assert!(!outbox.is_gone());
+    tokio::io::AsyncWriteExt::write_all(&mut far, b"PING\r\n")
+        .await
+        .unwrap();
+    assert!(!outbox.is_gone());
+    let (near, far) = pair().await;
+    let outbox = Outbox::new(1, Some(near), 1);
+    drop(far);
+    while !outbox.is_gone() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -207,7 +207,11 @@ async fn a_rate_holds_for_the_account_and_for_no_other() {
     let mut idle = client_of(&node, "slow", "").await;
     let began = Instant::now();
     publish(&mut idle, "SUB b 1\r\n").await;
-    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
     slow.close().await;
 
     let mut strict = client_of(&node, "strict", "").await;
