@@ -23,6 +23,8 @@ pub struct Access {
     pub users: BTreeMap<String, Arc<User>>,
     /// Name of the user as which a client without credentials is admitted.
     pub no_auth_user: Option<String>,
+    /// Clients without credentials are admitted, as no user.
+    pub admits_others: bool,
     /// Each client is the user whose name is in its certificate (`verify_and_map`).
     pub by_certificate: bool,
 }
@@ -183,7 +185,7 @@ impl Access {
     /// Returns whether a client must give credentials: `auth_required` of INFO.
     #[must_use]
     pub fn is_required(&self) -> bool {
-        self.has_users() && self.anonymous().is_none()
+        self.has_users() && self.anonymous().is_none() && !self.admits_others
     }
 
     /// Returns a nonce for a new client to sign; empty if no user signs.
@@ -228,7 +230,12 @@ impl Access {
             (Some(name), _) => (name, connect.pass.clone()),
             (None, Some(token)) => (String::new(), Some(token)),
             (None, None) if given(&connect.pass).is_none() => {
-                return self.anonymous().map_or(Admission::Refused, admitted);
+                let others = if self.admits_others {
+                    Admission::Admitted(None)
+                } else {
+                    Admission::Refused
+                };
+                return self.anonymous().map_or(others, admitted);
             }
             (None, None) => return Admission::Refused,
         };

@@ -35,9 +35,9 @@ impl Unsupported {
 /// Reason why log lines without a timestamp are not available.
 pub(crate) const LOGTIME_OFF: &str = "log lines always have a timestamp";
 
-/// Reason why a system account has no effect.
+/// Reason why a system account has hardly any effect.
 pub(crate) const SYSTEM_ACCOUNT: &str =
-    "this server publishes no events; the pages show the state of the server";
+    "this server publishes no events; if all users are in this account, other clients need no credentials";
 
 /// Reason why a size limit of the log file has no effect.
 pub(crate) const LOG_ROTATION: &str =

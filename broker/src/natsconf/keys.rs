@@ -125,7 +125,10 @@ impl Keys {
             "authorization" => self.authorization(entry),
             "no_auth_user" => self.text(&entry, "authorization.no_auth_user"),
             "accounts" => self.accounts(&entry),
-            "system_account" | "system" => self.without_effect(&entry, SYSTEM_ACCOUNT),
+            "system_account" | "system" => {
+                self.text(&entry, "authorization.system_account");
+                self.without_effect(&entry, SYSTEM_ACCOUNT);
+            }
             "cluster" => self.cluster(entry),
             "tls" => self.tls(entry, Door::Client),
             "allow_non_tls" => self.allows_plain = self.switch(&entry),

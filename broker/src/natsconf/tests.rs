@@ -195,11 +195,11 @@ fn a_cluster_without_a_port_is_ignored_with_a_warning() {
 #[test]
 fn keys_without_effect_are_accepted() {
     let text = "server_tags: [a, 'b']\nserver_metadata { a: b }\nmax_closed_clients: 5\nno_sys_acc: true\nlogfile_size_limit: 5MB\n\
-                logfile_max_num: 3\nlogtime_utc: true\nlogtime: false\njetstream { enabled: false, store_dir: /x }\ntls {}\naccounts {}\n\
+                logfile_max_num: 3\nlogtime_utc: true\nlogtime: false\njetstream { enabled: false, store_dir: /x }\ntls: false\naccounts {}\n\
                 gateway {}\nleafnodes {}\nmqtt {}\nwebsocket {}\nmappings {}\ntrusted_keys: []\nocsp: false\nallow_non_tls: true\n\
                 remote_syslog: \"\"\nhttps_port: 0\nno_header_support: false\nno_fast_producer_stall: true\nproxy_protocol: false\n\
                 store_dir: /x\nwrite_timeout: close\nhttp_base_path: /\n\
-                cluster { port: -1, compression: { mode: s2_auto }, pool_size: 3, tls {}, accounts: [], permissions {} }\n\
+                cluster { port: -1, compression: { mode: s2_auto }, pool_size: 3, accounts: [], permissions {} }\n\
                 authorization { default_permissions {}, users: [\n\
                 { user: a, password: b, permissions {}, allowed_connection_types: [STANDARD, WEBSOCKET] }\n { user: c }\n] }\n";
     assert_eq!(
@@ -550,4 +550,29 @@ fn invalid_files_are_refused_with_the_line_of_the_error() {
             "{deep}: {refused}"
         );
     }
+}
+
+#[test]
+fn an_empty_block_tls_is_refused_because_it_asks_for_tls_without_a_certificate() {
+    for (text, door) in [
+        ("tls {}\n", "client"),
+        ("cluster { port: -1, tls {} }\n", "route"),
+    ] {
+        let error = format!("tls.{door}: cert_file and key_file are not set: a server needs a certificate");
+        assert_eq!(load("x.conf", text).unwrap_err(), error);
+    }
+}
+
+#[test]
+fn users_of_the_system_account_alone_do_not_make_others_log_in() {
+    let access = |text: &str| load("x.conf", text).unwrap().access();
+    for text in [
+        "accounts { $SYS { users: [ { user: a, password: b } ] } }\n",
+        "accounts { S { users: [ { user: a, password: b } ] } }\nsystem_account: S\n",
+    ] {
+        let access = access(text);
+        assert!(access.has_users() && !access.is_required(), "{text}");
+    }
+    let other = "accounts { $SYS { users: [ { user: a, password: b } ] }, A { users: [ { user: c, password: d } ] } }\n";
+    assert!(access(other).is_required());
 }

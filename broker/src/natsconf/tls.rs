@@ -27,9 +27,9 @@ impl Door {
 }
 
 impl Keys {
-    /// Converts a block `tls`. A block with any key switches TLS on.
+    /// Converts a block `tls`, which switches TLS on. An empty block is refused later, because it has no certificate.
     pub(super) fn tls(&mut self, entry: Entry, door: Door) {
-        if is_off(&entry.node) {
+        if is_off(&entry.node) && !matches!(entry.node, Node::Map(_)) {
             return;
         }
         let place = entry.place.clone();

@@ -27,6 +27,7 @@ pub struct Authorization {
     pub token: Secret,
     pub users: Vec<UserEntry>,
     pub no_auth_user: String,
+    pub system_account: String,
     pub default_permissions: PermissionTable,
     pub timeout_ms: Millis,
 }
@@ -242,7 +243,9 @@ pub(super) fn access(
         add(entry.name(), entry.proof(), account, permissions);
     }
     let no_auth_user = authorization.no_auth_user.clone();
+    let is_system = |user: &Arc<User>| user.account == authorization.system_account;
     Access {
+        admits_others: !users.is_empty() && users.values().all(is_system),
         users,
         no_auth_user: Some(no_auth_user).filter(|name| !name.is_empty()),
         by_certificate,
