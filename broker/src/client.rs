@@ -16,6 +16,7 @@ use foldhash::fast::FixedState as RandomState;
 #[cfg(not(test))]
 use foldhash::fast::RandomState;
 use hashbrown::hash_table::Entry;
+use standin_tls::certificate::CertificateNames;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
@@ -93,7 +94,7 @@ pub(crate) struct Client {
     account: Option<Arc<Account>>,
     pending_login: Option<Box<PendingLogin>>,
     /// The names in the client's certificate. With `verify_and_map`, they decide which user the client is.
-    certificate_names: Vec<String>,
+    certificate_names: Option<Box<CertificateNames>>,
     /// A rate of the account is exceeded, so messages are refused in this turn.
     over_rate: bool,
     /// A rate of the account is exceeded, so publishes wait in this turn.
@@ -124,7 +125,7 @@ impl Client {
         client_info: Arc<ClientInfo>,
         policy: Arc<Policy>,
         nonce: Box<str>,
-        certificate_names: Vec<String>,
+        certificate_names: Option<Box<CertificateNames>>,
     ) -> Self {
         Self {
             scanner: ClientScanner::new(limits(&policy)),
@@ -177,7 +178,7 @@ impl Client {
         let access = &self.policy.access;
         let user = match &self.user {
             Some(user) if access.has_users() => access.still(user).map(Arc::clone).map(Some),
-            _ => match access.admit(last, &self.nonce, &self.certificate_names) {
+            _ => match access.admit(last, &self.nonce, self.certificate_names.as_deref()) {
                 Admission::Admitted(user) => Some(user),
                 Admission::Refused | Admission::Hashed(..) => None,
             },
@@ -416,7 +417,7 @@ impl Client {
         match self
             .policy
             .access
-            .admit(&connect, &self.nonce, &self.certificate_names)
+            .admit(&connect, &self.nonce, self.certificate_names.as_deref())
         {
             Admission::Admitted(user) => self.admitted(connect, user, router),
             Admission::Refused => {
@@ -471,7 +472,7 @@ impl Client {
         match self
             .policy
             .access
-            .admit(&connect, &self.nonce, &self.certificate_names)
+            .admit(&connect, &self.nonce, self.certificate_names.as_deref())
         {
             Admission::Admitted(user) => self.enter(connect, user, router),
             Admission::Refused | Admission::Hashed(..) => Err(CloseReason::AuthorizationViolation),

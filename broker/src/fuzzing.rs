@@ -107,7 +107,7 @@ impl World {
                 Arc::clone(&client_info),
                 policy,
                 "".into(),
-                Vec::new(),
+                None,
             ),
             client_info,
             buffer: Vec::new(),

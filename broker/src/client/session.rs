@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_daemon::linger;
-use standin_tls::certificate;
+use standin_tls::certificate::CertificateNames;
 use standin_tls::stream::Stream;
 use standin_wire::encode;
 use tokio::net::TcpStream;
@@ -74,10 +74,8 @@ pub(crate) async fn run(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr
         }
     };
     let now = Instant::now();
-    let certificate_names = match stream.peer_certificate() {
-        Some(certificate) => certificate::user_names(&certificate),
-        None => Vec::new(),
-    };
+    let certificate = stream.peer_certificate();
+    let certificate_names = certificate.map(|certificate| Box::new(CertificateNames::of(&certificate)));
     let socket = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(id, Some(Arc::clone(&socket)), shared.workers));
     let client_info = Arc::new(ClientInfo::new(Arc::clone(&outbox), peer));

@@ -1,8 +1,13 @@
-//! What the programs read in a certificate: its names, its subject, and when it expires.
+//! What the programs read in a certificate: its names, and when it expires.
+
+use std::collections::BTreeMap;
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
+use x509_parser::x509::X509Name;
+
+use crate::distinguished_name::{DistinguishedName, kind};
 
 /// Returns when the certificate expires, in seconds since 1970; `None` if it cannot be parsed.
 #[must_use]
@@ -11,61 +16,103 @@ pub fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(parsed.validity().not_after.timestamp())
 }
 
-/// Returns the names by which the owner of a certificate may be a user, in the order in which `nats-server` tries them
-/// (`verify_and_map`): e-mail addresses, DNS names, URIs, and at last the subject in the form of RFC 2253.
-#[must_use]
-pub fn user_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
-        return Vec::new();
-    };
-    let (mut emails, mut hosts, mut uris) = (Vec::new(), Vec::new(), Vec::new());
-    if let Ok(Some(extension)) = parsed.subject_alternative_name() {
-        for name in &extension.value.general_names {
-            match name {
-                GeneralName::RFC822Name(name) => emails.push((*name).to_owned()),
-                GeneralName::DNSName(name) => hosts.push((*name).to_owned()),
-                GeneralName::URI(name) => uris.push((*name).to_owned()),
+/// The names by which the owner of a certificate may be a user (`verify_and_map`).
+#[derive(Debug, Clone, Default)]
+pub struct CertificateNames {
+    /// E-mail addresses, DNS names and URIs, in this order.
+    alternatives: Vec<String>,
+    /// The subject; `None` if it has an attribute that [`DistinguishedName`] does not know.
+    subject: Option<DistinguishedName>,
+    /// Forms of the subject in a fixed order of its attributes, which `nats-server` tries last.
+    fixed_forms: Vec<String>,
+}
+
+impl CertificateNames {
+    /// Reads the names in a certificate; there are none if it cannot be parsed.
+    #[must_use]
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+            return Self::default();
+        };
+        let (mut emails, mut hosts, mut uris) = (Vec::new(), Vec::new(), Vec::new());
+        if let Ok(Some(extension)) = parsed.subject_alternative_name() {
+            for name in &extension.value.general_names {
+                match name {
+                    GeneralName::RFC822Name(name) => emails.push((*name).to_owned()),
+                    GeneralName::DNSName(name) => hosts.push((*name).to_owned()),
+                    GeneralName::URI(name) => uris.push((*name).to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        Self {
+            alternatives: emails.into_iter().chain(hosts).chain(uris).collect(),
+            subject: DistinguishedName::of(parsed.subject()),
+            fixed_forms: fixed_forms(parsed.subject()),
+        }
+    }
+
+    /// Returns the user with one of the names, tried in the order of `nats-server`: the alternative names; the subject; the subject with
+    /// its parts in another order; the subject's fixed forms.
+    #[must_use]
+    pub fn find<'a, User>(&self, users: &'a BTreeMap<String, User>) -> Option<&'a User> {
+        let literal = |names: &[String]| names.iter().find_map(|name| users.get(name));
+        literal(&self.alternatives)
+            .or_else(|| self.find_by_subject(users))
+            .or_else(|| literal(&self.fixed_forms))
+    }
+
+    fn find_by_subject<'a, User>(&self, users: &'a BTreeMap<String, User>) -> Option<&'a User> {
+        let subject = self.subject.as_ref()?;
+        let mut reordered = None;
+        for (name, user) in users {
+            match DistinguishedName::parse(name) {
+                Some(name) if name == *subject => return Some(user),
+                Some(name) if reordered.is_none() && name.has_the_parts_of(subject) => reordered = Some(user),
                 _ => {}
             }
         }
+        reordered
     }
-    emails
-        .into_iter()
-        .chain(hosts)
-        .chain(uris)
-        .chain([subject(&parsed)])
-        .collect()
 }
 
-/// Returns the subject in the form of RFC 2253, the last part first: `CN=a,OU=b,O=c`.
-fn subject(certificate: &x509_parser::certificate::X509Certificate<'_>) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    for set in certificate.subject().iter_rdn() {
-        let values = set.iter().filter_map(|attribute| {
-            let kind = short_name(&attribute.attr_type().to_id_string())?;
-            Some(format!("{kind}={}", escaped(attribute.as_str().ok()?)))
-        });
-        parts.push(values.collect::<Vec<_>>().join("+"));
+/// Returns the subject with its attributes in a fixed order, values of one kind together: first with the domain components at the end, if
+/// there are any, then without these. Attributes of other kinds are left out.
+fn fixed_forms(subject: &X509Name<'_>) -> Vec<String> {
+    let values = |wanted: &str| -> Vec<&str> {
+        subject
+            .iter_attributes()
+            .filter(|attribute| kind(&attribute.attr_type().to_id_string()) == Some(wanted))
+            .filter_map(|attribute| attribute.as_str().ok())
+            .collect()
+    };
+    let mut parts = Vec::new();
+    for wanted in [
+        "SERIALNUMBER",
+        "CN",
+        "OU",
+        "O",
+        "POSTALCODE",
+        "STREET",
+        "L",
+        "ST",
+        "C",
+    ] {
+        let mut values = values(wanted);
+        if matches!(wanted, "SERIALNUMBER" | "CN") {
+            values.drain(..values.len().saturating_sub(1));
+        }
+        let part = values.iter().map(|value| format!("{wanted}={}", escaped(value)));
+        parts.extend(Some(part.collect::<Vec<_>>().join("+")).filter(|part| !part.is_empty()));
     }
-    parts.reverse();
-    parts.join(",")
-}
-
-/// Short names of attribute types (RFC 2253, section 2.3). Other types are left out.
-fn short_name(id: &str) -> Option<&'static str> {
-    Some(match id {
-        "2.5.4.3" => "CN",
-        "2.5.4.5" => "SERIALNUMBER",
-        "2.5.4.6" => "C",
-        "2.5.4.7" => "L",
-        "2.5.4.8" => "ST",
-        "2.5.4.9" => "STREET",
-        "2.5.4.10" => "O",
-        "2.5.4.11" => "OU",
-        "2.5.4.17" => "POSTALCODE",
-        "0.9.2342.19200300.100.1.25" => "DC",
-        _ => return None,
-    })
+    let without = parts.join(",");
+    parts.extend(values("DC").iter().map(|value| format!("DC={value}")));
+    let with = parts.join(",");
+    if with == without {
+        vec![without]
+    } else {
+        vec![with, without]
+    }
 }
 
 /// Escapes the characters that separate parts (RFC 2253, section 2.4).

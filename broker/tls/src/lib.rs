@@ -3,7 +3,8 @@
 //! | module | holds |
 //! |---|---|
 //! | [`files`] | the settings of one door: certificate, key, authorities, and how strict it is |
-//! | [`certificate`] | what the programs read in a certificate: names, subject, expiry |
+//! | [`certificate`] | what the programs read in a certificate: names, expiry |
+//! | [`distinguished_name`] | the subject of a certificate, compared with the name of a user |
 //! | [`acceptor`] | handshakes of connections that are accepted |
 //! | [`dialler`] | handshakes of connections that are dialled |
 //! | [`stream`] | a TCP connection, with or without TLS |
@@ -13,6 +14,7 @@
 pub mod acceptor;
 pub mod certificate;
 pub mod dialler;
+pub mod distinguished_name;
 pub mod files;
 pub mod stream;
 #[cfg(test)]

@@ -149,6 +149,7 @@ const ROWS: &[Row] = &[
 async fn check(kind: ServerKind) {
     let folder = TempDir::new().expect("a folder");
     let server = start(kind, folder.path(), USERS).await;
+    // A library without credentials must not be told that it needs some.
     let info = RawClient::connect(server.address()).await.info();
     assert_ne!(info["auth_required"], true, "{kind:?}: {info}");
     check_rows_at(kind, server.address(), server.http(), ROWS).await;
