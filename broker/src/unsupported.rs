@@ -9,6 +9,9 @@ impl Unsupported {
     pub(crate) const CONNECTION_TYPES: Self =
         Self("users for WebSocket, MQTT or leaf nodes are not supported: only STANDARD is");
     pub(crate) const GATEWAYS: Self = Self("gateways are not supported: they need nats-server");
+    pub(crate) const HANDSHAKE_RATE: Self = Self(
+        "a limit on all TLS handshakes is not supported: max_address_connects_per_second limits each address",
+    );
     pub(crate) const HEADERS_OFF: Self = Self("switching headers off is not supported");
     pub(crate) const HTTP_BASE_PATH: Self = Self("another base path for the pages is not supported");
     pub(crate) const IMPORTS: Self = Self("imports and exports between accounts are not supported");
@@ -18,6 +21,9 @@ impl Unsupported {
     pub(crate) const MESSAGE_TRACE: Self = Self("message tracing is not supported");
     pub(crate) const MQTT: Self = Self("MQTT is not supported: it needs nats-server");
     pub(crate) const OPERATORS: Self = Self("operators and JWTs are not supported: they need nats-server");
+    pub(crate) const PINNED_CERTIFICATES: Self = Self(
+        "pinned certificates are not supported: with verify, ca_file says whose certificates are accepted",
+    );
     pub(crate) const PROFILING: Self = Self("profiling is not supported");
     pub(crate) const PROXY_PROTOCOL: Self = Self("the PROXY protocol is not supported");
     pub(crate) const ROUTE_ACCOUNTS: Self = Self("routes for one account are not supported");

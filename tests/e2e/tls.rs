@@ -422,6 +422,8 @@ async fn a_client_that_does_not_make_the_handshake_is_closed_in_time_and_others_
     }
 }
 
+const DOMAIN_COMPONENT: [u64; 7] = [0, 9, 2342, 19_200_300, 100, 1, 25];
+
 /// With `verify_and_map` the certificate names the user: an e-mail address, a DNS name, or the subject.
 #[tokio::test]
 async fn a_client_is_the_user_that_its_certificate_names_as_in_nats_server() {
@@ -430,6 +432,11 @@ async fn a_client_is_the_user_that_its_certificate_names_as_in_nats_server() {
     let mail = |params: &mut rcgen::CertificateParams| {
         let name = "svc@example.com".try_into().expect("a name");
         params.subject_alt_names.push(rcgen::SanType::Rfc822Name(name));
+    };
+    let of_acme = |params: &mut rcgen::CertificateParams| {
+        let name = &mut params.distinguished_name;
+        name.push(rcgen::DnType::OrganizationName, "acme");
+        name.push(rcgen::DnType::CustomDnType(DOMAIN_COMPONENT.to_vec()), "example");
     };
     let certificates = [
         (
@@ -444,11 +451,23 @@ async fn a_client_is_the_user_that_its_certificate_names_as_in_nats_server() {
         ),
         ("subject", authority.certify("plain", &[]), Some("three")),
         ("unknown", authority.certify("unknown", &["127.0.0.1"]), None),
+        (
+            "subject in another order",
+            authority.certify_with("reordered", &[], of_acme),
+            Some("one"),
+        ),
+        (
+            "subject without its domain component",
+            authority.certify_with("shortened", &[], of_acme),
+            Some("two"),
+        ),
     ];
     let conf = authority.folder().join("nats.conf");
     let text = format!(
-        "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {:?}, verify_and_map: true }}\n\
+        "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {:?}, insecure: true, verify_and_map: true }}\n\
          authorization {{ users: [\n\
+         {{ user: \"O=acme, DC=example, CN=reordered\", permissions: {{ publish: one }} }}\n\
+         {{ user: \"CN=shortened,O=acme\", permissions: {{ publish: two }} }}\n\
          {{ user: \"svc@example.com\", permissions: {{ publish: one, subscribe: \"_INBOX.>\" }} }}\n\
          {{ user: svc.example.com, permissions: {{ publish: two, subscribe: \"_INBOX.>\" }} }}\n\
          {{ user: \"CN=plain\", permissions: {{ publish: three, subscribe: [\"_INBOX.>\", one, two, three] }} }}\n] }}\n",

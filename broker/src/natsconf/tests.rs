@@ -328,7 +328,7 @@ fn all_errors_of_a_file_are_reported_in_one_run() {
             "port: 4333\nhttp_port: 4333\ntls { pinned_certs: [x] }\nping_max: -1\nmax_pending: 1MB\nmax_payload: 2MB\n",
             &[
                 "2: http.port and port are both 4333; give each its own",
-                "3: tls.pinned_certs: a choice of ciphers, curves or stored certificates is not supported: those of rustls are used",
+                "3: tls.pinned_certs: pinned certificates are not supported: with verify, ca_file says whose certificates are accepted",
                 "4: ping_max must be a whole number from 1 to 100, not -1",
                 "5: limits.max_pending (1048576) is below limits.max_payload (2097152): one message could make a client a slow \
                  consumer; raise limits.max_pending or lower limits.max_payload",

@@ -77,8 +77,12 @@ impl Keys {
                 let verify = self.switch(entry);
                 flag(self, "verify", verify);
             }
+            // Clients are not dialled, so there is nothing to leave unchecked.
+            "insecure" if matches!(door, Door::Client) => {
+                self.switch(entry);
+            }
             // Routes do not check the certificates of the nodes that they dial.
-            "insecure" if matches!(door, Door::Route) => {
+            "insecure" => {
                 let insecure = self.switch(entry);
                 flag(self, "verify", !insecure);
             }
@@ -109,15 +113,15 @@ impl Keys {
             }
             "cipher_suites"
             | "curve_preferences"
-            | "pinned_certs"
             | "certs"
             | "cert_store"
             | "cert_match"
             | "cert_match_by"
             | "ca_certs_match"
-            | "connection_rate_limit"
             | "ocsp_peer"
             | "verify_cert_and_check_known_urls" => self.unsupported(entry, Unsupported::TLS_CHOICES),
+            "pinned_certs" => self.unsupported(entry, Unsupported::PINNED_CERTIFICATES),
+            "connection_rate_limit" => self.unsupported(entry, Unsupported::HANDSHAKE_RATE),
             // rustls has none of these.
             "allow_insecure_cipher_suites" | "cert_match_skip_invalid" => {}
             _ => self.unknown(entry),
