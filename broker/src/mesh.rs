@@ -116,14 +116,8 @@ impl Mesh {
         let record = record(shared, &settings, address, http);
         let own = hello(shared, &settings, &record);
         shared.set_advertised(address, own.client.clone());
-        let name = match own.cluster.as_str() {
-            "" => "the cluster without a name",
-            name => name,
-        };
-        info!(
-            "Listening for route connections on {address}, as {} of {name}",
-            own.id
-        );
+        // Programs that start nats-server read the address in this line.
+        info!(id = %own.id, cluster = own.cluster, "Listening for route connections on {address}");
         let cluster = &settings.cluster;
         let rules = Rules {
             own,
