@@ -52,10 +52,30 @@ static void on_request(natsConnection *c, natsSubscription *s, natsMsg *message,
     natsMsg_Destroy(message);
 }
 
-static void connect_to(const char *url) {
+static const char *option(char **words, const char *name) {
+    size_t length = strlen(name);
+    for (; *words; words++)
+        if (strncmp(*words, name, length) == 0 && (*words)[length] == '=') return *words + length + 1;
+    return NULL;
+}
+
+static void set_credentials(natsOptions *options, char **words) {
+    const char *ca = option(words, "ca"), *cert = option(words, "cert");
+    const char *nkey = option(words, "nkey"), *creds = option(words, "creds");
+    if (ca) {
+        check(natsOptions_SetSecure(options, true));
+        check(natsOptions_LoadCATrustedCertificates(options, ca));
+    }
+    if (cert) check(natsOptions_LoadCertificatesChain(options, cert, option(words, "key")));
+    if (nkey) check(natsOptions_SetNKeyFromSeed(options, nkey, option(words, "seed")));
+    if (creds) check(natsOptions_SetUserCredentialsFromFiles(options, creds, NULL));
+}
+
+static void connect_to(char **words) {
     natsOptions *options = NULL;
     check(natsOptions_Create(&options));
-    check(natsOptions_SetURL(options, url));
+    check(natsOptions_SetURL(options, words[0]));
+    set_credentials(options, words + 1);
     check(natsOptions_SetDisconnectedCB(options, on_disconnected, NULL));
     check(natsOptions_SetReconnectedCB(options, on_reconnected, NULL));
     check(natsOptions_SetClosedCB(options, on_closed, NULL));
@@ -129,11 +149,11 @@ static void start_burst(char **words) {
 int main(void) {
     static char line[LINE_BYTES_MAX];
     while (fgets(line, sizeof line, stdin)) {
-        char *words[WORDS_MAX] = {0};
+        char *words[WORDS_MAX + 1] = {0};
         int count = 0;
         for (char *word = strtok(line, " \n"); word && count < WORDS_MAX; word = strtok(NULL, " \n")) words[count++] = word;
         if (count == 0) continue;
-        if (!strcmp(words[0], "connect")) connect_to(words[1]);
+        if (!strcmp(words[0], "connect")) connect_to(words + 1);
         else if (!strcmp(words[0], "sub")) subscribe(words[1], words[2], words[3]);
         else if (!strcmp(words[0], "unsub")) unsubscribe(words[1], words[2]);
         else if (!strcmp(words[0], "answer")) answer(words[1], words[2]);

@@ -31,13 +31,37 @@ func check(err error) {
 	}
 }
 
-func connect(url string) {
+func credentials(words []string) (options []nats.Option) {
+	values := map[string]string{}
+	for _, word := range words {
+		if name, value, found := strings.Cut(word, "="); found {
+			values[name] = value
+		}
+	}
+	if values["ca"] != "" {
+		options = append(options, nats.RootCAs(values["ca"]))
+	}
+	if values["cert"] != "" {
+		options = append(options, nats.ClientCert(values["cert"], values["key"]))
+	}
+	if values["seed"] != "" {
+		option, err := nats.NkeyOptionFromSeed(values["seed"])
+		check(err)
+		options = append(options, option)
+	}
+	if values["creds"] != "" {
+		options = append(options, nats.UserCredentials(values["creds"]))
+	}
+	return options
+}
+
+func connect(url string, words []string) {
 	var err error
-	connection, err = nats.Connect(url,
+	connection, err = nats.Connect(url, append(credentials(words),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { say("disconnected") }),
 		nats.ReconnectHandler(func(*nats.Conn) { say("reconnected") }),
 		nats.ClosedHandler(func(*nats.Conn) { say("closed") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { check(err) }))
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { check(err) }))...)
 	if err != nil {
 		check(err)
 		return
@@ -96,7 +120,7 @@ func carryOut(words []string) {
 	}
 	switch word(0) {
 	case "connect":
-		connect(word(1))
+		connect(word(1), words[2:])
 	case "sub":
 		subscribe(word(1), word(2), word(3))
 	case "unsub":

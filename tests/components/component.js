@@ -1,15 +1,30 @@
 // The Node component around the callback style libraries nats@0.2.9, 0.8.10 and 1.4.12. Usage: node component.js FOLDER
 'use strict';
+const fs = require('fs');
 const path = require('path');
-const { say, burst, serve } = require('./line_protocol.js');
+const { say, options_of, burst, serve } = require('./line_protocol.js');
 const nats = require(path.join(process.argv[2], 'node_modules', 'nats'));
 
 const subscriptions = new Map();
 let client;
 
+function credentials(values) {
+  const options = {};
+  const read = (file) => fs.readFileSync(file);
+  if (values.ca) options.tls = { ca: [read(values.ca)] };
+  if (values.cert) Object.assign(options.tls, { cert: read(values.cert), key: read(values.key) });
+  if (values.seed) {
+    const nkeys = require(path.join(process.argv[2], 'node_modules', 'ts-nkeys'));
+    const pair = nkeys.fromSeed(Buffer.from(read(values.seed).toString().trim()));
+    Object.assign(options, { nkey: values.nkey, nonceSigner: (nonce) => pair.sign(nonce) });
+  }
+  if (values.creds) options.userCreds = values.creds;
+  return options;
+}
+
 const commands = {
-  connect(url) {
-    client = nats.connect(url);
+  connect(url, ...words) {
+    client = words.length ? nats.connect({ url, ...credentials(options_of(words)) }) : nats.connect(url);
     client.on('connect', () => say('connected'));
     client.on('disconnect', () => say('disconnected'));
     client.on('reconnecting', () => say('reconnecting'));

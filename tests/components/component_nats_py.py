@@ -1,6 +1,7 @@
 """The Python component around the current nats-py."""
 
 import asyncio
+import ssl
 import sys
 import time
 
@@ -27,10 +28,24 @@ async def report_error(error):
     say("error", type(error).__name__, error)
 
 
-async def connect(url):
+def credentials(values):
+    options = {}
+    if "ca" in values:
+        options["tls"] = ssl.create_default_context(cafile=values["ca"])
+    if "cert" in values:
+        options["tls"].load_cert_chain(values["cert"], values["key"])
+    if "seed" in values:
+        options["nkeys_seed"] = values["seed"]
+    if "creds" in values:
+        options["user_credentials"] = values["creds"]
+    return options
+
+
+async def connect(url, *words):
     global client
     client = await nats.connect(
         url,
+        **credentials(dict(word.split("=", 1) for word in words)),
         error_cb=report_error,
         disconnected_cb=reporter("disconnected"),
         reconnected_cb=reporter("reconnected"),

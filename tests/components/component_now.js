@@ -1,8 +1,9 @@
 // The Node component around the current library @nats-io/transport-node. Usage: node component_now.js FOLDER
 'use strict';
+const fs = require('fs');
 const path = require('path');
-const { say, burst, serve } = require('./line_protocol.js');
-const { connect } = require(path.join(process.argv[2], 'node_modules', '@nats-io', 'transport-node'));
+const { say, options_of, burst, serve } = require('./line_protocol.js');
+const { connect, credsAuthenticator, nkeyAuthenticator } = require(path.join(process.argv[2], 'node_modules', '@nats-io', 'transport-node'));
 
 const subscriptions = new Map();
 const words_of_status = { disconnect: 'disconnected', reconnecting: 'reconnecting', reconnect: 'reconnected' };
@@ -15,9 +16,17 @@ async function report_status() {
   }
 }
 
+function credentials(values) {
+  const options = {};
+  if (values.ca) options.tls = { caFile: values.ca, certFile: values.cert, keyFile: values.key };
+  if (values.seed) options.authenticator = nkeyAuthenticator(Buffer.from(fs.readFileSync(values.seed).toString().trim()));
+  if (values.creds) options.authenticator = credsAuthenticator(fs.readFileSync(values.creds));
+  return options;
+}
+
 const commands = {
-  async connect(url) {
-    client = await connect({ servers: url });
+  async connect(url, ...words) {
+    client = await connect({ servers: url, ...credentials(options_of(words)) });
     client.closed().then((error) => say('closed', error || ''));
     report_status();
     say('connected');

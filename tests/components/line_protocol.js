@@ -5,6 +5,11 @@ const readline = require('readline');
 const say = (...words) => process.stdout.write(words.join(' ') + '\n');
 const say_error = (error) => say('error', String((error && error.stack) || error).replace(/\n/g, ' | '));
 
+// The options `OPTION=VALUE` of `connect`, by name.
+function options_of(words) {
+  return Object.fromEntries(words.map((word) => [word.slice(0, word.indexOf('=')), word.slice(word.indexOf('=') + 1)]));
+}
+
 // Publishes PREFIX1, PREFIX2, … by calls of `publish`.
 function burst(publish, prefix, count, rate) {
   const start = Date.now();
@@ -33,4 +38,4 @@ function serve(commands) {
   }).on('close', () => process.exit(0));
 }
 
-module.exports = { say, burst, serve };
+module.exports = { say, options_of, burst, serve };

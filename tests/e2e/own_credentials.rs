@@ -1,5 +1,6 @@
 //! Credentials that the sidecar holds for components that have none, or the wrong ones (promise S11).
 
+use crate::scenario::all_that_components_do;
 use data_encoding::BASE64URL_NOPAD;
 use e2e::{Authority, Component, Library, Node, RawClient, ServerKind, Sidecar, eventually};
 use nkeys::KeyPair;
@@ -123,15 +124,14 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, kind: &str) -> String {
     format!("{body}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// A server with an operator knows its users only by their JWTs.
-#[tokio::test]
-async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also_after_a_kill() {
+/// Writes the settings of a server with an operator, which knows its users only by their JWTs, and the credentials of one user. Returns
+/// both files.
+fn operator_and_user(folder: &TempDir) -> (String, String) {
     let (operator, account, user) = (
         KeyPair::new_operator(),
         KeyPair::new_account(),
         KeyPair::new_user(),
     );
-    let folder = TempDir::new().expect("a folder");
     let conf = folder.path().join("nats.conf");
     let text = format!(
         "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}\n",
@@ -148,14 +148,20 @@ async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also
         user.seed().expect("a seed")
     );
     std::fs::write(&creds, text).expect("the credentials are written");
-    let conf = conf.display().to_string();
+    (conf.display().to_string(), creds.display().to_string())
+}
+
+#[tokio::test]
+async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also_after_a_kill() {
+    let folder = TempDir::new().expect("a folder");
+    let (conf, creds) = operator_and_user(&folder);
     let mut nodes = [
         Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
         Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
     ];
     let sidecar = Sidecar::builder()
         .nodes(&nodes)
-        .setting("credentials.creds_file", creds.display().to_string())
+        .setting("credentials.creds_file", creds)
         .start()
         .await;
     let mut client = RawClient::open(sidecar.address()).await;
@@ -173,6 +179,103 @@ async fn s11_a_credentials_file_of_the_sidecar_opens_nodes_with_an_operator_also
         client.publish("a", killed.to_string()).await;
         client.expect_message("1", "a", &killed.to_string()).await;
         nodes[killed].restart().await;
+    }
+}
+
+/// A component that signs itself is closed when its node dies, and its library reconnects and signs again.
+#[tokio::test]
+async fn s11_libraries_that_have_credentials_work_through_the_sidecar_also_after_a_kill() {
+    let folder = TempDir::new().expect("a folder");
+    let (conf, creds) = operator_and_user(&folder);
+    let mut nodes = [
+        Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
+        Node::start(ServerKind::NatsServer, &["-c", &conf]).await,
+    ];
+    let mut sidecar = Sidecar::builder().upstream([nodes[0].url()]).start().await;
+    let url = format!("{} creds={creds}", sidecar.url());
+    let mut components = Vec::new();
+    for library in Library::ALL.into_iter().filter(|library| library.signs()) {
+        all_that_components_do(library, &url, &url).await;
+        let mut component = Component::connect(library, &url).await;
+        component.subscribe("own", &format!("to.{library:?}"));
+        component.flush().await;
+        components.push(component);
+    }
+    sidecar.reload_with("nodes.upstream", [nodes[0].url(), nodes[1].url()].as_slice());
+    eventually("both nodes are known", CONNECTED_WITHIN, async || {
+        sidecar.node_rows().await.len() == 2
+    })
+    .await;
+    nodes[0].kill();
+    for component in &mut components {
+        let subject = format!("to.{:?}", component.library());
+        eventually("the component is served again", CONNECTED_WITHIN, async || {
+            component.say(&format!("pub {subject} x"));
+            component.payloads("own").contains(&"x".to_owned())
+        })
+        .await;
+    }
+}
+
+/// The nodes demand a certificate, which only the sidecar has, and the component's own password. What the component may do, and in
+/// which account, stays the same on the next node.
+#[tokio::test]
+async fn s11_a_component_keeps_its_account_and_permissions_on_nodes_that_demand_a_certificate_after_a_kill() {
+    let authority = Authority::new();
+    let (cert, key) = authority.certify("node", &["127.0.0.1"]);
+    let (own_cert, own_key) = authority.certify("sidecar", &[]);
+    let conf = authority.folder().join("nats.conf").display().to_string();
+    let text = format!(
+        "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {:?}, verify: true }}\n\
+         accounts {{\n\
+         A {{ users: [ {{ user: a, password: a, permissions: {{ publish: {{ deny: closed }}, subscribe: {{ deny: closed }} }} }} ] }}\n\
+         B {{ users: [ {{ user: b, password: b }} ] }}\n}}\n",
+        authority.file()
+    );
+    std::fs::write(&conf, text).expect("the settings are written");
+    for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+        let mut nodes = [
+            Node::start(kind, &["-c", &conf]).await,
+            Node::start(kind, &["-c", &conf]).await,
+        ];
+        let sidecar = Sidecar::builder()
+            .nodes(&nodes)
+            .setting("tls.node.ca_file", authority.file())
+            .setting("tls.node.cert_file", own_cert.clone())
+            .setting("tls.node.key_file", own_key.clone())
+            .start()
+            .await;
+        let connect = |user| format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"{user}\"}}");
+        let mut a = RawClient::open_with(sidecar.address(), &connect("a")).await;
+        let mut b = RawClient::open_with(sidecar.address(), &connect("b")).await;
+        for client in [&mut a, &mut b] {
+            client.subscribe(">", "1").await;
+            client.flush().await;
+        }
+        for (killed, other) in [(None, 0), (Some(0), 1), (Some(1), 0)] {
+            if let Some(killed) = killed {
+                let killed: &mut Node = &mut nodes[killed];
+                killed.kill();
+            }
+            let on_one_node = async || killed.is_none() || nodes[other].varz("connections").await >= Some(2);
+            eventually("both sessions are on one node", CONNECTED_WITHIN, on_one_node).await;
+            a.publish("closed", "x").await;
+            a.expect_line("-ERR 'Permissions Violation for Publish to \"closed\"'")
+                .await;
+            a.subscribe("closed", "2").await;
+            a.expect_line("-ERR 'Permissions Violation for Subscription to \"closed\"'")
+                .await;
+            // The other account's message would come first.
+            b.publish("x", "of b").await;
+            b.expect_message("1", "x", "of b").await;
+            a.publish("x", "of a").await;
+            a.expect_message("1", "x", "of a").await;
+            b.publish("closed", "of b").await;
+            b.expect_message("1", "closed", "of b").await;
+            if let Some(killed) = killed {
+                nodes[killed].restart().await;
+            }
+        }
     }
 }
 

@@ -44,6 +44,15 @@ impl Library {
         Self::Go,
     ];
 
+    /// Libraries that speak TLS with the current servers; npm nats 0.8 cannot on the current Node.js.
+    pub const WITH_TLS: [Self; 5] = [Self::Node14, Self::NodeNow, Self::NatsPy, Self::C, Self::Go];
+
+    /// Returns whether the library can log in with an nkey, or with a credentials file. libnats 3.4 could, but about one in 200 of its
+    /// signatures is wrong, which `nats-server` refuses too.
+    pub fn signs(self) -> bool {
+        matches!(self, Self::Node14 | Self::NodeNow | Self::NatsPy | Self::Go)
+    }
+
     fn program(self) -> Program {
         let peers = peers::folder();
         let node = |script, folder| {
@@ -95,7 +104,7 @@ impl Component {
         }
     }
 
-    /// Starts a component and connects it.
+    /// Starts a component and connects it to an address; options of `connect` (`tests/components/README.md`) may follow it.
     pub async fn connect(library: Library, url: &str) -> Self {
         let mut component = Self::start(library);
         component.connect_to(url).await;

@@ -1,14 +1,63 @@
 //! Each client library does all that components do, connected directly to the broker.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Library, Node, ServerKind, TIMEOUT};
+use e2e::{Authority, Library, Node, ServerKind, TIMEOUT};
 use futures_util::StreamExt;
+use nkeys::KeyPair;
 
 #[tokio::test]
 async fn each_library_works_on_the_broker() {
     let broker = Node::start(ServerKind::Standin, &[]).await;
     for library in Library::ALL {
         all_that_components_do(library, &broker.url(), &broker.url()).await;
+    }
+}
+
+/// Each library logs in by all that it can of: a certificate of the server, one of its own, and a key.
+#[tokio::test]
+async fn libraries_log_in_with_tls_certificates_and_keys_as_on_nats_server() {
+    let (authority, user) = (Authority::new(), KeyPair::new_user());
+    let (cert, key) = authority.certify("server", &["127.0.0.1", "localhost"]);
+    let (own_cert, own_key) = authority.certify("component", &[]);
+    let (ca, nkey) = (authority.file(), user.public_key());
+    let seed = authority.folder().join("seed");
+    std::fs::write(&seed, user.seed().expect("a seed")).expect("the seed is written");
+
+    let tls = format!("cert_file: {cert:?}, key_file: {key:?}");
+    let users = format!("authorization {{ users: [ {{ nkey: {nkey} }} ] }}\n");
+    let trusts = format!("ca={ca}");
+    let proves = format!("ca={ca} cert={own_cert} key={own_key}");
+    let signs = format!("nkey={nkey} seed={}", seed.display());
+    for (case, text, options) in [
+        ("tls", format!("tls {{ {tls} }}\n"), trusts.clone()),
+        (
+            "certificate",
+            format!("tls {{ {tls}, ca_file: {ca:?}, verify: true }}\n"),
+            proves,
+        ),
+        ("key", users.clone(), signs.clone()),
+        (
+            "both",
+            format!("tls {{ {tls} }}\n{users}"),
+            format!("{trusts} {signs}"),
+        ),
+    ] {
+        let conf = authority
+            .folder()
+            .join(format!("{case}.conf"))
+            .display()
+            .to_string();
+        std::fs::write(&conf, text).expect("the settings are written");
+        for kind in [ServerKind::Standin, ServerKind::NatsServer] {
+            let node = Node::start(kind, &["-c", &conf]).await;
+            let url = format!("{} {options}", node.url());
+            for library in Library::WITH_TLS {
+                if options.contains("seed") && !library.signs() {
+                    continue;
+                }
+                all_that_components_do(library, &url, &url).await;
+            }
+        }
     }
 }
 
