@@ -192,13 +192,17 @@ impl Access {
     /// Returns a nonce for a new client to sign; empty if no user signs.
     #[must_use]
     pub fn new_nonce(&self) -> Box<str> {
-        if self.users.values().any(|user| user.proof == Proof::Signature) {
+        if self.has_keys() {
             BASE64URL_NOPAD
                 .encode(&rand::random::<[u8; NONCE_BYTES]>())
                 .into()
         } else {
             "".into()
         }
+    }
+
+    fn has_keys(&self) -> bool {
+        self.users.values().any(|user| user.proof == Proof::Signature)
     }
 
     /// Returns the user as which a client without credentials is admitted.
@@ -219,7 +223,8 @@ impl Access {
             return user.map_or(Admission::Refused, |user| user.admit(connect.pass.as_deref()));
         }
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        if let Some(key) = given(&connect.nkey) {
+        // As in nats-server, a key of a client is ignored if no user has one.
+        if let Some(key) = given(&connect.nkey).filter(|_| self.has_keys()) {
             let user = self.users.get(&key).filter(|user| user.proof == Proof::Signature);
             let signed = user.filter(|_| is_signed(connect, &key, nonce));
             return signed.map_or(Admission::Refused, admitted);

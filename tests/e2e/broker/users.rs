@@ -53,5 +53,16 @@ async fn a_user_with_a_key_gets_in_and_others_do_not_as_in_nats_server() {
         );
         client.send(connect).await;
         client.expect("-ERR 'Authorization Violation'\r\n").await;
+        // Where no user has a key, that of a client is ignored.
+        let node = Node::start(kind, &["--user", "a", "--pass", "b"]).await;
+        let options = async_nats::ConnectOptions::with_nkey(user.seed().expect("a seed"))
+            .user_and_password("a".into(), "b".into());
+        let connected = options.connect(node.url()).await;
+        assert!(connected.is_ok(), "{kind:?}: {connected:?}");
+        let connect = format!(
+            "CONNECT {{\"verbose\":false,\"nkey\":\"{}\",\"user\":\"a\",\"pass\":\"b\"}}",
+            user.public_key()
+        );
+        RawClient::open_with(node.address(), &connect).await;
     }
 }
