@@ -25,7 +25,7 @@ use standin_daemon::connection_limit::ConnectionLimit;
 use standin_daemon::http::PageAccess;
 pub use standin_daemon::logging::LogFormat;
 pub use standin_daemon::settings::{Flag, Input, Loaded, Micros, Millis, Place, Secs, SettingsError};
-use standin_daemon::settings::{Secret, of_text};
+use standin_daemon::settings::{Secret, changes, of_text, reloaded};
 use standin_daemon::tls::{HandshakeFirst, TlsSection};
 
 pub use self::listener::{ListenerSection, RulesSection};
@@ -260,6 +260,25 @@ impl Settings {
             tls: self.tls.component.clone(),
             ..ListenerSection::default()
         }])
+    }
+
+    /// Returns the settings in force after a reload with the settings `new`, and the changes that need a restart and so have no effect.
+    pub(crate) fn reloaded(&self, new: Self) -> (Self, Vec<String>) {
+        let pending = changes(self, &new)
+            .into_iter()
+            .filter(|change| change.needs_restart);
+        if self.listener.is_empty() && new.listener.is_empty() {
+            let pending = pending.map(|change| change.to_string()).collect();
+            return (reloaded(self, new), pending);
+        }
+        let (listeners, left) = listener::reloaded(&self.listeners(), &new.listeners());
+        let pending = pending
+            .filter(|change| change.key != "listen")
+            .map(|change| change.to_string());
+        let pending = pending.chain(left).collect();
+        let mut in_force = reloaded(self, new);
+        in_force.listener = listeners;
+        (in_force, pending)
     }
 
     /// Returns the addresses of all listeners.

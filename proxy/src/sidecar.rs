@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use standin_daemon::http::PageAccess;
 use standin_daemon::listen::{self, is_missing};
-use standin_daemon::settings::{changes, reloaded};
+use standin_daemon::settings::changes;
 use standin_daemon::unix_socket::{self, UnixSocket};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
@@ -161,23 +161,15 @@ impl Sidecar {
     /// [`RunError`] if the new settings cannot be used; the present ones then stay in force.
     pub fn reload(&mut self, new: Settings) -> Result<(), RunError> {
         let old = self.shared.settings.load_full();
-        let changes = changes(&*old, &new);
-        let mut new = reloaded(&*old, new);
-        let keeps_listeners = !have_same_sockets(&old.listeners(), &new.listeners());
-        if keeps_listeners {
-            new.listener.clone_from(&old.listener);
-            new.credentials.clone_from(&old.credentials);
-            new.tls.component.clone_from(&old.tls.component);
-        }
+        let (new, pending) = old.reloaded(new);
         let policy = Policy::new(&new)?;
         let access = new.page_access()?;
         self.shared.registry.reconfigure(new.registry_config()?)?;
-        for change in changes {
-            if change.needs_restart || keeps_listeners && change.key == "listener" {
-                warn!(%change, "setting change needs a restart");
-            } else {
-                info!(%change, "setting changed");
-            }
+        for change in changes(&*old, &new) {
+            info!(%change, "setting changed");
+        }
+        for change in pending {
+            warn!(%change, "setting change needs a restart");
         }
         let settings = Arc::new(new);
         self.shared.policy.store(Arc::new(policy));
@@ -235,11 +227,6 @@ impl Sidecar {
 async fn join(threads: Vec<ThreadHandle<()>>) {
     let joining = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join())));
     let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
-}
-
-/// Returns whether these settings have the same sockets, which are opened only at the start.
-fn have_same_sockets(old: &[ListenerSection], new: &[ListenerSection]) -> bool {
-    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| old.has_sockets_of(new))
 }
 
 /// Listens on all addresses of all listeners.

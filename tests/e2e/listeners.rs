@@ -397,6 +397,17 @@ async fn a_reload_changes_permissions_at_once_and_keeps_sockets() {
         .await;
     client.publish("c", "3").await;
     assert!(client.flush().await.is_empty());
+    // The permissions change in the same file as the sockets.
+    let mark = sidecar.process().mark();
+    sidecar.reload_listeners("allow = [\"c\", ", "allow = [");
+    sidecar
+        .process()
+        .wait_for_line_after(mark, "settings reloaded", TIMEOUT)
+        .await;
+    client.publish("c", "4").await;
+    client
+        .expect_line("-ERR 'Permissions Violation for Publish to \"c\"'")
+        .await;
 }
 
 /// A component that floods the sidecar with forbidden frames and never reads costs bounded memory, and harms nobody.

@@ -1,5 +1,6 @@
 //! `[[listener]]`: the settings of one listener, with the checks of its table.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,35 @@ impl ListenerSection {
         mode.filter(|mode| *mode <= 0o777)
     }
 
-    /// Returns whether the other listener has the same sockets. If so, a reload can change all the rest.
-    pub(crate) fn has_sockets_of(&self, other: &Self) -> bool {
-        self.listen == other.listen && self.socket_mode == other.socket_mode
+    fn has_any_address_of(&self, other: &Self) -> bool {
+        other.listen.iter().any(|address| self.listen.contains(address))
+    }
+
+    fn has_all_addresses_of(&self, other: &Self) -> bool {
+        other.listen.iter().all(|address| self.listen.contains(address))
+    }
+
+    /// Returns `new` with the open sockets of this listener, and adds to `left` the changes of the sockets, which need a restart.
+    fn changed_to(&self, new: &Self, left: &mut Vec<String>) -> Self {
+        let mut changed = |key: &str, from: &dyn fmt::Debug, to: &dyn fmt::Debug| {
+            left.push(format!("{}: {key}: {from:?} -> {to:?}", self.name()));
+        };
+        if !self.has_all_addresses_of(new) {
+            changed("listen", &self.listen, &new.listen);
+        }
+        if self.socket_mode != new.socket_mode {
+            changed("socket_mode", &self.socket_mode, &new.socket_mode);
+        }
+        Self {
+            listen: self.listen.clone(),
+            socket_mode: self.socket_mode.clone(),
+            ..new.clone()
+        }
+    }
+
+    /// Returns the name of the listener in logs and metrics, by its first address.
+    pub(crate) fn name(&self) -> String {
+        format!("listener {}", self.listen.first().map_or("", String::as_str))
     }
 
     /// Returns the rules that are broken between the keys.
@@ -103,6 +130,40 @@ impl ListenerSection {
     }
 }
 
+/// Returns the listeners in force after a reload, in the order of `old`, and the changes that need a restart. The sockets stay as
+/// they are. All other settings of a listener are those of the new listener that has all its addresses. Without such a listener it
+/// keeps its settings: a socket that the operator has closed must not get rights that were meant for another one.
+pub(crate) fn reloaded(
+    old: &[ListenerSection],
+    new: &[ListenerSection],
+) -> (Vec<ListenerSection>, Vec<String>) {
+    let mut left = Vec::new();
+    let mut in_force = Vec::new();
+    for open in old {
+        if let Some(new) = new.iter().find(|new| new.has_all_addresses_of(open)) {
+            in_force.push(open.changed_to(new, &mut left));
+            continue;
+        }
+        in_force.push(open.clone());
+        let is_there = new.iter().any(|new| new.has_any_address_of(open));
+        left.push(if is_there {
+            format!(
+                "{} loses an address: none of its changes is in force",
+                open.name()
+            )
+        } else {
+            format!("{} is removed", open.name())
+        });
+    }
+    let is_added = |new: &&ListenerSection| !old.iter().any(|open| open.has_any_address_of(new));
+    left.extend(
+        new.iter()
+            .filter(is_added)
+            .map(|new| format!("{} is new", new.name())),
+    );
+    (in_force, left)
+}
+
 /// Form of an address on which the sidecar listens, for errors.
 pub(super) const ADDRESS: &str = "host:port, such as \"127.0.0.1:4222\", or \"unix:/path\"";
 
@@ -129,4 +190,70 @@ pub(super) fn check(schema: &Schema, place: &Place, table: &Table) -> Result<(),
     let listener = ListenerSection::deserialize(table.clone())
         .map_err(|error| conflict(error.message().replace('\n', ", ")))?;
     SettingsError::all(listener.faults().into_iter().map(conflict))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(listen: &[&str], denied: &str) -> ListenerSection {
+        ListenerSection {
+            listen: listen.iter().map(|&address| address.to_owned()).collect(),
+            publish: RulesSection {
+                deny: vec![denied.to_owned()],
+                ..RulesSection::default()
+            },
+            ..ListenerSection::default()
+        }
+    }
+
+    #[test]
+    fn a_reload_applies_all_but_the_sockets() {
+        let old = [listener(&["h:1"], "old"), listener(&["h:2", "h:3"], "old")];
+        let private = |listener| ListenerSection {
+            socket_mode: "0600".to_owned(),
+            ..listener
+        };
+        for (new, denied, left) in [
+            (
+                vec![
+                    listener(&["h:9"], "n"),
+                    listener(&["h:1"], "n"),
+                    listener(&["h:3", "h:2"], "m"),
+                ],
+                ["n", "m"],
+                vec!["listener h:9 is new"],
+            ),
+            (
+                vec![private(listener(&["h:1", "h:4"], "n")), listener(&["h:3"], "m")],
+                ["n", "old"],
+                vec![
+                    "listener h:1: listen: [\"h:1\"] -> [\"h:1\", \"h:4\"]",
+                    "listener h:1: socket_mode: \"0660\" -> \"0600\"",
+                    "listener h:2 loses an address: none of its changes is in force",
+                ],
+            ),
+            (
+                vec![listener(&["h:3", "h:2"], "m")],
+                ["old", "m"],
+                vec!["listener h:1 is removed"],
+            ),
+        ] {
+            let (in_force, seen) = reloaded(&old, &new);
+            let seen_denied: Vec<_> = in_force
+                .iter()
+                .map(|listener| &*listener.publish.deny[0])
+                .collect();
+            assert_eq!(
+                (seen_denied, seen),
+                (denied.to_vec(), left.iter().map(ToString::to_string).collect())
+            );
+            for (open, listener) in old.iter().zip(&in_force) {
+                assert_eq!(
+                    (&open.listen, &open.socket_mode),
+                    (&listener.listen, &listener.socket_mode)
+                );
+            }
+        }
+    }
 }
