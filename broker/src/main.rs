@@ -201,7 +201,8 @@ fn reload(cli: &Cli, server: &Server, logging: &Logging) {
         settings.connections().raise_limit(is_given);
         server.reload(settings)
     };
-    if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {
+    let old = server.settings();
+    if standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply) {
         info!("Reloaded server configuration");
     }
 }

@@ -124,11 +124,12 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);
+    let old = sidecar.settings();
     let apply = |settings: Settings| {
         settings.connections().raise_limit(is_given);
         sidecar.reload(settings)
     };
-    if standin_daemon::reload::reload(loaded, logging, |settings| &settings.log.level, apply) {
+    if standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply) {
         info!("settings reloaded");
     }
 }

@@ -76,4 +76,4 @@ pub trait Settings: Serialize + DeserializeOwned {
 }
 
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;

@@ -105,6 +105,8 @@ struct Layers {
     errors: Vec<SettingsError>,
     /// Whether all texts were parsed without syntax errors. If not, values are not compared with each other.
     is_complete: bool,
+    /// Name of the user's file if no key is in it.
+    empty_file: Option<String>,
 }
 
 impl Layers {
@@ -122,6 +124,7 @@ impl Layers {
             warnings: Vec::new(),
             errors: Vec::new(),
             is_complete: true,
+            empty_file: None,
         })
     }
 
@@ -164,6 +167,7 @@ impl Layers {
     }
 
     fn apply_document(&mut self, name: &str, document: Document) {
+        self.empty_file = document.items.is_empty().then(|| name.to_owned());
         self.errors.extend(document.errors);
         self.warnings.extend(document.warnings);
         self.is_complete &= document.is_complete;
@@ -323,6 +327,7 @@ impl Layers {
             schema: self.schema,
             settings,
             warnings: self.warnings,
+            empty_file: self.empty_file,
             entries: self.entries,
         })
     }

@@ -13,6 +13,8 @@ pub struct Loaded<S> {
     pub settings: S,
     /// Warnings for the operator.
     pub warnings: Vec<String>,
+    /// Name of the settings file if no key is in it.
+    pub empty_file: Option<String>,
     pub(super) entries: Vec<Entry>,
     pub(super) schema: &'static Schema,
 }

@@ -33,7 +33,7 @@ level = \"info\"
 format = \"human\"
 ";
 
-pub(super) const SCHEMA: Schema = Schema {
+pub(crate) const SCHEMA: Schema = Schema {
     defaults: DEFAULTS,
     defaults_file: "deploy/sample.toml",
     ranges: &[("session.ping_max", 1, 100)],
@@ -59,29 +59,29 @@ pub(super) const SCHEMA: Schema = Schema {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Sample {
-    pub(super) listen: Vec<String>,
-    pub(super) port: u16,
-    pub(super) nodes: Nodes,
-    pub(super) session: Session,
-    pub(super) health: Table,
-    pub(super) http: Table,
-    pub(super) publish: Table,
-    pub(super) log: Table,
+pub(crate) struct Sample {
+    pub(crate) listen: Vec<String>,
+    pub(crate) port: u16,
+    pub(crate) nodes: Nodes,
+    pub(crate) session: Session,
+    pub(crate) health: Table,
+    pub(crate) http: Table,
+    pub(crate) publish: Table,
+    pub(crate) log: Table,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Nodes {
-    pub(super) upstream: Vec<String>,
-    pub(super) secret_file: String,
-    pub(super) gossip: bool,
+pub(crate) struct Nodes {
+    pub(crate) upstream: Vec<String>,
+    pub(crate) secret_file: String,
+    pub(crate) gossip: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Session {
-    pub(super) buffer_bytes: usize,
-    pub(super) ping_interval_secs: Secs,
-    pub(super) ping_max: u64,
+pub(crate) struct Session {
+    pub(crate) buffer_bytes: usize,
+    pub(crate) ping_interval_secs: Secs,
+    pub(crate) ping_max: u64,
 }
 
 impl Settings for Sample {
