@@ -4,11 +4,11 @@
 //! variable, or an included file that cannot be read, only the values from it are missing.
 
 use std::env;
-use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
-use standin_daemon::settings::Place;
+use standin_daemon::settings::{FILE_BYTES_MAX, Place};
+use standin_tls::bounded_file;
 
 use super::node::{Entry, Node};
 use super::words;
@@ -331,7 +331,7 @@ impl<'a> Parser<'a> {
             );
             return Err(self.fault(FaultKind::Depth, what));
         }
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| {
+        let text = bounded_file::read_text(&path, FILE_BYTES_MAX).unwrap_or_else(|error| {
             self.unknown(format!("cannot read the included file {name}: {error}"));
             String::new()
         });

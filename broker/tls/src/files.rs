@@ -12,7 +12,10 @@ use rustls::{RootCertStore, SupportedProtocolVersion};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::certificate;
+use crate::{bounded_file, certificate};
+
+/// Maximum size of a file with certificates or a key, in bytes. All authorities of a system take about 220,000.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The lowest version of TLS that is spoken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +103,7 @@ impl Files {
             }),
             (true, true) => {
                 let chain = chain(&self.cert)?;
-                let key = PrivateKeyDer::from_pem_file(&self.key)
+                let key = PrivateKeyDer::from_pem_slice(&content(&self.key)?)
                     .map_err(|error| unusable(&self.key, error, "PRIVATE KEY"))?;
                 Ok(Some(Own { chain, key }))
             }
@@ -158,9 +161,16 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+fn content(file: &Path) -> Result<Vec<u8>, TlsError> {
+    bounded_file::read(file, FILE_BYTES_MAX).map_err(|error| TlsError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })
+}
+
 fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match certificates {
+    let content = content(file)?;
+    match CertificateDer::pem_slice_iter(&content).collect::<Result<Vec<_>, _>>() {
         Ok(chain) if chain.is_empty() => Err(unusable(file, pem::Error::NoItemsFound, "CERTIFICATE")),
         Ok(chain) => Ok(chain),
         Err(error) => Err(unusable(file, error, "CERTIFICATE")),

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`bounded_file`] | reads of files, with a limit on their size |
 //! | [`files`] | the settings of one door: certificate, key, authorities, and how strict it is |
 //! | [`certificate`] | what the programs read in a certificate: names, expiry |
 //! | [`distinguished_name`] | the subject of a certificate, compared with the name of a user |
@@ -12,6 +13,7 @@
 //! *Architecture invariant:* this is the only crate of the two programs that names `rustls`, and it chooses the one provider of cryptography (`ring`).
 
 pub mod acceptor;
+pub mod bounded_file;
 pub mod certificate;
 pub mod dialler;
 pub mod distinguished_name;

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
+use standin_tls::bounded_file;
 use toml::{Table, Value};
 
 use super::document::{self, Document, Item};
@@ -14,6 +14,9 @@ use super::entry::Entry;
 use super::place::named_keys;
 use super::suggestion::{hint, nearest};
 use super::{Loaded, Place, Places, Schema, Settings, SettingsError, check, secret_file};
+
+/// Maximum size of a settings file, in bytes. Tens of thousands of users fit.
+pub const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// A value given on the command line. `Debug` hides it, because it may be a secret.
 #[derive(Clone)]
@@ -62,7 +65,7 @@ impl Input<'_> {
     pub fn load<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
         let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
-            match fs::read_to_string(path) {
+            match bounded_file::read_text(path, FILE_BYTES_MAX) {
                 Ok(text) => layers.apply_file(path, &text),
                 Err(error) => layers.errors.push(SettingsError::Unreadable {
                     what: "settings file",

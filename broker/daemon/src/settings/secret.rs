@@ -81,6 +81,17 @@ pub fn masked_whole(text: &str) -> String {
     }
 }
 
+/// Removes the value from the message of a parser about a value of a wrong type, because it may be a secret.
+#[must_use]
+pub fn without_value(message: &str) -> String {
+    let kinds = ["invalid type", "invalid value"];
+    let kind = kinds.into_iter().find(|kind| message.starts_with(kind));
+    match (kind, message.rsplit_once(", expected ")) {
+        (Some(kind), Some((_, wanted))) => format!("{kind}, expected {wanted}"),
+        _ => message.to_owned(),
+    }
+}
+
 /// Returns the error for a value that contains [`MASK`] instead of a secret, because it was copied from the output of `--print-config`.
 #[must_use]
 pub fn mask_given(key: &str, place: &Place) -> SettingsError {

@@ -9,13 +9,15 @@ use std::path::Path;
 
 use super::entry::Entry;
 use super::{Item, Place, Schema, SettingsError};
+use standin_tls::bounded_file;
 use toml::Value;
+use zeroize::Zeroizing;
 
 /// Variable that systemd sets.
 const VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
-/// Longest file that is read, in bytes.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum size of a file with a secret, in bytes.
+pub(super) const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Returns the content of a file without whitespace at its ends; `None` if `path` is empty. `what` is the kind of the file and
 /// `section` its section of the settings, for errors.
@@ -35,14 +37,15 @@ pub fn secret_file(
         path: path.to_owned(),
         error,
     };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+    let text = Zeroizing::new(bounded_file::read_text(path, FILE_BYTES_MAX).map_err(unreadable)?);
+    let text = text.trim();
+    if text.is_empty() {
         return Err(SettingsError::Unusable {
             section,
-            error: format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display()),
+            error: format!("{} is empty: write the secret into it", path.display()),
         });
     }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
-    Ok(Some(text.trim().to_owned()))
+    Ok(Some(text.to_owned()))
 }
 
 /// Replaces the variable in the paths of the key, also inside tables, if it is there.
@@ -189,6 +192,17 @@ mod tests {
         }
         let without = load(folder.path(), "[nodes]\nupstream = [\"nats://h\"]\n", &[]).unwrap();
         assert!(without.warnings.is_empty(), "no secret is in this file");
+    }
+
+    #[test]
+    fn a_file_without_a_secret_or_without_an_end_is_refused() {
+        for (path, problem) in [
+            ("/dev/null", "is empty"),
+            ("/dev/zero", "larger than 65536 bytes"),
+        ] {
+            let error = secret_file("file of x", "x", Path::new(path)).unwrap_err();
+            assert!(error.to_string().contains(problem), "{error}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! The file keeps the password out of a settings file that many people can read. [`ZooKeeperAuth::check`] does not read
 //! the file; [`ZooKeeperAuth::read`] does.
 
-use std::fs;
 use std::path::Path;
 
+use standin_tls::bounded_file;
+
+use super::secret_file::FILE_BYTES_MAX;
 use super::{MASK, Place, Places, Secret, SettingsError, mask_given, masked_pair, refused};
 
 /// The two settings for ZooKeeper credentials, `user:password` each. At most one of them may be set.
@@ -63,10 +65,12 @@ impl<'s> ZooKeeperAuth<'s> {
             let credentials = self.credentials.reveal().to_owned();
             return Ok(Some(credentials).filter(|credentials| !credentials.is_empty()));
         }
-        let text = fs::read_to_string(self.file).map_err(|error| SettingsError::Unreadable {
-            what: "ZooKeeper credentials file",
-            path: self.file.to_owned(),
-            error,
+        let text = bounded_file::read_text(self.file, FILE_BYTES_MAX).map_err(|error| {
+            SettingsError::Unreadable {
+                what: "ZooKeeper credentials file",
+                path: self.file.to_owned(),
+                error,
+            }
         })?;
         let line = text.lines().next().unwrap_or_default().trim();
         if line.contains(':') {
@@ -81,6 +85,8 @@ impl<'s> ZooKeeperAuth<'s> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
