@@ -253,7 +253,9 @@ fn is_tls(text: &str) -> bool {
 /// Returns `text` with its secrets masked, if `key` can have secrets.
 fn masked(key: &str, text: &str) -> Option<String> {
     match key {
-        "cluster.listen" | "cluster.routes" => return Some(masked_url(text)),
+        "cluster.listen" | "cluster.routes" | "nodes.zookeeper" | "nodes.allowed_nodes" => {
+            return Some(masked_url(text));
+        }
         ZooKeeperAuth::KEY => return Some(masked_pair(text)),
         _ => {}
     }

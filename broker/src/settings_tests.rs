@@ -300,3 +300,22 @@ fn the_default_route_queue_can_hold_the_largest_message() {
             .contains("cluster.max_pending must be at least")
     );
 }
+
+#[test]
+fn a_text_in_place_of_tables_or_before_an_at_sign_is_masked() {
+    for text in [
+        "accounts = \"hunter2\"",
+        "accounts = [\"hunter2\"]",
+        "accounts = [{ name = \"A\", users = \"hunter2\" }]",
+        "authorization.users = \"hunter2\"",
+        "authorization.users = [\"hunter2\"]",
+        "authorization.default_permissions = \"hunter2\"",
+        "nodes.allowed_nodes = [\"nats://u:hunter2@x\"]",
+    ] {
+        let error = Settings::from_toml(text).unwrap_err().to_string();
+        assert!(
+            error.contains("settings:1") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}

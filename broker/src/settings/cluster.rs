@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{Millis, Place, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port};
+use standin_daemon::settings::{
+    Millis, Place, Places, Secret, SettingsError, ZooKeeperAuth, host_and_port, masked_url,
+};
 use standin_registry::{
-    AllowedNode, AllowedNodes, Config, Endpoint, Node, Upstream, ZnodeReaders, ZooKeeperConfig,
+    AllowedNode, AllowedNodes, Config, Endpoint, Node, RegistryError, Upstream, ZnodeReaders, ZooKeeperConfig,
 };
 
 use super::users::PermissionTable;
@@ -120,9 +122,14 @@ pub(super) fn is_advertised(text: &str) -> bool {
 /// Checks an entry of `nodes.allowed_nodes`.
 pub(super) fn check_allowed(place: &Place, text: &str) -> Result<(), SettingsError> {
     let checked = text.parse::<AllowedNode>().map(drop);
-    checked.map_err(|error| SettingsError::Conflict {
-        place: place.clone(),
-        rule: format!("nodes.allowed_nodes: {error}"),
+    checked.map_err(|mut error| {
+        if let RegistryError::Address { text, .. } = &mut error {
+            *text = masked_url(text);
+        }
+        SettingsError::Conflict {
+            place: place.clone(),
+            rule: format!("nodes.allowed_nodes: {error}"),
+        }
     })
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{MASK, Millis, Place, Places, Secret, SettingsError, mask_given, refused};
+use standin_daemon::settings::{
+    MASK, Millis, Place, Places, Secret, SettingsError, mask_given, refused, without_value,
+};
 use standin_wire::permissions::{Permissions, RuleError, Rules};
 use toml::{Table, Value};
 
@@ -412,7 +414,9 @@ fn check_permissions(key: &str, place: &Place, table: &PermissionTable) -> Resul
 
 fn parsed<T: DeserializeOwned>(key: &str, place: &Place, table: &Table) -> Result<T, SettingsError> {
     let parsed = table.clone().try_into();
-    parsed.map_err(|error: toml::de::Error| conflict(place, format!("{key}: {}", error.message().trim())))
+    parsed.map_err(|error: toml::de::Error| {
+        conflict(place, format!("{key}: {}", without_value(error.message().trim())))
+    })
 }
 
 fn conflict(place: &Place, rule: String) -> SettingsError {

@@ -132,7 +132,7 @@ fn masked(key: &str, text: &str) -> Option<String> {
     match key.strip_prefix("listener.").unwrap_or(key) {
         ZooKeeperAuth::KEY => Some(masked_pair(text)),
         "credentials.password" | "credentials.token" => Some(masked_whole(text)),
-        "nodes.upstream" => Some(masked_url(text)),
+        "nodes.upstream" | "nodes.zookeeper" | "nodes.allowed_nodes" => Some(masked_url(text)),
         _ => None,
     }
 }

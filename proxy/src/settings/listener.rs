@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use standin_daemon::settings::{Place, Schema, SettingsError, host_and_port, section};
+use standin_daemon::settings::{Place, Schema, SettingsError, host_and_port, section, without_value};
 use standin_daemon::unix_socket;
 use standin_wire::permissions::RuleError;
 use standin_wire::{Permissions, Rules};
@@ -188,7 +188,7 @@ pub(super) fn check(schema: &Schema, place: &Place, table: &Table) -> Result<(),
     });
     SettingsError::all(inner)?;
     let listener = ListenerSection::deserialize(table.clone())
-        .map_err(|error| conflict(error.message().replace('\n', ", ")))?;
+        .map_err(|error| conflict(without_value(error.message()).replace('\n', ", ")))?;
     SettingsError::all(listener.faults().into_iter().map(conflict))
 }
 

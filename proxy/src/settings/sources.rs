@@ -103,9 +103,11 @@ where
 fn refused(key: &str, place: &Place, error: &RegistryError) -> SettingsError {
     let rule = match error {
         RegistryError::Address { text, wanted, reason } => {
-            format!("{key} must be {wanted}, not {text:?}: {reason}")
+            format!("{key} must be {wanted}, not {:?}: {reason}", masked_url(text))
         }
-        RegistryError::Setting { value, reason, .. } => format!("{key} cannot be {value:?}: {reason}"),
+        RegistryError::Setting { value, reason, .. } => {
+            format!("{key} cannot be {:?}: {reason}", masked_url(value))
+        }
         other => format!("{key}: {other}"),
     };
     SettingsError::Conflict {
@@ -193,6 +195,16 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(hint) && !error.contains("hunter2"), "{error}");
+        }
+        for text in [
+            "zookeeper = \"u:hunter2@h:4\"",
+            "allowed_nodes = [\"nats://u:hunter2@x\"]",
+            "gossip = \"hunter2\"",
+        ] {
+            let error = Settings::from_toml(&format!("[nodes]\n{text}\n"))
+                .unwrap_err()
+                .to_string();
+            assert!(!error.contains("hunter2"), "{error}");
         }
         let error = Settings::from_toml("[nodes]\nupstream = [\"http://u:hunter2@x\"]\n").unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");

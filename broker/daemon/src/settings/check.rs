@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use super::document;
 use super::entry::Entry;
-use super::{Item, Place, Schema, SettingsError, masked_url};
+use super::{Item, MASK, Place, Schema, SettingsError, masked_url};
 
 /// Maximum number of characters of an invalid text that an error shows.
 const FOUND_CHARS_MAX: usize = 200;
@@ -99,11 +99,17 @@ pub(super) fn wrong_type(schema: &Schema, entry: &Entry, place: Place, found: &V
         (Value::Array(_), None) => "a list of strings".to_owned(),
         _ => "a string".to_owned(),
     };
+    // A text in place of true or false may be a secret that belongs to another key of the section.
+    let is_misplaced = entry.default.is_bool() && schema.has_secret_beside(key);
     SettingsError::Value {
         place,
         key: key.clone(),
         allowed,
-        found: schema.shown(key, found),
+        found: if is_misplaced {
+            MASK.to_owned()
+        } else {
+            schema.shown(key, found)
+        },
     }
 }
 

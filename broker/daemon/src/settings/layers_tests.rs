@@ -160,7 +160,7 @@ fn the_error_of_an_invalid_variable_names_the_variable() {
             "STANDIN_PUBLISH_SUBJECT",
             "a.>",
             "environment variable STANDIN_PUBLISH_SUBJECT: publish.subject must be a list of { pattern } in a settings \
-             file, not \"a.>\"",
+             file, not ***",
         ),
         (
             "STANDIN_SESSION_PINGS_MAX",

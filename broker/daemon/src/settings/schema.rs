@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::{Document, MASK, Place, SettingsError};
+use super::{Document, MASK, Place, SettingsError, document};
 
 /// Description of a program's settings.
 #[derive(Debug)]
@@ -38,21 +38,22 @@ impl Schema {
     /// Returns the value as TOML with its secrets masked.
     #[must_use]
     pub fn shown(&self, key: &str, value: &Value) -> String {
+        let takes_tables = self.tables.iter().any(|(name, _)| *name == key);
         match value {
             Value::Array(items) => {
                 let items: Vec<String> = items.iter().map(|item| self.shown(key, item)).collect();
                 format!("[{}]", items.join(", "))
             }
             // A secret that was written as a table by mistake is masked too.
-            Value::Table(_) if self.is_secret(key) && !self.tables.iter().any(|(name, _)| *name == key) => {
-                MASK.to_owned()
-            }
+            Value::Table(_) if self.is_secret(key) && !takes_tables => MASK.to_owned(),
             Value::Table(table) => {
                 let shown =
                     |(inner, value)| format!("{inner} = {}", self.shown(&format!("{key}.{inner}"), value));
                 let inner: Vec<String> = table.iter().map(shown).collect();
                 format!("{{ {} }}", inner.join(", "))
             }
+            // A text in place of a table may contain the secrets of one.
+            _ if takes_tables => MASK.to_owned(),
             Value::String(text) => {
                 Value::String((self.masked)(key, text).unwrap_or_else(|| text.clone())).to_string()
             }
@@ -73,6 +74,15 @@ impl Schema {
             Value::String(text) => (self.masked)(key, text).is_some_and(|masked| masked != *text),
             _ => false,
         }
+    }
+
+    /// Returns whether the section of `key` has a key whose whole value is a secret.
+    pub(super) fn has_secret_beside(&self, key: &str) -> bool {
+        let section = |key: &str| key.rsplit_once('.').unwrap_or_default().0.to_owned();
+        let known = document::parse(self.defaults_file, self.defaults, self.tables).items;
+        known
+            .iter()
+            .any(|item| section(&item.key) == section(key) && self.is_secret(&item.key))
     }
 
     /// Returns whether the whole value of `key` is a secret.

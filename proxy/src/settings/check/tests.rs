@@ -392,3 +392,30 @@ fn the_files_of_a_listener_may_be_credentials_of_systemd_and_their_modes_are_che
         assert_eq!(loaded.warnings.len(), warnings, "{:?}", loaded.warnings);
     }
 }
+
+#[test]
+fn a_text_in_place_of_tables_or_a_boolean_is_masked() {
+    for (name, value) in [
+        ("STANDIN_LISTENER", "[{credentials={token=\"hunter2\"}}]"),
+        ("STANDIN_CREDENTIALS_REPLACE", "hunter2"),
+    ] {
+        let input = Input {
+            environment: vec![(name.to_owned(), value.to_owned())],
+            ..Input::default()
+        };
+        let error = input.load::<Settings>().unwrap_err().to_string();
+        assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
+    }
+    for text in [
+        "listener = \"hunter2\"",
+        "listener = [\"hunter2\"]",
+        "listener = [{ credentials = \"hunter2\" }]",
+        "listener = [{ publish = \"hunter2\" }]",
+    ] {
+        let error = Settings::from_toml(text).unwrap_err().to_string();
+        assert!(
+            error.contains("settings:1") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
