@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_broker::process_files::ProcessFiles;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
-use standin_daemon::certificate_watch::CertificateWatch;
+use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
 use standin_daemon::settings::Loaded;
@@ -32,11 +32,13 @@ fn main() -> ExitCode {
             }
         };
     }
-    let loaded = match cli.settings() {
+    let mut loaded = match cli.settings() {
         Ok(loaded) => loaded,
         Err(error) => return usage(PROGRAM, &error),
     };
     if cli.operation.print_config || cli.operation.check {
+        // While the program runs, the watch logs these warnings.
+        loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         return answer(PROGRAM, cli.operation.print_config, &loaded);
     }
     let settings = loaded.settings.clone();

@@ -24,7 +24,7 @@ pub(crate) struct Policy {
     /// TLS for routes; `None` if it is off.
     pub(crate) route_tls: Option<RouteTls>,
     /// Each door's certificate, by its expiry in seconds since 1970.
-    pub(crate) certificates: Vec<(&'static str, i64)>,
+    pub(crate) certificates: Vec<(String, i64)>,
     /// Timeout for CONNECT, if credentials are required.
     pub(crate) auth_timeout: Duration,
     pub(crate) payload_bytes_max: usize,

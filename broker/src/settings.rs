@@ -416,7 +416,8 @@ impl Settings {
             ("tls.http", &http),
         ];
         let on = doors.into_iter().filter(|(_, section)| section.is_on());
-        on.map(|(door, section)| (door, section.files())).collect()
+        on.map(|(door, section)| (door.to_owned(), section.files()))
+            .collect()
     }
 
     /// Returns `[tls.http]`. Without a certificate of its own it has that for clients, as in `nats-server`.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use standin_daemon::certificate_watch::CertificateWatch;
+use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
 use standin_daemon::settings::Loaded;
@@ -29,11 +29,13 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
-    let loaded = match cli.settings() {
+    let mut loaded = match cli.settings() {
         Ok(loaded) => loaded,
         Err(error) => return usage(PROGRAM, &error),
     };
     if cli.print_config || cli.check {
+        // While the program runs, the watch logs these warnings.
+        loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         return answer(PROGRAM, cli.print_config, &loaded);
     }
     let settings = loaded.settings.clone();

@@ -349,7 +349,7 @@ impl Metrics {
     }
 
     /// Sets the expiry of each door's certificate, in seconds since 1970.
-    pub(crate) fn set_certificates(&self, expiries: &[(&'static str, i64)]) {
+    pub(crate) fn set_certificates(&self, expiries: &[(String, i64)]) {
         let help = "Time at which the certificate of a door expires, in seconds since 1970.";
         for (door, expires_at) in expiries {
             let gauge = self

@@ -1,6 +1,5 @@
 //! The limits and times of one session: the part of the settings that the session's state machine reads.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use standin_daemon::certificate_watch::expiries;
@@ -35,7 +34,7 @@ pub(crate) struct Policy {
     /// What differs between the listeners, in the order of the settings.
     pub(crate) listeners: Vec<ListenerPolicy>,
     /// Each door's certificate, by its expiry in seconds since 1970.
-    pub(crate) certificates: Vec<(&'static str, i64)>,
+    pub(crate) certificates: Vec<(String, i64)>,
 }
 
 impl Policy {
@@ -47,12 +46,10 @@ impl Policy {
         let (publish, session) = (&settings.publish, &settings.session);
         let listeners = settings.listeners();
         let certificates = expiries(&settings.tls_doors());
-        let mut certificates = certificates.map_err(|error| SettingsError::Unusable {
+        let certificates = certificates.map_err(|error| SettingsError::Unusable {
             section: "tls",
             error: error.to_string(),
         })?;
-        // Listeners have one door in the metrics, which shows the earliest expiry: the last that is set.
-        certificates.sort_by_key(|(_, expires_at)| Reverse(*expires_at));
         Ok(Self {
             in_doubt: publish.in_doubt,
             in_doubt_subjects: patterns(settings)?,

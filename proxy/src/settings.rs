@@ -299,10 +299,19 @@ impl Settings {
 
     /// Returns the doors that have a certificate, with their files.
     pub fn tls_doors(&self) -> Doors {
-        let (_, door) = self.listener_keys();
+        let (_, section) = self.listener_keys();
         let listeners = self.listeners();
-        let components = listeners.iter().map(|listener| (door, &listener.tls.section));
-        let doors = components.chain([("tls.node", &self.tls.node.section), ("tls.http", &self.tls.http)]);
+        let door = |listener: &ListenerSection| match &*listeners {
+            [_] => section.to_owned(),
+            _ => format!("{section} {}", listener.first_address()),
+        };
+        let components = listeners
+            .iter()
+            .map(|listener| (door(listener), &listener.tls.section));
+        let doors = components.chain([
+            ("tls.node".to_owned(), &self.tls.node.section),
+            ("tls.http".to_owned(), &self.tls.http),
+        ]);
         let on = doors.filter(|(_, section)| section.is_on());
         on.map(|(door, section)| (door, section.files())).collect()
     }

@@ -1,7 +1,9 @@
 //! TLS at the nodes' door for clients: our broker beside `nats-server`, and the sidecar for components that speak no TLS.
 
 use crate::scenario::all_that_components_do;
-use e2e::{Authority, Library, Mesh, Node, RawClient, ServerKind, Sidecar, eventually};
+use e2e::{
+    Authority, Library, Mesh, Node, Program, RawClient, ServerKind, Sidecar, TIMEOUT, eventually, peers,
+};
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::time::Duration;
@@ -513,5 +515,45 @@ async fn a_client_is_the_user_that_its_certificate_names_as_in_nats_server() {
             .require_tls(true)
             .add_root_certificates(authority.file().into());
         assert!(without.connect(node.url()).await.is_err(), "{kind:?}");
+    }
+}
+
+/// Both programs warn of a certificate that ends soon, with `--check` and in the log, in the same words.
+#[tokio::test]
+async fn a_certificate_that_ends_soon_gives_a_warning_with_check_and_at_the_start() {
+    let authority = Authority::new();
+    let end = std::time::SystemTime::now() + Duration::from_secs(5 * 24 * 3600 + 60);
+    let soon = |params: &mut rcgen::CertificateParams| params.not_after = end.into();
+    let (cert, key) = authority.certify_with("soon", &["127.0.0.1"], soon);
+    let warning = format!("certificate expires soon, replace it: {cert}");
+    let flags = ["--tls", "--tlscert", &cert, "--tlskey", &key];
+    let node = Node::start(ServerKind::Standin, &flags).await;
+    node.logs(&warning).await;
+    let tables = format!(
+        "[[listener]]\nlisten = [\"ADDRESS\"]\n\
+         tls = {{ mode = \"optional\", cert_file = {cert:?}, key_file = {key:?} }}\n"
+    );
+    let sidecar = Sidecar::builder()
+        .upstream(["127.0.0.1:1".to_owned()])
+        .listeners(&tables)
+        .start()
+        .await;
+    let file = sidecar.folder().join("proxy.toml");
+    for program in [
+        Program::new(peers::broker_binary()).args(flags).arg("-t"),
+        Program::new(peers::sidecar_binary())
+            .arg("--config")
+            .arg(&file)
+            .arg("--check"),
+    ] {
+        let mut process = program.start("check");
+        assert!(process.wait_for_end(TIMEOUT).await.success());
+        let lines: Vec<String> = process.lines().iter().map(|line| line.text.clone()).collect();
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains(&warning) && line.contains("days=5")),
+            "{lines:?}"
+        );
     }
 }

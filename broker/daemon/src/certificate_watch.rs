@@ -15,7 +15,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const WARN_SECS_BEFORE: i64 = 30 * 24 * 3600;
 
 /// The doors that speak TLS, each with its name in the settings, such as `tls.client`, and its files.
-pub type Doors = Vec<(&'static str, Files)>;
+pub type Doors = Vec<(String, Files)>;
 
 /// Watch on the certificate files of all doors.
 #[derive(Debug)]
@@ -43,9 +43,11 @@ impl CertificateWatch {
         loop {
             if Instant::now() >= self.warn_at {
                 self.warn_at += WARN_INTERVAL;
-                self.doors
-                    .iter()
-                    .for_each(|(door, files)| warn_if_expiring(door, files));
+                for (door, files) in &self.doors {
+                    if let Some((message, days)) = expiring(files) {
+                        warn!(door, days, "{message}: {}", files.cert.display());
+                    }
+                }
             }
             sleep(LOOK_INTERVAL).await;
             let now = states(&self.doors);
@@ -61,9 +63,9 @@ impl CertificateWatch {
 ///
 /// # Errors
 /// [`TlsError`], which names the file.
-pub fn expiries(doors: &Doors) -> Result<Vec<(&'static str, i64)>, TlsError> {
+pub fn expiries(doors: &Doors) -> Result<Vec<(String, i64)>, TlsError> {
     let expiry =
-        |(door, files): &(&'static str, Files)| Some(files.expires_at().transpose()?.map(|at| (*door, at)));
+        |(door, files): &(String, Files)| Some(files.expires_at().transpose()?.map(|at| (door.clone(), at)));
     doors.iter().filter_map(expiry).collect()
 }
 
@@ -79,17 +81,31 @@ fn state(file: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-fn warn_if_expiring(door: &str, files: &Files) {
-    let Ok(Some(expires_at)) = files.expires_at() else {
-        return;
+/// Returns a warning for each door whose certificate has expired or expires soon.
+#[must_use]
+pub fn warnings(doors: &Doors) -> Vec<String> {
+    let warning = |(door, files): &(String, Files)| {
+        let (message, days) = expiring(files)?;
+        Some(format!(
+            "{message}: {} door={door} days={days}",
+            files.cert.display()
+        ))
     };
+    doors.iter().filter_map(warning).collect()
+}
+
+/// Returns the warning about a certificate that has expired or expires soon, and the days that are left.
+fn expiring(files: &Files) -> Option<(&'static str, i64)> {
+    let expires_at = files.expires_at().ok()??;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let left_secs = expires_at - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let (file, days) = (files.cert.display(), left_secs / (24 * 3600));
+    let days = left_secs / (24 * 3600);
     if left_secs < 0 {
-        warn!(door, days, "certificate has expired, replace it: {file}");
+        Some(("certificate has expired, replace it", days))
     } else if left_secs < WARN_SECS_BEFORE {
-        warn!(door, days, "certificate expires soon, replace it: {file}");
+        Some(("certificate expires soon, replace it", days))
+    } else {
+        None
     }
 }
 
@@ -104,7 +120,7 @@ mod tests {
             cert: folder.path().join("cert"),
             ..Files::default()
         };
-        let mut doors = vec![("tls.client", files)];
+        let mut doors = vec![("tls.client".to_owned(), files)];
         let missing = states(&doors);
         std::fs::write(&doors[0].1.cert, "one").unwrap();
         let written = states(&doors);

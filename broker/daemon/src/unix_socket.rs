@@ -22,6 +22,12 @@ pub fn path_of(address: &str) -> Option<&Path> {
     address.strip_prefix("unix:").map(Path::new)
 }
 
+/// Returns whether a socket can have this path: it is absolute, and short enough for the system (107 bytes).
+#[must_use]
+pub fn is_valid(path: &Path) -> bool {
+    path.is_absolute() && SockAddr::unix(path).is_ok()
+}
+
 /// A Unix socket on which a program listens. Its file is removed when the value is dropped.
 #[derive(Debug)]
 pub struct UnixSocket {

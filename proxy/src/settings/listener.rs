@@ -1,7 +1,6 @@
 //! `[[listener]]`: the settings of one listener, with the checks of its table.
 
 use std::fmt;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Place, Schema, SettingsError, host_and_port, section, without_value};
@@ -96,9 +95,14 @@ impl ListenerSection {
         }
     }
 
-    /// Returns the name of the listener in logs and metrics, by its first address.
-    pub(crate) fn name(&self) -> String {
-        format!("listener {}", self.listen.first().map_or("", String::as_str))
+    /// Returns the name of the listener for the log.
+    fn name(&self) -> String {
+        format!("listener {}", self.first_address())
+    }
+
+    /// Returns the address that tells listeners apart in logs and metrics.
+    pub(super) fn first_address(&self) -> &str {
+        self.listen.first().map_or("", String::as_str)
     }
 
     /// Returns the rules that are broken between the keys.
@@ -165,11 +169,12 @@ pub(crate) fn reloaded(
 }
 
 /// Form of an address on which the sidecar listens, for errors.
-pub(super) const ADDRESS: &str = "host:port, such as \"127.0.0.1:4222\", or \"unix:/path\"";
+pub(super) const ADDRESS: &str =
+    "host:port, such as \"127.0.0.1:4222\", or \"unix:/path\" of at most 107 bytes";
 
 /// Returns whether the sidecar can listen on `text`.
 pub(super) fn is_address(text: &str) -> bool {
-    host_and_port(text) || unix_socket::path_of(text).is_some_and(Path::is_absolute)
+    host_and_port(text) || unix_socket::path_of(text).is_some_and(unix_socket::is_valid)
 }
 
 /// Checks one table of `[[listener]]`.

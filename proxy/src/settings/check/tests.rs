@@ -93,7 +93,7 @@ fn errors_of_a_listener_have_its_line_and_name_the_key() {
         ),
         (
             "[[listener]]\nlisten = [\"unix:x\"]\n",
-            "settings:1: listener: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\", not \"unix:x\"",
+            "settings:1: listener: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\" of at most 107 bytes, not \"unix:x\"",
         ),
         (
             "[[listener]]\nlisten = [\"h:1\"]\nuids = [1]\n",
@@ -145,7 +145,7 @@ fn errors_of_one_value_have_the_line_and_the_allowed_values() {
         ),
         (
             "listen = [\"127.0.0.1:1\",\n  \"localhost\"]\n",
-            "settings:2: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\", not \"localhost\"",
+            "settings:2: listen must be host:port, such as \"127.0.0.1:4222\", or \"unix:/path\" of at most 107 bytes, not \"localhost\"",
         ),
         (
             "[http]\nlisten = \":8222\"\n",
@@ -417,5 +417,35 @@ fn a_text_in_place_of_tables_or_a_boolean_is_masked() {
             error.contains("settings:1") && !error.contains("hunter2"),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn a_unix_path_has_the_length_that_the_system_takes() {
+    for (length, is_valid) in [(107, true), (108, false)] {
+        let path = format!("/{}", "x".repeat(length - 1));
+        for text in [
+            format!("listen = [\"unix:{path}\"]"),
+            format!("[[listener]]\nlisten = [\"unix:{path}\"]"),
+        ] {
+            assert_eq!(Settings::from_toml(&text).is_ok(), is_valid, "{text}");
+        }
+    }
+}
+
+#[test]
+fn each_of_several_listeners_has_its_own_door() {
+    let listener = |port| format!("[[listener]]\nlisten = [\"h:{port}\"]\ntls = {{ mode = \"required\" }}\n");
+    for (tables, doors) in [
+        (listener(1), &["listener.tls"][..]),
+        (
+            listener(1) + &listener(2),
+            &["listener.tls h:1", "listener.tls h:2"],
+        ),
+    ] {
+        let all = Settings::from_toml(&tables).unwrap().tls_doors();
+        let names: Vec<_> = all.iter().map(|(door, _)| door.as_str()).collect();
+        let names: Vec<_> = names.into_iter().filter(|door| *door != "tls.node").collect();
+        assert_eq!(names, doors);
     }
 }
