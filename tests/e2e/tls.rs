@@ -527,7 +527,7 @@ async fn a_certificate_that_ends_soon_gives_a_warning_with_check_and_at_the_star
     let (cert, key) = authority.certify_with("soon", &["127.0.0.1"], soon);
     let warning = format!("certificate expires soon, replace it: {cert}");
     let flags = ["--tls", "--tlscert", &cert, "--tlskey", &key];
-    let node = Node::start(ServerKind::Standin, &flags).await;
+    let mut node = Node::start(ServerKind::Standin, &flags).await;
     node.logs(&warning).await;
     let tables = format!(
         "[[listener]]\nlisten = [\"ADDRESS\"]\n\
