@@ -311,6 +311,7 @@ fn a_text_in_place_of_tables_or_before_an_at_sign_is_masked() {
         "authorization.users = [\"hunter2\"]",
         "authorization.default_permissions = \"hunter2\"",
         "nodes.allowed_nodes = [\"nats://u:hunter2@x\"]",
+        "nodes.zookeeper = \"u:hunter2@h:4\"",
     ] {
         let error = Settings::from_toml(text).unwrap_err().to_string();
         assert!(

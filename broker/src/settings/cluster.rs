@@ -122,15 +122,18 @@ pub(super) fn is_advertised(text: &str) -> bool {
 /// Checks an entry of `nodes.allowed_nodes`.
 pub(super) fn check_allowed(place: &Place, text: &str) -> Result<(), SettingsError> {
     let checked = text.parse::<AllowedNode>().map(drop);
-    checked.map_err(|mut error| {
-        if let RegistryError::Address { text, .. } = &mut error {
-            *text = masked_url(text);
-        }
-        SettingsError::Conflict {
-            place: place.clone(),
-            rule: format!("nodes.allowed_nodes: {error}"),
-        }
+    checked.map_err(|error| SettingsError::Conflict {
+        place: place.clone(),
+        rule: format!("nodes.allowed_nodes: {}", masked(error)),
     })
+}
+
+/// Masks what stands before an `@` in the value that an error shows: a password given by mistake.
+fn masked(mut error: RegistryError) -> RegistryError {
+    if let RegistryError::Address { text: value, .. } | RegistryError::Setting { value, .. } = &mut error {
+        *value = masked_url(value);
+    }
+    error
 }
 
 /// Parses an entry of `cluster.routes`.
@@ -257,7 +260,7 @@ impl Settings {
                 ..Config::default()
             };
             if let Err(error) = config.check() {
-                errors.push(places.conflict("nodes.zookeeper", error.to_string()));
+                errors.push(places.conflict("nodes.zookeeper", masked(error).to_string()));
             }
         }
         errors
