@@ -207,7 +207,7 @@ async fn pages_with_a_token_answer_only_requests_that_carry_it() {
             "{address}"
         );
     }
-    for address in reload("\n", "token must hold a token: visible ASCII characters").await {
+    for address in reload("\n", "token is empty: write the secret into it").await {
         let url = format!("http://{address}/metrics");
         assert_eq!((with("", &url), with("an0ther", &url)), (401, 200), "{address}");
     }
