@@ -40,7 +40,7 @@ pub(crate) struct AccountLimits {
     pub(crate) payload_bytes_max: usize,
     /// Maximum rates, in the order of [`Account::rates`].
     pub(crate) per_second: [u64; 4],
-    /// Whether messages above a rate are refused. Otherwise the clients of the account are not read for a while.
+    /// Whether messages above a rate are refused. Otherwise the next publish of each client waits.
     pub(crate) refuses: bool,
 }
 

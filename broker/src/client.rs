@@ -44,7 +44,7 @@ const PROTOCOL_MAX: i64 = 1;
 const SWEEP_MIN: usize = 64;
 /// Time for the check of a password, if the time for CONNECT is shorter.
 const CHECK_TIME_MIN: Duration = Duration::from_secs(10);
-/// Interval at which a client that is not read because of a rate is looked at.
+/// Interval at which a client whose publish waits because of a rate is looked at.
 const RATE_LOOK: Duration = Duration::from_secs(1);
 /// Text of the `-ERR` for a message that is refused because its account exceeds a rate. `nats-server` has no such limit.
 const RATE_EXCEEDED: &str = "Maximum Message Rate Exceeded";

@@ -247,7 +247,7 @@ impl ClientSession {
     }
 
     /// Returns the time at which the next PING is due. `None` while a PONG waits for other nodes, because a client takes the first frame
-    /// after its own PING for the answer, and while the client is not read because of a rate, because its PONG would not be read either.
+    /// after its own PING for the answer, and while a publish of the client waits because of a rate, because a PONG after it would not be read.
     fn ping_due(&self) -> Option<Instant> {
         let interval = self.policy.ping_interval;
         let due = match (self.first_ping, self.pinged) {

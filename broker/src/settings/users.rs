@@ -107,7 +107,7 @@ pub struct AccountEntry {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverRate {
-    /// The account's clients are not read for a while.
+    /// The next publish of each client waits.
     #[default]
     Wait,
     /// Their messages are refused with an `-ERR`.
