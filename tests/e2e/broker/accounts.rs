@@ -25,7 +25,8 @@ fn connect(user: &str) -> String {
     )
 }
 
-async fn client_of(node: &Node, user: &str, then: &str) -> RawClient {
+/// Connects as `user`, sends the frames `then`, and waits until the server has processed them.
+pub(super) async fn client_of(node: &Node, user: &str, then: &str) -> RawClient {
     let mut client = RawClient::connect(node.address()).await;
     client.send(format!("{}{then}PING\r\n", connect(user))).await;
     client.expect("PONG\r\n").await;

@@ -6,6 +6,7 @@ use e2e::{Mesh, Node, RawClient, ServerKind, TIMEOUT, eventually};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use super::accounts::client_of;
 use super::conformance::check_rows_at;
 use super::rows::{Row, row, unauthorized};
 
@@ -176,14 +177,6 @@ cases! {
     check =>
     the_table_of_permissions_holds_on_standin_broker(ServerKind::Standin);
     the_table_of_permissions_holds_on_nats_server(ServerKind::NatsServer);
-}
-
-async fn client_of(node: &Node, user: &str, then: &str) -> RawClient {
-    let mut client = RawClient::connect(node.address()).await;
-    let connect = format!("CONNECT {{\"verbose\":false,\"user\":\"{user}\",\"pass\":\"p\"}}\r\n");
-    client.send(format!("{connect}{then}PING\r\n")).await;
-    client.expect("PONG\r\n").await;
-    client
 }
 
 /// The request comes from another client, and the answer goes to it.
