@@ -155,10 +155,18 @@ impl Flush {
     }
 }
 
-/// Asks the peer to ack this change. Does nothing while the complete interest is being sent to the peer, because a PING follows it.
+/// Asks the peer to ack this change, unless a client of any worker has asked for this ack or a later one.
 fn ask(route: &Route, change: u64, stage: &mut Stage) {
-    let is_sent = route.acks.snapshot_sent.load(SeqCst);
-    if is_sent && route.acks.asked.fetch_max(change, SeqCst) < change {
+    if route.acks.asked.load(SeqCst) < change {
+        ask_before_what_follows(route, change, stage);
+    }
+}
+
+/// Asks the peer to ack this change before it gets anything that this worker stages later. The PING of another worker would not do: that
+/// worker may still have it on its stage. Does nothing while the complete interest is being sent to the peer, because a PING follows it.
+fn ask_before_what_follows(route: &Route, change: u64, stage: &mut Stage) {
+    if route.acks.snapshot_sent.load(SeqCst) {
+        route.acks.asked.fetch_max(change, SeqCst);
         frame::put_token(&mut stage.of(&route.outbox).bytes, frame::PING, change);
     }
 }
@@ -207,13 +215,16 @@ impl ClientFlush {
         is_first
     }
 
-    /// Asks all routes to ack the client's last change. Also asks the routes that are not waited for, because the client gets only
-    /// messages that follow their acks.
+    /// Asks all routes to ack the client's last change, before any message that the client publishes next: the answer to such a message
+    /// must follow the ack, or it is suppressed. Also asks the routes that are not waited for, because the client gets only messages that
+    /// follow their acks.
     pub(crate) fn ask_all(&self, interest: &Interest, stage: &mut Stage) {
         let routes = interest.routes.load();
         if let Some(change) = self.changed.filter(|_| !routes.is_empty()) {
             interest.announce_all();
-            routes.iter().for_each(|route| ask(route, change, stage));
+            routes
+                .iter()
+                .for_each(|route| ask_before_what_follows(route, change, stage));
         }
     }
 
@@ -389,6 +400,37 @@ mod tests {
         assert!(!is_acked(&routes, 8), "clients wait for the route again");
         flush.acked(&route, 8, &routes);
         assert!(is_acked(&routes, 8));
+    }
+
+    #[test]
+    fn a_clients_first_sub_asks_for_acks_although_the_ping_of_another_worker_is_not_sent_yet() {
+        let (interest, wire) = (Interest::new(), Wire::default());
+        let outbox = Arc::new(Outbox::on_wire(1, 2, &wire));
+        let address = ([127, 0, 0, 1], 6222).into();
+        let route = Arc::new(Route::new(1, outbox, Hello::default(), address, None));
+        interest.add_route(&route);
+        route.set_snapshot_sent();
+        let mut flushes = [2, 3].map(|id| {
+            let client = Arc::new(Outbox::unconnected(id));
+            let mut flush = ClientFlush::default();
+            assert!(flush.suppress_in_flight(&client, &interest));
+            let subscription = Arc::new(Subscription::new(client, b"a", None, b"1"));
+            flush.changed(interest.subscribe(&subscription).change);
+            flush
+        });
+        let [first, second] = &mut flushes;
+        let mut stages = [Stage::new(0), Stage::new(1)];
+        second.ask_all(&interest, &mut stages[1]);
+        first.ask_all(&interest, &mut stages[0]);
+        stages[0].flush();
+        let mut ping = Vec::new();
+        frame::put_token(&mut ping, frame::PING, first.changed.unwrap());
+        let sent = std::mem::take(&mut *wire.lock().unwrap());
+        let sent: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        assert!(
+            sent.ends_with(&ping),
+            "a request would overtake the PING: {sent:?}"
+        );
     }
 
     #[test]
