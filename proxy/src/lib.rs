@@ -29,7 +29,6 @@
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
 //! | [`settings`], `policy`, `listener_policy`, `identity` | the settings, and the parts of them that a session reads |
-//! | `own_credentials` | the credentials that the sidecar holds |
 //! | `peer` | the other end of a component's connection |
 //! | [`cli`] | the command line |
 //! | `http`, `metrics` | pages and counters for operators |
@@ -53,7 +52,6 @@ mod listener_policy;
 mod losses;
 mod metrics;
 mod nodes;
-mod own_credentials;
 mod peer;
 mod policy;
 mod prober;

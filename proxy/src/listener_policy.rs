@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use standin_daemon::own_credentials::OwnCredentials;
 use standin_daemon::tls::{HandshakeFirst, TlsMode};
 use standin_tls::acceptor::Acceptor;
 use standin_wire::Permissions;
 
-use crate::own_credentials::OwnCredentials;
 use crate::peer::Peer;
 use crate::settings::{ComponentTlsSection, ListenerSection, Place, SettingsError};
 

@@ -29,7 +29,7 @@ use standin_daemon::settings::{Secret, changes, of_text, reloaded};
 use standin_daemon::tls::{HandshakeFirst, TlsSection};
 
 pub use self::listener::{ListenerSection, RulesSection};
-pub use crate::own_credentials::CredentialsSection;
+pub use standin_daemon::own_credentials::CredentialsSection;
 
 /// Text of `deploy/proxy.toml`, the commented defaults.
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");

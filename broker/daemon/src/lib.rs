@@ -14,6 +14,7 @@
 //! | [`unix_socket`] | a Unix socket on which a program listens, and its file |
 //! | [`tcp`] | the options of a connection that carries messages |
 //! | [`tls`] | `[tls.…]`, the TLS settings of one door: one kind of connection, such as those of clients |
+//! | [`own_credentials`] | the credentials that a program shows to nodes |
 //! | [`certificate_watch`] | certificate files that change or expire |
 //! | [`linger`] | the orderly close of a connection |
 
@@ -29,6 +30,7 @@ pub mod linger;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod own_credentials;
 pub mod reload;
 pub mod settings;
 pub mod tcp;

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
+use standin_daemon::own_credentials::OwnCredentials;
 use standin_registry::Credentials;
 use standin_wire::limits::PAYLOAD_BYTES_MAX;
 use standin_wire::{Connect, Info};
 
 use super::{Session, Wires};
-use crate::own_credentials::OwnCredentials;
 
 /// Maximum number of sidecars between this one and the node. A longer chain is a mistake, and would make INFO too long.
 const SIDECARS_MAX: usize = 8;

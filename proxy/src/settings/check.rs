@@ -9,6 +9,7 @@ use std::{
 };
 
 use standin_daemon::listen::covers;
+use standin_daemon::own_credentials::OwnCredentials;
 use standin_daemon::settings::{
     self, Places, Schema, Secret, ZooKeeperAuth, host_and_port, masked_pair, masked_url, masked_whole,
     refused,
@@ -21,7 +22,6 @@ use standin_wire::Pattern;
 use toml::{Table, Value};
 
 use super::{DEFAULTS, Place, Settings, SettingsError, listener};
-use crate::own_credentials::OwnCredentials;
 
 /// Allowed range of each numeric key, both ends included.
 const RANGES: &[(&str, i64, i64)] = &[

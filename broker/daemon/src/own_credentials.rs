@@ -1,15 +1,16 @@
-//! Credentials that the sidecar itself holds (`[credentials]` of the settings), for components that have none or the wrong ones.
+//! Credentials that the program itself shows to nodes: the sidecar for components that have none or the wrong ones (`[credentials]` of its
+//! settings), `standin-broker announce` for its own checks.
 //!
 //! Promise S11: the nonce of each node is signed anew, so that a session with a key of the sidecar can move to other nodes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::settings::{Secret, SettingsError, secret_file};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use standin_daemon::settings::{Secret, SettingsError, secret_file};
 
 /// `[credentials]`. `deploy/proxy.toml` describes the keys.
 #[expect(missing_docs, reason = "deploy/proxy.toml describes the keys")]
@@ -29,11 +30,11 @@ pub struct CredentialsSection {
 /// The credential fields of CONNECT. Those of the component are removed before the sidecar's are set.
 const FIELDS: [&str; 6] = ["user", "pass", "auth_token", "jwt", "nkey", "sig"];
 
-/// Credentials that the sidecar shows to nodes. `Debug` hides the secrets.
+/// Credentials that the program shows to nodes. `Debug` hides the secrets.
 #[derive(Clone)]
-pub(crate) struct OwnCredentials {
+pub struct OwnCredentials {
     /// Whether they replace the credentials that a component sends.
-    pub(crate) replace: bool,
+    pub replace: bool,
     fields: Vec<(&'static str, String)>,
     /// Signs the nonce of each node.
     key: Option<std::sync::Arc<KeyPair>>,
@@ -50,7 +51,7 @@ impl OwnCredentials {
     ///
     /// # Errors
     /// [`SettingsError`], which names the file or the key.
-    pub(crate) fn read(section: &CredentialsSection) -> Result<Option<Self>, SettingsError> {
+    pub fn read(section: &CredentialsSection) -> Result<Option<Self>, SettingsError> {
         let password = text_of("password", section.password.reveal(), &section.password_file)?;
         let token = text_of("token", section.token.reveal(), &section.token_file)?;
         let seed = file(&section.nkey_seed_file)?;
@@ -67,7 +68,7 @@ impl OwnCredentials {
             ));
         }
         if section.user.is_empty() && password.is_some() {
-            return Err(refused("password has no user: set credentials.user"));
+            return Err(refused("password has no user: set user"));
         }
         let (fields, seed) = if let Some(token) = token {
             (vec![("auth_token", token)], None)
@@ -104,7 +105,8 @@ impl OwnCredentials {
     }
 
     /// Returns the credential fields of CONNECT for a node that has sent this nonce.
-    pub(crate) fn fields(&self, nonce: &str) -> Vec<(&'static str, Value)> {
+    #[must_use]
+    pub fn fields(&self, nonce: &str) -> Vec<(&'static str, Value)> {
         let mut fields = Vec::new();
         if self.replace {
             fields.extend(FIELDS.map(|name| (name, Value::Null)));
