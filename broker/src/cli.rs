@@ -1,12 +1,16 @@
 //! The command line. It has the flags of `nats-server`, so that start scripts for `nats-server` work. Flags override all other settings.
 //!
 //! `words` parses the command line as `nats-server` does. The supported flags are in this file, the flags of unsupported features in
-//! `unsupported`. [`signal`] implements `--signal`.
+//! `unsupported`. [`signal`] implements `--signal`. [`Subcommand`] has the commands that `nats-server` does not have; their flags are
+//! parsed by clap alone.
 
 // clap shows the doc comments of the flags as help texts, in which brackets are not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod announce_flags;
+mod import_flags;
 pub mod signal;
+mod subcommand;
 mod unsupported;
 mod words;
 
@@ -16,10 +20,15 @@ use std::path::Path;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
-pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+pub use standin_daemon::cli::{
+    CliMessage, EXIT_BUG, EXIT_DONE, EXIT_INCOMPLETE, EXIT_UNAVAILABLE, EXIT_USAGE,
+};
 use standin_daemon::settings::Secret;
 use toml::Value;
 
+pub use self::announce_flags::{AnnounceFlags, LoginFlags, NodeTlsFlags, ZooKeeperFlags};
+pub use self::import_flags::ImportFlags;
+pub use self::subcommand::Subcommand;
 use self::unsupported::UnsupportedFlags;
 use self::words::number;
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError, credentials, split_url};
@@ -28,11 +37,13 @@ const AFTER_HELP: &str = "\
 The flags and their values are those of nats-server, with one dash or two: -port 4222, --port=4222, -p -1, -DV, -D=false. The settings
 file is TOML: deploy/broker.toml lists every key with its default. A file *.conf is read in the format of nats-server. Flags and keys
 of nats-server for unsupported features (JetStream, leaf nodes, syslog, profiling, ...) are errors that name the feature.
+A command, if there is one, is the first word, and has flags of its own: standin-broker announce --help.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file.
 Signals: INT stops the server. TERM stops it too, but in a cluster it starts lame duck mode. USR2 starts lame duck mode: clients are
 notified, get time to reconnect, are closed one by one, and the process exits. HUP reloads the settings. USR1 reopens the log file.
-Exit codes: 0 success, 64 bad usage or settings, 69 cannot listen, join the cluster or send the signal, 70 internal error.
+Exit codes: 0 success, 64 bad usage or settings, 65 import left out some keys, 69 cannot listen, join the cluster or send the signal, 70
+internal error.
 
 Examples:
   standin-broker -p 4222 -m 8222 --user a --pass b
@@ -48,10 +59,15 @@ Examples:
     version,
     disable_version_flag = true,
     args_override_self = true,
+    disable_help_subcommand = true,
     after_help = AFTER_HELP,
     max_term_width = 110
 )]
 pub struct Cli {
+    /// See [`Subcommand`].
+    #[command(subcommand)]
+    pub subcommand: Option<Subcommand>,
+
     /// Settings file (TOML, or *.conf in the format of nats-server)
     #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<OsString>,
@@ -253,6 +269,14 @@ impl Cli {
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, CliMessage> {
         let mut command = Self::command();
         command.build();
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        if arguments
+            .get(1)
+            .is_some_and(|word| command.find_subcommand(word).is_some())
+        {
+            let matches = command.try_get_matches_from_mut(arguments)?;
+            return Ok(Self::from_arg_matches(&matches)?);
+        }
         let words = words::read(arguments, &mut command)?;
         let matches = command.try_get_matches_from_mut(words.arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;

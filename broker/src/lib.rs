@@ -27,7 +27,8 @@
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`], `password_check`, `permissions` and `account` (who is
 //! admitted, what a user may do, and the separate subject spaces); `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
-//! clients and routes); `monitor` (the monitoring pages); [`process_files`] (pid file and ports file); `identity`.
+//! clients and routes); `monitor` (the monitoring pages); [`announce`] (the agent beside a `nats-server`) and [`import`] (its settings
+//! file as TOML); [`process_files`] (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then the thread that read the
 //! batch sends the staged output, normally with one write for each client or route.
@@ -35,6 +36,7 @@
 mod accept;
 mod accepted_client;
 mod account;
+pub mod announce;
 pub mod auth;
 mod cache;
 pub mod cli;
@@ -50,6 +52,7 @@ pub mod fuzzing;
 mod generations;
 mod half_open_client;
 mod identity;
+pub mod import;
 mod intake;
 mod interest;
 mod lookups;

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Subcommand};
 use standin_broker::process_files::ProcessFiles;
-use standin_broker::{RunError, Server, Settings, Sockets, VERSION};
+use standin_broker::{RunError, Server, Settings, Sockets, VERSION, announce, import};
 use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::logging::Logging;
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
             return message.exit_code().into();
         }
     };
+    if let Some(subcommand) = cli.subcommand {
+        return run(subcommand).into();
+    }
     if let Some(text) = &cli.operation.signal {
         return match cli::signal::send(text) {
             Ok(()) => EXIT_DONE.into(),
@@ -57,6 +60,14 @@ fn main() -> ExitCode {
         }
     };
     runtime.block_on(serve(&cli, settings, &logging)).into()
+}
+
+/// Runs a command. Returns the exit code.
+fn run(subcommand: Subcommand) -> u8 {
+    match subcommand {
+        Subcommand::Announce(flags) => announce::run(&flags),
+        Subcommand::Import(flags) => import::run(&flags),
+    }
 }
 
 /// Returns whether the operator has set the maximum number of clients.

@@ -11,6 +11,8 @@ use crate::settings::Loaded;
 pub const EXIT_DONE: u8 = 0;
 /// Invalid command line or settings.
 pub const EXIT_USAGE: u8 = 64;
+/// The output is there, but it lacks parts of the input, which are named on standard error.
+pub const EXIT_INCOMPLETE: u8 = 65;
 /// The program cannot listen, reach a server that it needs, send a signal, or write its output; or another node has taken
 /// its server name.
 pub const EXIT_UNAVAILABLE: u8 = 69;

@@ -36,6 +36,18 @@ fn the_command_line_is_well_formed() {
 }
 
 #[test]
+fn a_subcommand_is_recognised_only_as_the_first_word() {
+    let cli = read("import nats.conf").expect("a command");
+    assert!(matches!(cli.subcommand, Some(Subcommand::Import(_))));
+    let cli = read("announce --node 10.0.0.1:4222 --check").expect("a command");
+    assert!(matches!(cli.subcommand, Some(Subcommand::Announce(_))));
+    assert!(error_of("-p 4222 import nats.conf").contains("unrecognized command"));
+    assert!(error_of("announce --node 10.0.0.1:4222").contains("--zookeeper"));
+    let help = read("--help").expect_err("the help").text();
+    assert!(help.contains("announce") && help.contains("import"), "{help}");
+}
+
+#[test]
 fn one_dash_and_two_dashes_are_equal() {
     for words in [
         "-a 127.0.0.1 -p 4333",

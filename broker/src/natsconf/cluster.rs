@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::keys::{Keys, Listen, as_text, host_and_port};
 use super::node::{Entry, Node};
+use super::remark::Remark;
 use super::tls::Door;
 use crate::unsupported::Unsupported;
 
@@ -18,7 +19,8 @@ impl Keys {
             // As in nats-server, a server without a cluster port is not clustered and dials no routes.
             let routes = self.items.extract_if(.., |item| item.key == "cluster.routes");
             let why = "the block has no port, so the server is not clustered";
-            let idle = routes.map(|item| format!("{}: {} has no effect: {why}", item.place, item.name));
+            let idle =
+                routes.map(|item| Remark::new(&item.place, format!("{} has no effect: {why}", item.name)));
             self.warnings.extend(idle);
             return;
         };
@@ -64,9 +66,13 @@ impl Keys {
             "tls" => self.tls(entry, Door::Route),
             "permissions" => self.route_permissions(&entry),
             "accounts" => self.unsupported(&entry, Unsupported::ROUTE_ACCOUNTS),
-            // No effect: there is one uncompressed route to each node, with limits of its own.
             "pool_size" | "connect_retries" | "connect_backoff" | "compression" | "ping_max"
-            | "write_deadline" | "write_timeout" => {}
+            | "write_deadline" | "write_timeout" => {
+                self.ignore(
+                    &entry,
+                    "there is one uncompressed route to each node, with limits of its own",
+                );
+            }
             _ => self.unknown(&entry),
         }
     }

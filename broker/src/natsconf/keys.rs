@@ -7,6 +7,7 @@ use standin_daemon::settings::{Item, Place, SettingsError};
 use toml::Value;
 
 use super::node::{Entry, Node};
+use super::remark::Remark;
 use super::tls::Door;
 use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, SYSTEM_ACCOUNT, Unsupported};
 
@@ -15,7 +16,10 @@ use crate::unsupported::{LOG_ROTATION, LOGTIME_OFF, SYSTEM_ACCOUNT, Unsupported}
 pub(super) struct Keys {
     pub(super) items: Vec<Item>,
     pub(super) errors: Vec<SettingsError>,
-    pub(super) warnings: Vec<String>,
+    /// Keys that are accepted and have no effect, although they ask for something.
+    pub(super) warnings: Vec<Remark>,
+    /// Keys that are accepted without a warning and have no effect in this server.
+    pub(super) ignored: Vec<Remark>,
     /// Whether a known key has a value of the wrong type. The settings are incomplete then.
     pub(super) has_type_error: bool,
     /// The name of the current block with a dot at its end; empty at the top level.
@@ -154,7 +158,7 @@ impl Keys {
             },
             "logfile_size_limit" | "log_size_limit" if is_off(&entry.node) => {}
             "logfile_size_limit" | "log_size_limit" => self.without_effect(&entry, LOG_ROTATION),
-            key if is_one_of(key, WITHOUT_EFFECT) => {}
+            key if is_one_of(key, WITHOUT_EFFECT) => self.ignore(&entry, "this server has nothing like it"),
             key => match UNSUPPORTED.iter().find(|(keys, _)| is_one_of(key, keys)) {
                 Some((_, feature)) => self.unsupported(&entry, *feature),
                 None => self.unknown(&entry),
@@ -205,8 +209,14 @@ impl Keys {
 
     /// Adds a warning for a key that is accepted and has no effect.
     fn without_effect(&mut self, entry: &Entry, why: &str) {
-        self.warnings
-            .push(format!("{}: {} has no effect: {why}", entry.place, entry.key));
+        let text = format!("{}{} has no effect: {why}", self.block, entry.key);
+        self.warnings.push(Remark::new(&entry.place, text));
+    }
+
+    /// Records a key that is accepted and has no effect, and of which a running server says nothing.
+    pub(super) fn ignore(&mut self, entry: &Entry, why: &str) {
+        let text = format!("{}{} has no effect: {why}", self.block, entry.key);
+        self.ignored.push(Remark::new(&entry.place, text));
     }
 
     /// Refuses a value of the wrong type.

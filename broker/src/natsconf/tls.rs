@@ -77,9 +77,13 @@ impl Keys {
                 let verify = self.switch(entry);
                 flag(self, "verify", verify);
             }
-            // Clients are not dialled, so there is nothing to leave unchecked.
             "insecure" if matches!(door, Door::Client) => {
-                self.switch(entry);
+                if self.switch(entry) {
+                    self.ignore(
+                        entry,
+                        "clients are not dialled, so there is nothing to leave unchecked",
+                    );
+                }
             }
             // Routes do not check the certificates of the nodes that they dial.
             "insecure" => {
@@ -88,8 +92,14 @@ impl Keys {
             }
             "handshake_first" | "first" | "immediate" if matches!(door, Door::Client) => {
                 let first = match &entry.node {
-                    // The time that a client has to begin TLS before it gets INFO. Here it is always 50 ms.
-                    Node::Text(text) if text == "auto" || text.ends_with("ms") => "auto",
+                    Node::Text(text) if text == "auto" => "auto",
+                    Node::Text(text) if text.ends_with("ms") => {
+                        self.ignore(
+                            entry,
+                            "a client always has 50 ms to begin TLS before it gets INFO",
+                        );
+                        "auto"
+                    }
                     _ if self.switch(entry) => "yes",
                     _ => "no",
                 };
@@ -122,8 +132,9 @@ impl Keys {
             | "verify_cert_and_check_known_urls" => self.unsupported(entry, Unsupported::TLS_CHOICES),
             "pinned_certs" => self.unsupported(entry, Unsupported::PINNED_CERTIFICATES),
             "connection_rate_limit" => self.unsupported(entry, Unsupported::HANDSHAKE_RATE),
-            // rustls has none of these.
-            "allow_insecure_cipher_suites" | "cert_match_skip_invalid" => {}
+            "allow_insecure_cipher_suites" | "cert_match_skip_invalid" => {
+                self.ignore(entry, "rustls has no insecure ciphers and no stored certificates");
+            }
             _ => self.unknown(entry),
         }
     }

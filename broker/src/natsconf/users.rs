@@ -251,7 +251,7 @@ impl Keys {
                 "imports" | "exports" => self.unsupported(field, Unsupported::IMPORTS),
                 "mappings" | "maps" => self.unsupported(field, Unsupported::MAPPINGS),
                 "nkey" | "trace_dest" | "msg_trace" if is_off(&field.node) => {}
-                "nkey" => {}
+                "nkey" => self.ignore(field, "accounts are known by their names"),
                 "trace_dest" | "msg_trace" => self.unsupported(field, Unsupported::MESSAGE_TRACE),
                 _ => self.unknown(field),
             }
@@ -279,8 +279,10 @@ impl Keys {
                     table.insert("over_rate".to_owned(), Value::String(text.to_owned()));
                     continue;
                 }
-                // No effect: there are no leaf nodes.
-                "max_leafnodes" | "max_leafs" => continue,
+                "max_leafnodes" | "max_leafs" => {
+                    self.ignore(field, "there are no leaf nodes");
+                    continue;
+                }
                 _ => {
                     self.unknown(field);
                     continue;
@@ -301,8 +303,10 @@ impl Keys {
             match entry.key.to_lowercase().as_str() {
                 "user" | "username" => keys.text(&entry, "cluster.user"),
                 "pass" | "password" => keys.text(&entry, "cluster.password"),
-                // No effect: the timeout of the handshake is cluster.connect_timeout_ms.
-                "timeout" => {}
+                "timeout" => keys.ignore(
+                    &entry,
+                    "the time limit of the handshake is cluster.connect_timeout_ms",
+                ),
                 "permissions" | "default_permission" | "default_permissions" => {
                     keys.route_permissions(&entry);
                 }

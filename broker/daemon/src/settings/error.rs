@@ -129,14 +129,18 @@ impl SettingsError {
         }
     }
 
-    pub(super) fn each(self) -> Vec<Self> {
+    /// Returns the single errors.
+    #[must_use]
+    pub fn each(self) -> Vec<Self> {
         match self {
             Self::Several(errors) => errors,
             error => vec![error],
         }
     }
 
-    fn place(&self) -> Option<&Place> {
+    /// Returns the place that the text of the error begins with, if it is about one place.
+    #[must_use]
+    pub fn place(&self) -> Option<&Place> {
         match self {
             Self::Syntax { place, .. }
             | Self::UnknownKey { place, .. }

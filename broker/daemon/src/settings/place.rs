@@ -28,7 +28,8 @@ impl Place {
     }
 
     /// Returns a value that orders errors: by lines of the file, then the environment, then the flags.
-    pub(super) const fn rank(&self) -> (u8, usize) {
+    #[must_use]
+    pub const fn rank(&self) -> (u8, usize) {
         match self {
             Self::File(_, line) => (0, *line),
             Self::Variable(_) => (1, 0),

@@ -65,7 +65,8 @@ impl Schema {
     }
 
     /// Returns whether the value contains a secret.
-    pub(super) fn has_secret(&self, key: &str, value: &Value) -> bool {
+    #[must_use]
+    pub fn has_secret(&self, key: &str, value: &Value) -> bool {
         match value {
             Value::Array(items) => items.iter().any(|item| self.has_secret(key, item)),
             Value::Table(table) => table

@@ -1,0 +1,176 @@
+//! [`Target`], the server to be checked: its addresses, the login, TLS, and what its record has besides.
+
+use std::time::Duration;
+
+use standin_daemon::own_credentials::{CredentialsSection, OwnCredentials};
+use standin_registry::Endpoint;
+use standin_tls::files::Files;
+
+use super::check_error::CheckError;
+use super::server_connection::{ServerConnection, connect_line};
+use super::{healthz, record};
+use crate::cli::{AnnounceFlags, LoginFlags, NodeTlsFlags};
+
+/// The server to be checked, and how.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Its address for clients, as seen from here.
+    pub(super) node: Endpoint,
+    /// Its address for clients, as the record says it.
+    pub(super) advertised: Endpoint,
+    /// Its monitoring port.
+    pub(super) http: Option<Endpoint>,
+    pub(super) id: Option<String>,
+    pub(super) zone: String,
+    pub(super) weight: u32,
+    credentials: CredentialsSection,
+    pub(super) tls: TargetTls,
+    pub(super) interval: Duration,
+    /// Time limit of each step of a check.
+    pub(super) limit: Duration,
+    pub(super) failures: u32,
+    pub(super) successes: u32,
+}
+
+/// TLS with the server.
+#[derive(Debug)]
+pub(super) struct TargetTls {
+    pub(super) files: Files,
+    pub(super) server_name: Option<String>,
+    pub(super) first: bool,
+}
+
+impl TargetTls {
+    fn new(flags: &NodeTlsFlags) -> Self {
+        Self {
+            files: Files {
+                cert: flags.cert_file.clone().unwrap_or_default(),
+                key: flags.key_file.clone().unwrap_or_default(),
+                authorities: flags.ca_file.clone().unwrap_or_default(),
+            },
+            server_name: flags.server_name.clone(),
+            first: flags.first,
+        }
+    }
+
+    /// Returns whether any flag for TLS was given. Then TLS is used with a server that offers it without demanding it.
+    pub(super) fn is_given(&self) -> bool {
+        self.server_name.is_some() || self.files != Files::default()
+    }
+}
+
+impl Target {
+    /// Checks the flags.
+    ///
+    /// # Errors
+    /// A text that names the flag and says what to give.
+    pub(super) fn new(flags: &AnnounceFlags) -> Result<Self, String> {
+        let advertised = match &flags.advertise {
+            Some(address) => address.clone(),
+            None if is_local(&flags.node) => {
+                return Err(format!(
+                    "--node {}: other hosts do not reach the server at this address, so it cannot be registered; give the address that \
+                     clients use with --advertise HOST:PORT",
+                    flags.node
+                ));
+            }
+            None => flags.node.clone(),
+        };
+        let target = Self {
+            node: flags.node.clone(),
+            advertised,
+            http: flags.http.clone(),
+            id: flags.id.clone(),
+            zone: flags.zone.clone().unwrap_or_default(),
+            weight: flags.weight,
+            credentials: section(&flags.login),
+            tls: TargetTls::new(&flags.tls),
+            interval: Duration::from_millis(flags.checks.interval_ms),
+            limit: Duration::from_millis(flags.checks.timeout_ms),
+            failures: flags.checks.failures,
+            successes: flags.checks.successes,
+        };
+        // They are read again at each login, so that a changed password is used.
+        OwnCredentials::read(&target.credentials).map_err(|error| error.to_string())?;
+        Ok(target)
+    }
+
+    /// Returns the CONNECT line for a server that has sent this nonce.
+    pub(super) fn login(&self, nonce: &str) -> Result<Vec<u8>, CheckError> {
+        let own = OwnCredentials::read(&self.credentials)?;
+        let fields = own.map(|own| own.fields(nonce)).unwrap_or_default();
+        Ok(connect_line(fields))
+    }
+
+    /// Checks the monitoring port, if there is one.
+    pub(super) async fn check_healthz(&self) -> Result<(), CheckError> {
+        match &self.http {
+            Some(http) => healthz::check(http, self.limit).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the server once. Returns a report for people.
+    pub(super) async fn check_once(&self) -> Result<String, CheckError> {
+        let mut connection = ServerConnection::open(self).await?;
+        let round_trip = connection.ping(self.limit).await?;
+        self.check_healthz().await?;
+        let info = &connection.info;
+        let record = record::of(self, info)?;
+        let tls = if connection.is_tls() { "yes" } else { "no" };
+        let healthz = self.http.as_ref().map_or_else(
+            || "not checked (no --http)".to_owned(),
+            |http| format!("200 at {http}"),
+        );
+        Ok(format!(
+            "server      {} is {} {}, version {}\nTLS         {tls}\nlogin       accepted\nround trip  {round_trip:?}\nhealthz     \
+             {healthz}\nlame duck   {}\nrecord      {} {}\n",
+            self.node,
+            info.server_name,
+            info.server_id,
+            info.version,
+            if info.ldm { "yes" } else { "no" },
+            record.id,
+            record.to_record(),
+        ))
+    }
+}
+
+/// Returns whether only this host reaches the address, or none does.
+fn is_local(address: &Endpoint) -> bool {
+    match address.ip() {
+        Some(ip) => ip.is_loopback() || ip.is_unspecified(),
+        None => address.host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+fn section(flags: &LoginFlags) -> CredentialsSection {
+    CredentialsSection {
+        user: flags.user.clone().unwrap_or_default(),
+        password: flags.password.clone().unwrap_or_default(),
+        password_file: flags.password_file.clone().unwrap_or_default(),
+        token_file: flags.token_file.clone().unwrap_or_default(),
+        nkey_seed_file: flags.nkey_seed_file.clone().unwrap_or_default(),
+        creds_file: flags.creds_file.clone().unwrap_or_default(),
+        ..CredentialsSection::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_this_host_alone_is_local() {
+        for (address, local) in [
+            ("127.0.0.1:4222", true),
+            ("[::1]:4222", true),
+            ("0.0.0.0:4222", true),
+            ("localhost:4222", true),
+            ("10.0.0.1:4222", false),
+            ("nats-1:4222", false),
+        ] {
+            assert_eq!(is_local(&address.parse().unwrap()), local, "{address}");
+        }
+    }
+}
