@@ -27,8 +27,8 @@
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`], `password_check`, `permissions` and `account` (who is
 //! admitted, what a user may do, and the separate subject spaces); `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
-//! clients and routes); `monitor` (the monitoring pages); [`announce`] (the agent beside a `nats-server`) and [`import`] (its settings
-//! file as TOML); [`process_files`] (pid file and ports file); `identity`.
+//! clients and routes), `cluster_figures` (the place in the cluster); `monitor` (the monitoring pages); [`announce`] (the agent beside a
+//! `nats-server`) and [`import`] (its settings file as TOML); [`process_files`] (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then the thread that read the
 //! batch sends the staged output, normally with one write for each client or route.
@@ -44,6 +44,7 @@ mod client;
 mod client_info;
 mod clients;
 mod close_reason;
+mod cluster_figures;
 mod connection_stats;
 mod end_log;
 mod flush;

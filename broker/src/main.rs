@@ -215,7 +215,10 @@ fn reload(cli: &Cli, server: &Server, logging: &Logging) {
         server.reload(settings)
     };
     let old = server.settings();
-    if standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply) {
+    let is_reloaded =
+        standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply);
+    server.record_reload(is_reloaded);
+    if is_reloaded {
         info!("Reloaded server configuration");
     }
 }

@@ -12,7 +12,7 @@
 //! | [`unsupported`] | the pages of unsupported features: gateways, leaf nodes, JetStream |
 //! | [`query`] | the parameters of a request |
 //! | [`scrape`] | `/metrics`, for Prometheus |
-//! | [`usage`] | memory and CPU of the process |
+//! | [`usage`] | CPU usage of the process |
 //!
 //! *Architecture invariant:* the pages read the shared state of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for a
 //! client's task.

@@ -257,6 +257,11 @@ impl Server {
         Ok(())
     }
 
+    /// Records for `/metrics` whether a reload of the settings succeeded.
+    pub fn record_reload(&self, is_successful: bool) {
+        self.shared.reload_failed.store(!is_successful, Relaxed);
+    }
+
     /// Returns the settings in force.
     #[must_use]
     pub fn settings(&self) -> Arc<Settings> {

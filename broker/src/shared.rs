@@ -18,6 +18,7 @@ use crate::VERSION;
 use crate::account::Accounts;
 use crate::clients::Clients;
 use crate::close_reason::CloseReason;
+use crate::cluster_figures::ClusterFigures;
 use crate::flush::Flush;
 use crate::half_open_client::HalfOpenClient;
 use crate::identity;
@@ -69,6 +70,9 @@ pub(crate) struct Shared {
     /// The settings in force. A setting that needs a restart keeps the value that it had at the start.
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) loaded_at: ArcSwap<SystemTime>,
+    /// The last reload of the settings failed.
+    pub(crate) reload_failed: AtomicBool,
+    pub(crate) cluster_figures: ArcSwap<ClusterFigures>,
     pub(crate) policy: ArcSwap<Policy>,
     /// Counts changes of `policy` and [`Advertised`]. The task of a client checks both when the count has changed.
     revision: AtomicU64,
@@ -129,6 +133,8 @@ impl Shared {
             },
             policy: ArcSwap::from_pointee(Policy::new(&settings)?),
             loaded_at: ArcSwap::from_pointee(started_at),
+            reload_failed: AtomicBool::new(false),
+            cluster_figures: ArcSwap::default(),
             revision: AtomicU64::new(0),
             lame_duck: AtomicBool::new(false),
             connect_urls: ArcSwap::default(),

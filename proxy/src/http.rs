@@ -109,6 +109,8 @@ fn update_metrics(shared: &SidecarState) {
     let (now, metrics) = (Instant::now(), &shared.metrics);
     metrics.set_traffic(shared.sessions.traffic());
     metrics.buffered_bytes.set(shared.buffered() as f64);
+    let connections_max = shared.settings.load().admission().connections_max;
+    metrics.connections_max.set(connections_max as f64);
     metrics.half_open.set(shared.admission.half_open() as f64);
     metrics.set_nodes(&shared.book.status(now));
     let reach = shared.book.reachability(now);
@@ -116,6 +118,7 @@ fn update_metrics(shared: &SidecarState) {
     let no_node = reach.none_for.unwrap_or_default();
     metrics.no_node_seconds.set(no_node.as_secs_f64());
     let sessions = shared.sessions.all();
+    metrics.fullest_buffer.set(fullest_buffer(shared, &sessions));
     let searching = |session: &Arc<SessionInfo>| Some(session.status().searching_since?.elapsed());
     let searching: Vec<Duration> = sessions.iter().filter_map(searching).collect();
     metrics.sessions_without_node.set(searching.len() as f64);
@@ -123,6 +126,17 @@ fn update_metrics(shared: &SidecarState) {
     metrics.sessions_without_node_seconds.set(longest.as_secs_f64());
     metrics.set_certificates(&shared.policy.load().certificates);
     metrics.set_registry(&shared.registry.health());
+}
+
+/// Returns how full the fullest buffer of a session is, or all buffers together if they are nearer to their limit. 1: full.
+fn fullest_buffer(shared: &SidecarState, sessions: &[Arc<SessionInfo>]) -> f64 {
+    let policy = shared.policy.load();
+    let fullest = sessions
+        .iter()
+        .map(|session| session.buffered_bytes.load(Relaxed));
+    let ratio = |bytes: f64, bytes_max: usize| bytes / bytes_max.max(1) as f64;
+    let one = ratio(fullest.max().unwrap_or(0) as f64, policy.buffer_bytes);
+    one.max(ratio(shared.buffered() as f64, policy.buffers_total_bytes_max))
 }
 
 /// Requested rows of a list: `?offset=…&limit=…`.

@@ -131,7 +131,10 @@ fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
         settings.connections().raise_limit(is_given);
         sidecar.reload(settings)
     };
-    if standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply) {
+    let is_reloaded =
+        standin_daemon::reload::reload(&*old, loaded, logging, |settings| &settings.log.level, apply);
+    sidecar.record_reload(is_reloaded);
+    if is_reloaded {
         info!("settings reloaded");
     }
 }

@@ -181,6 +181,14 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Records for `/metrics` whether a reload of the settings succeeded.
+    pub fn record_reload(&self, is_successful: bool) {
+        self.shared
+            .metrics
+            .reload_successful
+            .set(f64::from(is_successful));
+    }
+
     /// Returns the settings in force.
     pub fn settings(&self) -> Arc<Settings> {
         self.shared.settings.load_full()

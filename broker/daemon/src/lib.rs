@@ -6,6 +6,7 @@
 //! | [`cli`] | exit codes, help, `--check` and `--print-config` |
 //! | [`logging`], `line_limit` | the log, and the limit on lines per second |
 //! | [`metrics`] | names, help texts and labels of metrics |
+//! | [`process_usage`] | memory, CPU time and files of the process, also as metrics |
 //! | [`http`] | the HTTP listener for operators and monitoring |
 //! | [`connection_limit`] | the limit on open files |
 //! | [`admission`], [`half_open`], `address_counts` | the limits on connections before login |
@@ -31,6 +32,7 @@ pub mod listen;
 pub mod logging;
 pub mod metrics;
 pub mod own_credentials;
+pub mod process_usage;
 pub mod reload;
 pub mod settings;
 pub mod tcp;

@@ -22,6 +22,9 @@ pub enum SourceState {
 }
 
 impl SourceState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Connecting, Self::Healthy, Self::Lost];
+
     /// Returns the stable name, for metric labels and logs.
     pub fn as_str(self) -> &'static str {
         match self {

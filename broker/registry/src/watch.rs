@@ -131,6 +131,11 @@ impl Watch {
         });
     }
 
+    /// Returns whether the znode of this registry's announcement exists.
+    pub fn is_registered(&self) -> bool {
+        *self.published.registration.borrow() == RegistrationState::Announced
+    }
+
     /// Returns the state of the sources.
     pub fn health(&self) -> Health {
         Health::clone(&self.published.health.load()).aged()

@@ -436,6 +436,21 @@ impl Membership {
         self.routes.len()
     }
 
+    /// Returns the number of known nodes without a route: those that a source names, and those whose route was lost in the last hour and
+    /// that did not say that they leave. An address whose node is not known counts as a node.
+    pub(crate) fn unlinked(&self) -> usize {
+        let addresses = self.addresses.iter();
+        let unlinked = addresses.filter(|(_, address)| {
+            // The addresses of this node itself and of its namesakes are not those of other nodes.
+            let is_own = address.namesake_run.is_some() || address.id.as_ref() == Some(&self.rules.own.id);
+            !is_own && !address.is_linked(&self.routes)
+        });
+        let nodes: BTreeSet<&String> = unlinked
+            .map(|(at, address)| address.id.as_ref().unwrap_or(at))
+            .collect();
+        nodes.len()
+    }
+
     /// Returns the addresses for which a starting node waits: linked nodes with which the exchange of interest is not complete, and
     /// nodes that may still become linked.
     pub(crate) fn awaited(&self) -> Vec<String> {

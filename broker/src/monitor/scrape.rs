@@ -8,8 +8,10 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use standin_daemon::metrics::Names;
+use standin_daemon::process_usage;
+use standin_registry::SourceState;
 
-use super::{Pages, usage};
+use super::Pages;
 use crate::close_reason::KINDS;
 use crate::shared::Shared;
 
@@ -21,7 +23,8 @@ pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
     metrics.set_routes(&pages.shared);
     metrics.set_process(&pages.shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], pages.names.handle().render())
+    let text = pages.names.handle().render() + &process_usage::render();
+    ([(header::CONTENT_TYPE, kind)], text)
 }
 
 struct Metrics<'a>(&'a Names);
@@ -73,6 +76,10 @@ impl Metrics<'_> {
         let open = shared.clients.open();
         let help = "Clients connected now.";
         self.gauge("standin_broker_connections", help, open.len() as f64);
+        let help =
+            "Limit on connected clients: limits.max_connections, or what the limit on open files allows.";
+        let connections_max = shared.policy.load().admission.connections_max;
+        self.gauge("standin_broker_connections_max", help, connections_max as f64);
         let help = "Bytes pending for clients now.";
         let pending = open.iter().map(|client| client.outbox.pending_bytes());
         let pending: usize = pending.sum();
@@ -151,6 +158,34 @@ impl Metrics<'_> {
         let routes = &shared.interest.routes;
         let help = "Routes to other nodes now.";
         self.gauge("standin_broker_links", help, routes.load().len() as f64);
+        let figures = shared.cluster_figures.load();
+        let help = "Known other nodes to which there is no route now.";
+        self.gauge(
+            "standin_broker_links_missing",
+            help,
+            figures.unlinked_nodes as f64,
+        );
+        let help = "1 for the present state of the connection to ZooKeeper, 0 for its other states.";
+        for state in SourceState::ALL {
+            let gauge = self.0.gauge(
+                "standin_broker_registry_state",
+                help,
+                &[("state", state.as_str())],
+            );
+            gauge.set(f64::from(figures.registry == state));
+        }
+        let help = "Nodes that are registered in ZooKeeper, this one included.";
+        self.gauge(
+            "standin_broker_registered_nodes",
+            help,
+            figures.registered_nodes as f64,
+        );
+        let help = "1 while this node is registered in ZooKeeper, else 0.";
+        self.gauge(
+            "standin_broker_registered",
+            help,
+            f64::from(figures.is_registered),
+        );
         let help = "Subjects and queue groups in which other nodes have interest now.";
         let interest = shared.interest.remote.len() as f64;
         self.gauge("standin_broker_remote_subscriptions", help, interest);
@@ -188,14 +223,18 @@ impl Metrics<'_> {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         let info = self.0.gauge("standin_broker_build_info", help, &version);
         info.set(1.0);
-        let help = "Resident memory of the process.";
-        let resident = usage::resident_bytes() as f64;
-        self.gauge("standin_broker_resident_bytes", help, resident);
-        let help = "CPU time of the process since start.";
-        let cpu = usage::cpu_secs().unwrap_or(0.0);
-        self.gauge("standin_broker_cpu_seconds", help, cpu);
+        let help = "1 while the node accepts clients; 0 while it starts.";
+        let serving = shared.serving.load(Relaxed);
+        self.gauge("standin_broker_serving", help, f64::from(serving));
         let help = "1 in lame duck mode, else 0.";
-        let lame_duck = u8::from(shared.advertised().lame_duck);
-        self.gauge("standin_broker_lame_duck", help, lame_duck.into());
+        let lame_duck = shared.advertised().lame_duck;
+        self.gauge("standin_broker_lame_duck", help, f64::from(lame_duck));
+        let help = "1 if the last reload of the settings succeeded or there was none, else 0.";
+        let is_reloaded = !shared.reload_failed.load(Relaxed);
+        self.gauge(
+            "standin_broker_settings_reload_successful",
+            help,
+            f64::from(is_reloaded),
+        );
     }
 }

@@ -1,11 +1,9 @@
-//! Memory and CPU of this process, from `/proc` (proc_pid_stat(5)).
+//! CPU usage of this process, in percent.
 
-use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Ticks per second in `/proc`: the same on every Linux that Rust supports.
-const TICKS_PER_SEC: f64 = 100.0;
+use standin_daemon::process_usage::cpu_secs;
 
 /// CPU usage between successive measurements.
 #[derive(Debug)]
@@ -36,31 +34,12 @@ impl Usage {
     }
 }
 
-/// Returns the resident memory in bytes; 0 if `/proc` cannot be read.
-pub(super) fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
-
-/// Returns the CPU time of this process in seconds.
-pub(super) fn cpu_secs() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program is in brackets and may contain spaces, so the fields are counted from the last bracket.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SEC)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn memory_and_cpu_of_this_process_are_measured() {
-        assert!(resident_bytes() > 100_000);
+    fn the_cpu_usage_of_this_process_is_measured() {
         let start = Instant::now();
         let usage = Usage::new();
         while start.elapsed() < Duration::from_millis(150) {}

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use standin_daemon::process_usage;
 
-use super::{Pages, duration, json, time, usage};
+use super::{Pages, duration, json, time};
 use crate::VERSION;
 use crate::clients::Totals;
 use crate::close_reason::CloseReason;
@@ -205,7 +206,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> Response {
         start: time(shared.started_at),
         now: time(SystemTime::now()),
         uptime: duration(shared.started.elapsed()),
-        mem: usage::resident_bytes(),
+        mem: process_usage::resident_bytes(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         gomaxprocs: shared.workers,
         cpu: pages.usage.cpu_percent(),

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, error, warn};
 
 use super::{ClusterStatus, Keeper, Order, TICK};
+use crate::cluster_figures::ClusterFigures;
 use crate::mesh::membership::Membership;
 use crate::mesh::session;
 use crate::mesh::sockets::{NOT_ALLOWED, connect, with_high_descriptor};
@@ -101,7 +102,10 @@ pub(crate) async fn run(
                 task.read_registry();
             }
             () = sleep_until(next_dial.unwrap_or_else(Instant::now).into()), if next_dial.is_some() => {}
-            _ = ticks.tick() => task.keeper.tick(),
+            _ = ticks.tick() => {
+                task.keeper.tick();
+                task.update_figures();
+            }
             order = orders.recv() => match order {
                 Some(Order::ReadRegistry(done)) => {
                     task.read_registry();
@@ -130,6 +134,23 @@ impl Task {
             *known = now;
             differs
         });
+    }
+
+    /// Updates the node's figures about the cluster.
+    fn update_figures(&self) {
+        let mut figures = ClusterFigures {
+            unlinked_nodes: self.keeper.membership.unlinked(),
+            ..ClusterFigures::default()
+        };
+        if let Some(watch) = &self.watch {
+            figures.registry = watch.health().zookeeper.state;
+            figures.registered_nodes = watch.snapshot().registered.len();
+            figures.is_registered = watch.is_registered();
+        }
+        let shared = &self.keeper.shared;
+        if **shared.cluster_figures.load() != figures {
+            shared.cluster_figures.store(Arc::new(figures));
+        }
     }
 
     fn read_registry(&mut self) {

@@ -522,8 +522,25 @@ fn a_host_name_that_led_to_this_node_is_dialled_again() {
         n1.refuses(at, "n1", Itself);
     }
     assert_eq!(n1.awaited(), [""; 0]);
+    assert_eq!(n1.unlinked(), 0, "the address is that of this node");
     n1.now += Duration::from_secs(3);
     assert_eq!(n1.dials(), ["nodes:6222"]);
+}
+
+#[test]
+fn a_node_at_two_addresses_is_one_unlinked_node_until_it_is_linked_or_leaves() {
+    let mut n1 = node(&[]);
+    n1.link_dialled("n2", 1, Some("b:1"));
+    assert_eq!(n1.unlinked(), 0);
+    n1.route_ended(1);
+    assert_eq!(n1.unlinked(), 1, "lost");
+    n1.link("n2", 2);
+    assert_eq!(n1.unlinked(), 0);
+    let now = n1.now;
+    n1.membership.route_ended(2, true, now);
+    assert_eq!(n1.unlinked(), 0, "it sent GOODBYE");
+    n1.registered(&[peer("n2", "n2:6222"), peer("n3", "n3:6222")]);
+    assert_eq!(n1.unlinked(), 2);
 }
 
 #[test]
