@@ -203,10 +203,13 @@ fn has_the_fields_of(ours: &Fields, theirs: &Fields, not_ours: &[&str]) {
     }
 }
 
-/// The structs are from Debian's Go package of `nats-server`. `nats-top` and exporters use the same ones.
+/// The structs are from Debian's Go package of `nats-server`. `nats-top` uses the same ones, and `prometheus-nats-exporter` has some with the
+/// same fields.
 #[tokio::test]
 async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
-    let server = Node::start(ServerKind::Standin, &[]).await;
+    let mesh = Mesh::start(ServerKind::Standin, 2).await;
+    let server = &mesh.nodes[0];
+    let _other = mesh.nodes[1].subscriber("a").await;
     let mut client = RawClient::open(server.address()).await;
     client.send("SUB a 1\r\nSUB a.* q 2\r\nPUB a 2\r\nhi\r\n").await;
     client.flush().await;
@@ -214,10 +217,13 @@ async fn the_pages_can_be_read_into_the_structs_of_go_monitors() {
         .arg(format!("http://{}", server.http().address))
         .start("monitor-go");
     for line in [
-        "varz version 2.15.1 connections 1 in_msgs 1 out_msgs 1 in_bytes 2 out_bytes 2 subscriptions 2",
+        "varz version 2.15.1 connections 1 in_msgs 1 out_msgs 2 in_bytes 2 out_bytes 4 subscriptions 3",
         "connz 1 client 1 subs 2 in_msgs 1 out_msgs 1 list [a a.*]",
-        "subsz 2 subscriptions 2 listed",
-        "routez 0",
+        "subsz 3 subscriptions 3 listed",
+        "routez 1",
+        "route 1 from true in_msgs 0 out_msgs 1 in_bytes 0 out_bytes 2 subs 1",
+        "accstatz $G conns 1 received 1 2 sent 2 4 slow 0",
+        "healthz ok",
     ] {
         monitor.wait_for_line(line, TIMEOUT).await;
     }
