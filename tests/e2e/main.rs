@@ -20,6 +20,7 @@ mod operation;
 mod outages;
 mod own_credentials;
 mod pages;
+mod prometheus;
 mod promises;
 mod registry;
 mod scenario;

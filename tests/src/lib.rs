@@ -17,6 +17,7 @@
 //! | [`netns`], [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
 //! | [`certificates`] | [`Authority`]: certificates of a test |
+//! | [`prometheus`] | [`Prometheus`]: a real Prometheus that scrapes the programs |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
 
@@ -38,6 +39,7 @@ pub mod node;
 pub mod peers;
 pub mod port;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod scripted;
 pub mod sidecar;
@@ -58,6 +60,7 @@ pub use mesh::{Mesh, MeshBuilder};
 pub use netns::Netns;
 pub use node::{Node, ServerKind};
 pub use process::{Process, Program};
+pub use prometheus::{Prometheus, promtool};
 pub use raw::RawClient;
 pub use scripted::{NodeConnection, ScriptedNode};
 pub use sidecar::{Metrics, Sidecar};
