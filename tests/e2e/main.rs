@@ -28,6 +28,7 @@ mod scripted_peers;
 mod secrets;
 mod site;
 mod slow_loris;
+mod soak;
 mod sources;
 mod tls;
 mod tree;

@@ -1,0 +1,109 @@
+"""The verdict: which promises were kept. A finding breaks its promise, unless the window of a fault explains it."""
+
+import asyncio
+import json
+import time
+from bisect import bisect_left, bisect_right
+
+import logs
+import pages
+
+PROMISES = {
+    "S1": "complete frames only, with the bytes that were published",
+    "S3": "no message twice; one is missing only in the window of a fault that can lose it",
+    "S4": "subscriptions survive; UNSUB with a maximum is exact over every move",
+    "S5": "one PONG for each PING, in order, after all that was sent before it",
+    "S6": "one +OK for each command",
+    "S7": "INFO names the sidecar and never the cluster, in less than 512 bytes",
+    "S8": "PINGs of nodes do not reach the component",
+    "S9": "no -ERR for a component that did nothing wrong",
+    "S10": "no connection of a component is closed, except by a restart of its sidecar",
+    "S11": "credentials of the component, or of the sidecar, reach each node",
+    "S12": "the order of each publisher is kept",
+    "S13": "a planned move loses almost nothing, and delivers nothing twice",
+    "echo": "with echo off, a component does not get its own messages",
+    "requests": "requests are answered, and 503 comes exactly if nobody can answer",
+    "flush": "after its PONG a new subscription gets what is published on any node",
+    "memory": "memory stops growing after the warm-up",
+    "descriptors": "descriptors do not leak",
+    "logs": "no panic, and no ERROR that no fault causes",
+    "metrics": "counters and gauges agree with what the components did",
+    "programs": "no program ends by itself, and everything recovers after a fault",
+}
+# Share of the messages published during rolling upgrades that may be missing. See S13 in proxy/README.md.
+PLANNED_LOSS_SHARE_MAX = 0.01
+# Time for the sidecars to see that components have closed.
+GONE_SECS_MAX = 5
+# Errors in logs that faults cause: the disk is full.
+ALLOWED_ERRORS = ("No space left on device",)
+
+
+def explain(findings, windows):
+    """Marks each finding that a window covers."""
+    for finding in findings.list:
+        for window in windows:
+            if window.covers(finding):
+                finding.explained_by = window
+                window.explained[finding.kind] = window.explained.get(finding.kind, 0) + finding.count
+                break
+
+
+def planned_moves(findings, windows, traffic):
+    """Checks that rolling upgrades lose few messages."""
+    for window in windows:
+        if window.fault != "upgrade":
+            continue
+        wanted = 0
+        for stream in traffic.book.streams.values():
+            receivers = sum(receipts.wants(stream) for receipts in traffic.all_receipts.values())
+            wanted += receivers * _count_between(stream, window.start, window.end)
+        lost = window.explained.get("missing", 0)
+        if lost > PLANNED_LOSS_SHARE_MAX * wanted:
+            findings.add("S13", f"the upgrade of {window.detail} lost {lost} of {wanted} messages")
+
+
+def _count_between(stream, start, end):
+    return bisect_right(stream.times, end) - bisect_left(stream.times, start)
+
+
+def programs(findings, system):
+    """Checks that every program still runs, and what it wrote."""
+    for program in system.programs():
+        if program.should_run and not program.is_running():
+            findings.add("programs", f"{program.name} ended by itself with {program.exit_code()}")
+        logs.judge(program.name, logs.lines(program.logs), findings, ALLOWED_ERRORS)
+
+
+async def metrics_while_connected(findings, system, traffic):
+    """Checks the gauges of each sidecar against the components that are connected to it."""
+    for sidecar in system.sidecars:
+        values = await sidecar.metrics()
+        connected = sum(one.door is sidecar.door for one in traffic.roles + traffic.libraries)
+        _equal(findings, sidecar, values, "standin_sessions", connected)
+        _equal(findings, sidecar, values, "standin_sessions_without_node", 0)
+        opened, closed = (pages.total(values, f"standin_sessions{end}") for end in ("_total", "_closed_total"))
+        if opened - closed != connected:
+            text = f"{sidecar.name} counts {opened:.0f} sessions opened and {closed:.0f} closed, with {connected} connected"
+            findings.add("metrics", text)
+        for name in ("standin_sessions_failed_total", "standin_client_errors_total", "standin_registry_records_skipped_total"):
+            _equal(findings, sidecar, values, name, 0)
+
+
+async def gone(findings, system):
+    """Checks that nothing is left when all components have gone, and that the cache file can be read."""
+    deadline = time.monotonic() + GONE_SECS_MAX
+    for sidecar in system.sidecars:
+        while pages.total(values := await sidecar.metrics(), "standin_sessions") and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for name in ("standin_sessions", "standin_half_open", "standin_buffered_bytes"):
+            _equal(findings, sidecar, values, name, 0)
+        try:
+            json.loads(sidecar.cache_file.read_text())
+        except (OSError, ValueError) as error:
+            findings.add("programs", f"the cache file of {sidecar.name} cannot be read at the end: {error}")
+
+
+def _equal(findings, sidecar, values, name, wanted):
+    found = pages.total(values, name)
+    if not values or found != wanted:
+        findings.add("metrics", f"{name} of {sidecar.name} is {found:.0f}, but must be {wanted}")

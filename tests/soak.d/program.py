@@ -1,0 +1,95 @@
+"""One program of the system over all its lives: start, kill, freeze, signals, memory, descriptors, log."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+END_SECS_MAX = 20
+
+
+class Program:
+    """A program that is started with the same command each time. Its log has the output of all its lives."""
+
+    def __init__(self, name, kind, host, command, log, env=None):
+        self.name, self.kind, self.host, self.log = name, kind, host, log
+        self.command = host.inside([str(word) for word in command])
+        self.env = {**os.environ, **(env or {})}
+        self.popen = None
+        self.started_at = 0.0
+        self.lives = 0
+        # True from the start until the harness itself ends or freezes the program.
+        self.should_run = False
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd="/"
+            )
+        self.started_at = time.monotonic()
+        self.lives += 1
+        self.should_run = True
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    def is_running(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def exit_code(self):
+        return self.popen.poll()
+
+    def send(self, number):
+        self.popen.send_signal(number)
+
+    def freeze(self):
+        self.send(signal.SIGSTOP)
+
+    def thaw(self):
+        self.send(signal.SIGCONT)
+
+    async def kill(self):
+        """Kills the program and waits until the kernel has closed its sockets."""
+        self.should_run = False
+        if self.is_running():
+            self.popen.kill()
+            await self.ended()
+
+    async def stop(self, number=signal.SIGTERM, seconds_max=END_SECS_MAX):
+        """Sends a signal that ends the program, and returns its exit code."""
+        self.should_run = False
+        self.send(number)
+        return await self.ended(seconds_max)
+
+    async def ended(self, seconds_max=END_SECS_MAX):
+        deadline = time.monotonic() + seconds_max
+        while self.is_running():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} has not ended within {seconds_max} s")
+            await asyncio.sleep(0.005)
+        return self.popen.returncode
+
+    def rss_bytes(self):
+        for line in self._proc("status").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+    def descriptors(self):
+        try:
+            return len(os.listdir(f"/proc/{self.pid}/fd"))
+        except OSError:
+            return 0
+
+    def cpu_secs(self):
+        fields = self._proc("stat").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+    def _proc(self, file):
+        try:
+            return Path(f"/proc/{self.pid}/{file}").read_text()
+        except OSError:
+            return ""  # it has just ended
