@@ -112,6 +112,7 @@ class Client(asyncio.Protocol):
         del self.subscriptions[sid]
 
     def publish(self, subject, payload, reply="", header=b""):
+        self.door.published += 1
         reply = reply and reply + " "
         if header:
             head = f"HPUB {subject} {reply}{len(header)} {len(header) + len(payload)}\r\n".encode()
@@ -237,6 +238,7 @@ class Door:
     def __init__(self, name, address, login, shown=None):
         # `login` are the keys of CONNECT with the credentials, `shown` is the address that INFO must have.
         self.name, self.address, self.login, self.shown = name, address, login, shown or address
+        self.published = 0
 
     def url(self):
         user = f"{self.login['user']}:{self.login['pass']}@" if self.login else ""

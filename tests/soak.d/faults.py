@@ -29,7 +29,12 @@ class Window:
     # The end of the harm, and the moment at which the system was whole again.
     healed: float = 0.0
     end: float = 0.0
+    # Sessions that moved to another node meanwhile.
+    moved: int = 0
     explained: dict = field(default_factory=dict)
+
+    def __str__(self):
+        return f"{self.fault:16} {self.detail}; {self.moved} moved, whole again {self.end - self.healed:.1f} s after it"
 
     def covers(self, finding):
         """Returns whether this fault explains a finding."""
@@ -39,26 +44,26 @@ class Window:
 
 
 class Fault:
-    """A kind of fault: its name, the findings that it explains, and the coroutine."""
+    """A kind of fault: its name, the findings that it explains, whether it makes sessions move, and the coroutine."""
 
-    def __init__(self, name, explains, harm):
-        self.name, self.explains, self.harm = name, frozenset(explains), harm
+    def __init__(self, name, explains, moves, harm):
+        self.name, self.explains, self.moves, self.harm = name, frozenset(explains), moves, harm
 
 
 ALL = {}
 
 
-def fault(name, *explains):
+def fault(name, *explains, moves=False):
     """Adds a coroutine to the list of faults. It gets the system, the random choices, the window, and a scale for its times."""
 
     def add(harm):
-        ALL[name] = Fault(name, explains, harm)
+        ALL[name] = Fault(name, explains, moves, harm)
         return harm
 
     return add
 
 
-@fault("kill-node", MISSING)
+@fault("kill-node", MISSING, moves=True)
 async def kill_node(system, choice, window, scale):
     node = choice.choice(system.nodes)
     window.detail = node.name
@@ -67,17 +72,17 @@ async def kill_node(system, choice, window, scale):
     node.start()
 
 
-@fault("freeze-node", MISSING, LATE)
+@fault("freeze-node", MISSING, LATE, moves=True)
 async def freeze_node(system, choice, window, scale):
     node = choice.choice(system.nodes)
-    secs = choice.uniform(2.5, 2.5 + 5 * scale)
+    secs = choice.uniform(2.2, 2.2 + 5 * scale)
     window.detail = f"{node.name} for {secs:.1f} s"
     node.freeze()
     await asyncio.sleep(secs)
     node.thaw()
 
 
-@fault("outage", MISSING)
+@fault("outage", MISSING, moves=True)
 async def outage(system, choice, window, scale):
     """All nodes die at once. Components stay connected."""
     secs = choice.uniform(1, 1 + 8 * scale)
@@ -88,11 +93,11 @@ async def outage(system, choice, window, scale):
         node.start()
 
 
-@fault("cut-node", MISSING, LATE)
+@fault("cut-node", MISSING, LATE, moves=True)
 async def cut_node(system, choice, window, scale):
     """A node's host loses its cable: nobody hears it, and no connection is reset."""
     network, number = system.network, choice.randrange(NODES)
-    secs = choice.uniform(2.5, 2.5 + 6 * scale)
+    secs = choice.uniform(2.2, 2.2 + 6 * scale)
     window.detail = f"{system.nodes[number].name} for {secs:.1f} s"
     own = network.nodes[number]
     others = [host for host in [network.own, *network.nodes] if host is not own]
@@ -107,7 +112,7 @@ async def cut_node(system, choice, window, scale):
 async def cut_link(system, choice, window, scale):
     """Two nodes do not hear each other, or only one way; the components hear both."""
     one, other = choice.sample(range(NODES), 2)
-    both, secs = choice.random() < 0.5, choice.uniform(2.5, 2.5 + 6 * scale)
+    both, secs = choice.random() < 0.5, choice.uniform(2.2, 2.2 + 6 * scale)
     window.detail = f"{system.nodes[one].name} {'and' if both else 'to'} {system.nodes[other].name} for {secs:.1f} s"
     one, other = system.network.nodes[one], system.network.nodes[other]
     system.network.silence(one, other.addresses)
@@ -152,7 +157,7 @@ async def clock_jump(system, choice, window, scale):
     await asyncio.sleep(1)
 
 
-@fault("disk-full", MISSING)
+@fault("disk-full", MISSING, moves=True)
 async def disk_full(system, choice, window, scale):
     """The disk with the caches and a log is full while a node dies, so that the caches would have to be written."""
     node = choice.choice(system.nodes)
@@ -180,7 +185,7 @@ async def zookeeper_one(system, choice, window, scale):
     server.start()
 
 
-@fault("zookeeper-all", MISSING)
+@fault("zookeeper-all", MISSING, moves=True)
 async def zookeeper_all(system, choice, window, scale):
     """ZooKeeper is lost as a whole, and a node too: the cached list must do."""
     node = choice.choice(system.nodes)
@@ -218,7 +223,7 @@ async def session_expiry(system, choice, window, scale):
     system.network.end_silence(host, zookeeper)
 
 
-@fault("upgrade", MISSING)
+@fault("upgrade", MISSING, moves=True)
 async def upgrade(system, choice, window, scale):
     """Each node in turn leaves by lame duck mode, and a new process takes its place."""
     order = choice.sample(system.nodes, NODES)
@@ -257,12 +262,16 @@ async def reload(system, choice, window, scale):
 
 async def happen(kind, system, choice, scale, windows):
     """Makes one fault, waits until the system is whole, and returns its window, which it has added to the others."""
+    moved = await system.sessions_moved()
     window = Window(kind.name, kind.explains, start=time.monotonic())
     windows.append(window)
     try:
         await kind.harm(system, choice, window, scale)
         window.healed = time.monotonic()
         await system.until_whole()
+        window.moved = await system.sessions_moved() - moved
+        if kind.moves and not window.moved:
+            raise RuntimeError("no session moved, so this fault did no harm")
     finally:
         window.end = time.monotonic()
         window.healed = window.healed or window.end

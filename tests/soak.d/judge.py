@@ -74,9 +74,9 @@ def programs(findings, system):
         logs.judge(program.name, logs.lines(program.logs), findings, ALLOWED_ERRORS)
 
 
-async def metrics_while_connected(findings, system, traffic):
-    """Checks the gauges of each sidecar against the components that are connected to it."""
-    for sidecar in system.sidecars:
+async def metrics_while_connected(findings, system, traffic, before):
+    """Checks what each sidecar counts against what its components did. `before` are the metrics before the traffic."""
+    for sidecar, earlier in zip(system.sidecars, before):
         values = await sidecar.metrics()
         connected = sum(one.door is sidecar.door for one in traffic.roles + traffic.libraries)
         _equal(findings, sidecar, values, "standin_sessions", connected)
@@ -85,6 +85,10 @@ async def metrics_while_connected(findings, system, traffic):
         if opened - closed != connected:
             text = f"{sidecar.name} counts {opened:.0f} sessions opened and {closed:.0f} closed, with {connected} connected"
             findings.add("metrics", text)
+        messages = [pages.total(some, "standin_messages_total", "to_node") for some in (earlier, values)]
+        if sidecar.lives == 1 and messages[1] - messages[0] != sidecar.door.published:
+            passed, published = messages[1] - messages[0], sidecar.door.published
+            findings.add("metrics", f"{sidecar.name} passed {passed:.0f} messages to nodes, of {published} published")
         for name in ("standin_sessions_failed_total", "standin_client_errors_total", "standin_registry_records_skipped_total"):
             _equal(findings, sidecar, values, name, 0)
 

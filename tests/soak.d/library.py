@@ -108,6 +108,7 @@ class Library:
             while self.due >= 1:
                 self.due -= 1
                 self.traffic.published += 1
+                self.door.published += 1
                 self.say(f"pub {self.stream.subject} {self.stream.next().decode()}")
 
     async def close(self):

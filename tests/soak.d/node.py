@@ -27,6 +27,7 @@ process = {{ lame_duck_grace_secs = 1, lame_duck_secs = 1 }}
 log = {{ file = "{log_file or ''}" }}
 """
         )
+        settings.chmod(0o600)
         log = folder / f"{name}.log"
         super().__init__(name, "broker", host, [binary, "--config", settings], log, env)
         # Files with log lines of the program.

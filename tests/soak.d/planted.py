@@ -15,10 +15,10 @@ from traffic import Traffic
 # The errors are planted while traffic runs for this time.
 TRAFFIC_SECS = 1.0
 # Plants that run at the same time.
-AT_ONCE = 13
+AT_ONCE = 9
 # Not one of the first answers of a connection, for which the traffic would wait before it begins.
 PING_NTH, OK_NTH = 10, 60
-RATE = 0.5
+RATE = 0.4
 
 
 class Plant:
@@ -91,7 +91,7 @@ PLANTS = [
     Plant("INFO names the cluster", "S7", verb("INFO"), info_with(connect_urls=["10.79.0.1:4222"])),
     Plant("INFO is too long", "S7", verb("INFO"), info_with(padding="x" * 512)),
     Plant("INFO has another address", "S7", verb("INFO"), info_with(port=4222)),
-    Plant("a second INFO for an old client", "S7", verb("PONG", "pub2"), added(b'INFO {"host":"127.0.0.1","port":1}\r\n'), nth=PING_NTH),
+    Plant("a second INFO for an old client", "S7", verb("PONG", "pub2"), added(b'INFO {"host":"127.0.0.1","port":1}\r\n'), nth=4),
     Plant("PINGs of the node reach the component", "S8", verb("PONG", "sub"), added(b"PING\r\nPING\r\n"), nth=PING_NTH),
     Plant("an -ERR out of nothing", "S9", verb("PONG", "sub"), added(b"-ERR 'Stale Connection'\r\n"), nth=PING_NTH),
     Plant("credentials are refused", "S11", verb("PONG", "sub"), added(b"-ERR 'Authorization Violation'\r\n"), nth=PING_NTH),

@@ -16,7 +16,9 @@ class Program:
     def __init__(self, name, kind, host, command, log, env=None):
         self.name, self.kind, self.host, self.log = name, kind, host, log
         self.command = host.inside([str(word) for word in command])
-        self.env = {**os.environ, **(env or {})}
+        # The variables that choose the programs are no settings of theirs.
+        own = {key: value for key, value in os.environ.items() if not key.startswith("STANDIN_")}
+        self.env = {**own, **(env or {})}
         self.popen = None
         self.started_at = 0.0
         self.lives = 0

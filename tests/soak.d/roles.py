@@ -114,7 +114,7 @@ class Asker(Publisher):
         self.inbox = f"{traffic.prefix}._INBOX.{name}"
         self.ask = traffic.open("ask", name, door)
         self.nobody = traffic.open("nobody", name, door)
-        self.replies = traffic.receipts(f"replies to {name}", lambda stream: stream is self.ask, [door.name])
+        self.replies = traffic.receipts(f"replies to {name}", lambda stream: stream is self.ask, [door.name], in_order=False)
         self.refusals = traffic.receipts(f"503 to {name}", lambda stream: stream is self.nobody, [door.name])
         self.client.subscribe(f"{self.inbox}.*.*", self._take_reply)
         self.add(self.ask, 10)
@@ -172,10 +172,15 @@ class Counter(Subscriber):
         self._begin()
 
     def _begin(self):
-        # `plain` counts the messages of the plain subscription to the same subject.
-        self.most, self.count, self.plain = random.randint(1, 60), 0, 0
-        self.sid = self.client.subscribe(self.subject, self._take_counted)
-        self.client.unsubscribe_after(self.sid, self.most)
+        # `plain` counts what the plain subscription to the same subject gets after the node has the other one.
+        self.most, self.count, self.plain = random.randint(1, 60), 0, None
+        self.sid = sid = self.client.subscribe(self.subject, self._take_counted)
+        self.client.unsubscribe_after(sid, self.most)
+        self.client.ping(lambda: self._count_plain(sid))
+
+    def _count_plain(self, sid):
+        if sid == self.sid:
+            self.plain = 0
 
     def _give_up(self):
         """Ends the present subscription, because its connection has ended."""
@@ -184,8 +189,10 @@ class Counter(Subscriber):
             self.sid = None
 
     def _take_plain(self, *_):
+        if self.sid is None or self.plain is None:
+            return
         self.plain += 1
-        if self.sid and self.plain > self.count + BEHIND_MAX:
+        if self.plain > self.count + BEHIND_MAX:
             text = f"{self.name}: a subscription with the maximum {self.most} ended after {self.count} messages"
             self.traffic.findings.add("S4", text)
             self._give_up()

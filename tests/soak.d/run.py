@@ -16,6 +16,10 @@ from traffic import Traffic
 QUIET_SECS = 1.0
 # Above this many minutes, times of faults and pauses between them are those of a long run.
 LONG_MINUTES = 5
+# Faults that lose nothing by themselves, for a time with another fault. They must not touch the same program or cable.
+COMPANIONS = ["clock-jump", "zookeeper-one", "zookeeper-frozen", "slow-link"]
+EXCLUDES = {"lossy-link": "slow", "session-expiry": "zookeeper"}
+COMPANION_SHARE = 0.4
 
 
 class Run:
@@ -54,6 +58,7 @@ class Run:
     async def _soak(self, system, say):
         self.start = time.monotonic()
         self.samples = Samples(system, self.traffic, every_secs=max(0.25, self.minutes / 10))
+        before = [await sidecar.metrics() for sidecar in system.sidecars]
         await self.traffic.start()
         sampling = asyncio.ensure_future(self.samples.take_forever())
         try:
@@ -66,7 +71,7 @@ class Run:
         judge.explain(self.findings, self.windows)
         judge.planned_moves(self.findings, self.windows, self.traffic)
         self.samples.judge(self.findings)
-        await judge.metrics_while_connected(self.findings, system, self.traffic)
+        await judge.metrics_while_connected(self.findings, system, self.traffic, before)
         await self.traffic.close()
         await judge.gone(self.findings, system)
         judge.programs(self.findings, system)
@@ -79,19 +84,27 @@ class Run:
             if not round_of_kinds:
                 round_of_kinds = self.choice.sample(self.kinds, len(self.kinds))
             kind = round_of_kinds.pop()
-            await asyncio.sleep(QUIET_SECS / 2 + self.choice.uniform(0, 6 * self.scale))
+            await asyncio.sleep(QUIET_SECS / 4 + self.choice.uniform(0, 6 * self.scale))
+            kinds = [kind] if first_round else [kind, *self._companion(kind)]
+            happening = (faults.happen(one, system, self._choice(), self.scale, self.windows) for one in kinds)
             try:
-                window = await faults.happen(kind, system, self.choice, self.scale, self.windows)
+                for window in await asyncio.gather(*happening):
+                    say(f"{window.start - self.start:6.1f} s  {window}")
             except (TimeoutError, RuntimeError) as error:
                 self.findings.add("programs", f"after {kind.name}: {error}")
                 return
-            say(
-                f"{window.start - self.start:6.1f} s  {kind.name:16} {window.detail}; "
-                f"whole again {window.end - window.healed:.1f} s after it"
-            )
             first_round = first_round and bool(round_of_kinds)
             if not first_round and time.monotonic() >= deadline:
                 return
+
+    def _choice(self):
+        """Returns random choices of its own for a fault, so that two faults at a time do not mix theirs."""
+        return random.Random(self.choice.random())
+
+    def _companion(self, kind):
+        """Returns a second fault for the same time, or none."""
+        harmless = [faults.ALL[name] for name in COMPANIONS if name.split("-")[0] not in EXCLUDES.get(kind.name, kind.name)]
+        return [self.choice.choice(harmless)] if harmless and self.choice.random() < COMPANION_SHARE else []
 
     async def _restarted(self, sidecar):
         """Waits until all components of a restarted sidecar are connected again."""

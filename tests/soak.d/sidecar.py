@@ -23,6 +23,7 @@ http = {{ listen = "127.0.0.1:{self.http}" }}
 {credentials}
 """
         )
+        settings.chmod(0o600)
         log = folder / f"{name}.log"
         super().__init__(name, "sidecar", host, [binary, "--config", settings], log, env)
         self.logs = [log]

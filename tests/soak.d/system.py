@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pages
 from ensemble import Ensemble
 from network import Network, run
 from node import Node
@@ -106,6 +107,11 @@ class System:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {seconds_max} s: {what}")
             await asyncio.sleep(0.05)
+
+    async def sessions_moved(self):
+        """Returns how many sessions all sidecars have moved since they started."""
+        values = await asyncio.gather(*(sidecar.metrics() for sidecar in self.sidecars))
+        return int(sum(pages.total(some, "standin_failovers_total") for some in values))
 
     def versions(self):
         found = []

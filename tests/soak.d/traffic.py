@@ -34,10 +34,10 @@ class Traffic:
     def open(self, kind, owner, door, size=0):
         return self.book.open(Stream(kind, owner, self.prefix, door.name, size))
 
-    def receipts(self, name, wants, sidecars):
+    def receipts(self, name, wants, sidecars, in_order=True):
         """Returns the receipts with this name; members of a queue group have the same."""
         if name not in self.all_receipts:
-            self.all_receipts[name] = Receipts(name, self.book, self.findings, wants)
+            self.all_receipts[name] = Receipts(name, self.book, self.findings, wants, in_order)
         self.all_receipts[name].sidecars.update(sidecars)
         return self.all_receipts[name]
 
