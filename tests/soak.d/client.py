@@ -30,7 +30,8 @@ class Client(asyncio.Protocol):
         self.verbose = self.options["verbose"]
         self.subscriptions = {}
         self.transport = None
-        self.ending = False
+        # Whether it closes the connection itself: to connect again, or for ever.
+        self.leaving = self.ending = False
         self.slowest_pong = 0.0
         self.connections = 0
         self.sent_at = self.heard_at = 0.0
@@ -77,9 +78,18 @@ class Client(asyncio.Protocol):
     def connection_lost(self, error):
         self._lost.set()
         self._ready.clear()
-        if not self.ending:
+        if not self.ending and not self.leaving:
             text = f"the connection of {self.name} was closed ({error or 'end of stream'})"
             self.findings.add("S10", text, CLOSED, sidecars=[self.door.name])
+
+    async def reconnect(self):
+        """Closes the connection as a component does that is restarted, and connects again."""
+        await self.flush()
+        self.leaving = True
+        self.transport.close()
+        await self._lost.wait()
+        self.leaving = False
+        await self.connect_again()
 
     async def close(self):
         self.ending = True

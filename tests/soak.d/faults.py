@@ -269,7 +269,8 @@ async def happen(kind, system, choice, scale, windows):
         await kind.harm(system, choice, window, scale)
         window.healed = time.monotonic()
         await system.until_whole()
-        window.moved = await system.sessions_moved() - moved
+        # A restarted sidecar counts from 0.
+        window.moved = max(0, await system.sessions_moved() - moved)
         if kind.moves and not window.moved:
             raise RuntimeError("no session moved, so this fault did no harm")
     finally:

@@ -67,8 +67,7 @@ class Library:
         """Waits until the library is connected again after a restart of its sidecar, or starts the component anew."""
         if self.name in NEVER_RECONNECTS:
             self.is_ready = False
-            self.process.kill()
-            await self.process.wait()
+            await self._end()
             await self.start()
         while not self.is_connected:
             await asyncio.sleep(0.01)
@@ -113,6 +112,9 @@ class Library:
 
     async def close(self):
         self.ending = True
+        await self._end()
+
+    async def _end(self):
         if self.process and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()

@@ -15,10 +15,10 @@ from traffic import Traffic
 # The errors are planted while traffic runs for this time.
 TRAFFIC_SECS = 1.0
 # Plants that run at the same time.
-AT_ONCE = 9
+AT_ONCE = 13
 # Not one of the first answers of a connection, for which the traffic would wait before it begins.
-PING_NTH, OK_NTH = 10, 60
-RATE = 0.4
+PING_NTH, OK_NTH = 10, 30
+RATE = 0.3
 
 
 class Plant:
@@ -121,7 +121,7 @@ async def try_one(plant, door, secret, number):
     findings = Findings()
     spoiler = Spoiler(door, plant)
     traffic = Traffic(f"planted{number}", [await spoiler.start()] * 3, findings, RATE, secret)
-    traffic.answer_secs_max = 2
+    traffic.answer_secs_max = 1
     traffic.raw_clients()
     await traffic.start()
     await asyncio.sleep(TRAFFIC_SECS)

@@ -7,7 +7,7 @@ import time
 import faults
 import judge
 import planted
-from findings import Findings
+from findings import LATE, MISSING, Findings
 from samples import Samples
 from system import NODE_NETWORK, System
 from traffic import Traffic
@@ -20,6 +20,8 @@ LONG_MINUTES = 5
 COMPANIONS = ["clock-jump", "zookeeper-one", "zookeeper-frozen", "slow-link"]
 EXCLUDES = {"lossy-link": "slow", "session-expiry": "zookeeper"}
 COMPANION_SHARE = 0.4
+# With fewer sessions on a node, components are restarted before the next fault.
+SESSIONS_MIN = 4
 
 
 class Run:
@@ -60,6 +62,8 @@ class Run:
         self.samples = Samples(system, self.traffic, every_secs=max(0.25, self.minutes / 10))
         before = [await sidecar.metrics() for sidecar in system.sidecars]
         await self.traffic.start()
+        system.traffic_trouble = self.traffic.trouble
+        say(f"sessions by node: {await system.sessions_by_node()}")
         sampling = asyncio.ensure_future(self.samples.take_forever())
         try:
             await self._faults(system, say)
@@ -85,6 +89,7 @@ class Run:
                 round_of_kinds = self.choice.sample(self.kinds, len(self.kinds))
             kind = round_of_kinds.pop()
             await asyncio.sleep(QUIET_SECS / 4 + self.choice.uniform(0, 6 * self.scale))
+            await self._spread(system)
             kinds = [kind] if first_round else [kind, *self._companion(kind)]
             happening = (faults.happen(one, system, self._choice(), self.scale, self.windows) for one in kinds)
             try:
@@ -96,6 +101,18 @@ class Run:
             first_round = first_round and bool(round_of_kinds)
             if not first_round and time.monotonic() >= deadline:
                 return
+
+    async def _spread(self, system):
+        """Restarts the raw clients if hardly any is connected to one of the nodes, because sessions stay where they are: the death
+        of a node without sessions would harm nobody."""
+        if min(await system.sessions_by_node()) >= SESSIONS_MIN:
+            return
+        window = faults.Window("restart-components", frozenset([MISSING, LATE]), start=time.monotonic())
+        self.windows.append(window)
+        await asyncio.gather(*(client.reconnect() for client in self.traffic.clients()))
+        await system.until_whole()
+        window.healed = window.end = time.monotonic()
+        window.detail = f"sessions by node: {await system.sessions_by_node()}"
 
     def _choice(self):
         """Returns random choices of its own for a fault, so that two faults at a time do not mix theirs."""

@@ -41,5 +41,9 @@ http = {{ listen = "127.0.0.1:{self.http}" }}
         without = [row for row in sessions["items"] if not row.get("node") or row["state"] == "joining"]
         return f"{self.name} has {len(without)} sessions without a node" if without else None
 
+    async def sessions(self):
+        page = await pages.get_json("127.0.0.1", self.http, "/sessionz")
+        return page["items"] if page else []
+
     async def metrics(self):
         return await pages.metrics("127.0.0.1", self.http)

@@ -91,6 +91,10 @@ class Receipts:
             self.last[member, stream.name] = number
         return found
 
+    def highest(self, stream):
+        """Returns the highest number of a stream that arrived."""
+        return max(0, self.seen.get(stream.name, b"").rfind(1))
+
     def missing(self, stream):
         """Returns the numbers of a stream that did not arrive."""
         seen = self.seen.get(stream.name, b"")

@@ -34,6 +34,8 @@ class System:
 
     def __init__(self, folder, binaries):
         self.folder, self.binaries = folder, binaries
+        # Returns what does not arrive, once there is traffic.
+        self.traffic_trouble = None
         # Called when a sidecar was started again: waits for its components.
         self.restarted = None
         self.network = Network([OWN_ADDRESS, *ZOOKEEPER_ADDRESSES], NODE_ADDRESSES)
@@ -91,7 +93,7 @@ class System:
         await self.until_whole(START_SECS_MAX)
 
     async def until_whole(self, seconds_max=60):
-        """Waits until all programs run and know each other, and each session has a node."""
+        """Waits until all programs run and know each other, each session has a node, and every subscription gets its messages."""
         await self.wait_for(self.trouble, seconds_max)
 
     async def trouble(self):
@@ -99,6 +101,8 @@ class System:
             return trouble
         checks = [node.trouble(NODES - 1) for node in self.nodes]
         checks += [sidecar.trouble(NODES) for sidecar in self.sidecars]
+        if self.traffic_trouble:
+            checks.append(self.traffic_trouble())
         return next(filter(None, await asyncio.gather(*checks)), None)
 
     async def wait_for(self, trouble, seconds_max):
@@ -112,6 +116,11 @@ class System:
         """Returns how many sessions all sidecars have moved since they started."""
         values = await asyncio.gather(*(sidecar.metrics() for sidecar in self.sidecars))
         return int(sum(pages.total(some, "standin_failovers_total") for some in values))
+
+    async def sessions_by_node(self):
+        """Returns the number of sessions on each node."""
+        rows = [row for sidecar in self.sidecars for row in await sidecar.sessions()]
+        return [sum((row.get("node") or "").startswith(f"{node.address}:") for row in rows) for node in self.nodes]
 
     def versions(self):
         found = []

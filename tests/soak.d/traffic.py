@@ -12,6 +12,8 @@ TICK_SECS = 0.02
 # After the last publish: time for what is on its way.
 SETTLE_SECS = 1.0
 ANSWER_SECS_MAX = 15
+# A message that takes longer is a sign that its way is broken.
+LATE_SECS = 1.0
 
 
 class Traffic:
@@ -92,6 +94,16 @@ class Traffic:
 
     def clients(self):
         return [role.client for role in self.roles]
+
+    async def trouble(self):
+        """Returns a receiver that does not get what is published now, or None."""
+        late = time.monotonic() - LATE_SECS
+        for receipts in self.all_receipts.values():
+            for stream in filter(receipts.wants, self.book.streams.values()):
+                following = receipts.highest(stream) + 1
+                if following <= stream.count and stream.times[following] < late:
+                    return f"{receipts.name} does not get {stream.name}"
+        return None
 
     # From the first message to the last.
 
