@@ -1,7 +1,8 @@
 //! `standin-broker import`: prints a settings file of `nats-server` as settings of this program, in TOML.
 //!
 //! The file is converted as if the server read it (`natsconf`). Each key is one line, with its place in the given file. What cannot be
-//! carried over is a comment, and a line on standard error. The result is loaded before it is printed, so it is always accepted.
+//! carried over is a comment, and a line on standard error. The result is loaded before it is printed, so it is always accepted. A file
+//! with an invalid user, permission or certificate is refused: without these keys, the server would admit everybody.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -69,6 +70,22 @@ impl Row {
         }
     }
 
+    /// Returns whether the key says who may do what. Without such a key, the server would admit more than the given file does.
+    fn is_about_access(&self) -> bool {
+        let keys = [
+            "authorization.",
+            "accounts",
+            "tls.",
+            "cluster.user",
+            "cluster.password",
+            "cluster.permissions",
+        ];
+        match self {
+            Self::Key(item) => keys.iter().any(|key| item.key.starts_with(key)),
+            Self::LeftOut(_) => false,
+        }
+    }
+
     /// Returns the lines of the row.
     fn text(&self) -> String {
         match self {
@@ -115,6 +132,9 @@ impl Imported {
             let refused = refused(error, &document.rows)?;
             for (row, text) in refused {
                 let place = rows[row].place().clone();
+                if rows[row].is_about_access() {
+                    return Err(SettingsError::Conflict { place, rule: text });
+                }
                 rows[row] = Row::LeftOut(Remark { place, text });
             }
         }
@@ -233,7 +253,8 @@ fn head(name: &str, rows: &[Row]) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             head,
-            "# Keys that could not be carried over: {left_out}. Read them (\"not carried over\") before you use this file."
+            "# Keys that could not be carried over: {left_out} (search for \"not carried over\"). Read them before you use this file: without\n\
+             # them, the server may admit clients that it should refuse."
         );
     }
     head + "\n"

@@ -3,6 +3,7 @@
 #[macro_use]
 mod cases;
 
+mod announce;
 mod broker;
 mod direct;
 mod embedded;

@@ -30,7 +30,11 @@ fn lines(text: &str) -> Vec<&str> {
 /// program with bad settings would be restarted.
 #[test]
 fn systemd_sees_the_exit_code_of_bad_settings() {
-    for name in ["standin-proxy", "standin-broker"] {
+    for (name, program) in [
+        ("standin-proxy", "standin-proxy"),
+        ("standin-broker", "standin-broker"),
+        ("standin-announce", "standin-broker"),
+    ] {
         let unit = text(&format!("deploy/{name}.service"));
         let unit = lines(&unit);
         assert!(unit.contains(&"RestartPreventExitStatus=64"), "{name}");
@@ -44,7 +48,7 @@ fn systemd_sees_the_exit_code_of_bad_settings() {
             .collect();
         assert_eq!(start.len(), 1, "{name}");
         assert!(
-            start[0].starts_with(&format!("ExecStart=/usr/local/bin/{name} ")),
+            start[0].starts_with(&format!("ExecStart=/usr/local/bin/{program} ")),
             "{name}"
         );
     }

@@ -28,7 +28,7 @@ fn an_imported_file_sets_the_same() {
         "port: 1\nport: 2\nlogfile: '/var/log/a b.log'\nping_interval: 30\n",
         "authorization { user: u, password: 's3\"c\\r et', timeout: 1.5 }\n",
         "authorization {\n default_permissions { publish: 'a.>' }\n users: [\n  { user: a, password: b, permissions { publish { deny: x } } }\n \
-         { user: c, password: \"$2a$11$ooo\" }\n ]\n}\n",
+         { user: c, password: \"$2a$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\" }\n ]\n}\n",
         "accounts { A { users: [ { user: a, password: b } ], limits { max_connections: 3, over_rate: wait } }\n B {} }\nno_auth_user: a\n",
         "cluster { name: c, host: '::1', port: 6222, no_advertise: true, ping_interval: 2\n authorization { user: r, password: 'p q' }\n \
          routes = [ nats-route://r:x@10.0.0.2:6222, nats://10.0.0.3:6222 ] }\n",
@@ -80,6 +80,17 @@ fn secrets_are_carried_over_and_pointed_out_but_not_repeated_in_remarks() {
     assert!(toml.contains("hunter2") && toml.contains("chmod 600"), "{toml}");
     assert!(!toml.contains("hunter3") && !toml.contains("hunter4"), "{toml}");
     assert_eq!(left_out.len(), 2, "{left_out:?}");
+}
+
+/// Without the list of users, the server would admit everybody.
+#[test]
+fn a_file_with_an_invalid_user_is_refused() {
+    let text = "port: 4222\nauthorization {\n users: [\n  { user: a, password: b }\n  { user: c, password: \"$2a$11$cut\" }\n ]\n}\n";
+    let error = Imported::of("nats.conf", text).unwrap_err().to_string();
+    assert!(
+        error.starts_with("nats.conf:3: authorization.users.password begins like"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use e2e::process::Stream;
 use e2e::{Conversation, Node, Program, ServerKind, TIMEOUT, eventually, peers};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -166,6 +167,54 @@ cases! {
     start_all =>
     with_old_start_scripts_standin_broker_accepts_the_expected_clients(ServerKind::Standin);
     with_old_start_scripts_nats_server_accepts_the_expected_clients(ServerKind::NatsServer);
+}
+
+/// Returns the settings in force with this file, without the comments, which name the places.
+async fn printed(file: &str) -> String {
+    let mut program = Program::new(peers::broker_binary()).args(["-c", file, "--print-config"]);
+    for (name, value) in ENVIRONMENT {
+        program = program.env(name, value);
+    }
+    let mut process = program.start("the settings");
+    let code = process.wait_for_end(TIMEOUT).await.code();
+    assert_eq!(code, Some(0), "{}", process.tail());
+    let lines = process.lines();
+    let printed = lines.iter().filter(|line| line.stream == Stream::Out);
+    let values = printed.map(|line| line.text.split("  # ").next().unwrap_or_default().to_owned() + "\n");
+    values.collect()
+}
+
+#[tokio::test]
+async fn an_imported_file_sets_the_same_as_the_file_of_nats_server() {
+    for start in STARTS.iter().filter(|start| !start.file.is_empty()) {
+        let folder = folder(start);
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut program = Program::new(peers::broker_binary()).args(["import", &path("nats.conf")]);
+        for (name, value) in ENVIRONMENT {
+            program = program.env(name, value);
+        }
+        let mut process = program.start("the import");
+        let code = process.wait_for_end(TIMEOUT).await.code();
+        let mut toml = String::new();
+        let mut left_out = 0;
+        for line in process.lines().iter() {
+            match line.stream {
+                Stream::Out => toml += &(line.text.clone() + "\n"),
+                Stream::Err => left_out += 1,
+            }
+        }
+        let expected = if left_out > 0 { 65 } else { 0 };
+        assert_eq!(code, Some(expected), "{}: {}", start.file, process.tail());
+        assert_eq!(toml.matches("# not carried over").count(), left_out, "{toml}");
+        fs::write(path("broker.toml"), &toml).expect("a file");
+        let given = printed(&path("nats.conf")).await;
+        assert_eq!(
+            printed(&path("broker.toml")).await,
+            given,
+            "{}\n{toml}",
+            start.file
+        );
+    }
 }
 
 /// Runs a program to its end, and returns its exit code and its last lines.
