@@ -86,6 +86,8 @@ class Client(asyncio.Protocol):
         """Closes the connection as a component does that is restarted, and connects again."""
         await self.flush()
         self.leaving = True
+        # Nothing is published any more: a closing socket would drop it.
+        self._ready.clear()
         self.transport.close()
         await self._lost.wait()
         self.leaving = False

@@ -102,7 +102,7 @@ class Library:
         await self._answer("flushed")
 
     def tick(self, passed_secs):
-        if self.is_ready and self.traffic.is_open:
+        if self.is_ready and self.traffic.is_open and self.process.returncode is None:
             self.due += PER_SECOND * passed_secs
             while self.due >= 1:
                 self.due -= 1
