@@ -1,18 +1,25 @@
 //! The `standin-broker` program: command line, log, signals, exit code. Everything else is in the library.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Subcommand};
 use standin_broker::process_files::ProcessFiles;
 use standin_broker::{RunError, Server, Settings, Sockets, VERSION, announce, import};
 use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
+use standin_daemon::inherited_sockets::{InheritedSocketError, InheritedSockets};
 use standin_daemon::logging::Logging;
+use standin_daemon::service_manager::ServiceManager;
 use standin_daemon::settings::Loaded;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 const PROGRAM: &str = "standin-broker";
+
+/// Time that the service manager allows for a stop, above that of lame duck mode.
+const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
@@ -45,12 +52,23 @@ fn main() -> ExitCode {
         return answer(PROGRAM, cli.operation.print_config, &loaded);
     }
     let settings = loaded.settings.clone();
+    let inherited = match InheritedSockets::from_environment() {
+        Ok(inherited) => inherited,
+        Err(error) => return usage(PROGRAM, &error),
+    };
     let log = &settings.log;
     let logging = match Logging::start(&log.level, log.format, settings.log_file()) {
         Ok(logging) => logging,
         Err(error) => return usage(PROGRAM, &error),
     };
     loaded.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let sockets = match sockets(inherited, &settings) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            error!("{error}");
+            return EXIT_USAGE.into();
+        }
+    };
     settings.connections().raise_limit(is_limit_given(&loaded));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -59,7 +77,22 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
-    runtime.block_on(serve(&cli, settings, &logging)).into()
+    runtime.block_on(serve(&cli, sockets, settings, &logging)).into()
+}
+
+/// Returns the socket for clients, if the service manager opened it. 0.0.0.0 is also a socket for both families.
+fn sockets(mut inherited: InheritedSockets, settings: &Settings) -> Result<Sockets, InheritedSocketError> {
+    let mut addresses: Vec<SocketAddr> = settings.listen().resolve().into_iter().collect();
+    let is_any = |address: &&SocketAddr| address.ip() == IpAddr::from([0, 0, 0, 0]);
+    let both = |address: &SocketAddr| SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+    let dual = addresses.iter().find(is_any).map(both);
+    addresses.extend(dual);
+    let clients = inherited.take_tcp(&addresses).map(Into::into);
+    inherited.finish("addr and port")?;
+    Ok(Sockets {
+        clients,
+        ..Sockets::default()
+    })
 }
 
 /// Runs a command. Returns the exit code.
@@ -96,7 +129,14 @@ impl Signals {
     }
 
     /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
-    async fn until_end(&mut self, cli: &Cli, server: &Server, clustered: bool, logging: &Logging) -> End {
+    async fn until_end(
+        &mut self,
+        cli: &Cli,
+        server: &Server,
+        clustered: bool,
+        logging: &Logging,
+        manager: &ServiceManager,
+    ) -> End {
         let mut certificates = CertificateWatch::new(server.settings().tls_doors());
         loop {
             tokio::select! {
@@ -109,7 +149,9 @@ impl Signals {
                 _ = self.terminate.recv() => return if clustered { End::Terminated } else { End::Now },
                 _ = self.lame_duck.recv() => return End::LameDuck,
                 _ = self.hangup.recv() => {
+                    manager.reloading().await;
                     reload(cli, server, logging);
+                    manager.ready().await;
                     certificates = CertificateWatch::new(server.settings().tls_doors());
                 }
                 () = certificates.changed() => reload(cli, server, logging),
@@ -147,7 +189,7 @@ enum End {
     Displaced,
 }
 
-async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
+async fn serve(cli: &Cli, sockets: Sockets, settings: Settings, logging: &Logging) -> u8 {
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
@@ -168,7 +210,7 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
             _ = signals.lame_duck.recv() => {}
         }
     };
-    let server = match Server::start_on(Sockets::default(), settings, stop).await {
+    let server = match Server::start_on(sockets, settings, stop).await {
         Ok(server) => server,
         Err(RunError::Stopped) => return EXIT_DONE,
         Err(error) => {
@@ -188,7 +230,16 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
         }
     };
     info!("Server is ready");
-    let end = signals.until_end(cli, &server, clustered, logging).await;
+    let manager = ServiceManager::from_environment();
+    manager.ready().await;
+    tokio::spawn(manager.clone().keep_alive(server.workers()));
+    let end = signals
+        .until_end(cli, &server, clustered, logging, &manager)
+        .await;
+    let settings = server.settings();
+    let lame_duck =
+        settings.process.lame_duck_grace_secs.duration() + settings.process.lame_duck_secs.duration();
+    manager.stopping(lame_duck + STOP_MARGIN).await;
     if end != End::Now {
         info!("Entering lame duck mode, stop accepting new clients");
         tokio::select! {

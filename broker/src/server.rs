@@ -14,6 +14,7 @@ use standin_daemon::settings::{changes, reloaded};
 use standin_tls::files::TlsError;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -99,6 +100,7 @@ pub struct Server {
     accepting: Option<AbortHandle>,
     serving_http: Option<AbortHandle>,
     threads: Vec<JoinHandle<()>>,
+    workers: Vec<Handle>,
 }
 
 impl Server {
@@ -126,7 +128,7 @@ impl Server {
         // Bound, so that the port is known and can be advertised, but not listening yet: no client may connect before the node has joined.
         let (socket, address) = match sockets.clients {
             Some(listener) => {
-                let address = listener.local_addr().map_err(clients_error)?;
+                let address = given_address(&listener, &wanted).map_err(clients_error)?;
                 (Socket::from(listener), address)
             }
             None => bind(&wanted).map_err(clients_error)?,
@@ -151,12 +153,14 @@ impl Server {
             accepting: None,
             serving_http: None,
             threads: Vec::new(),
+            workers: Vec::new(),
         };
         let mut queues = Vec::new();
         for number in 0..shared.workers {
             let worker = Worker::start(number, &shared).map_err(RunError::Worker)?;
             queues.push(worker.newcomers);
             server.threads.push(worker.thread);
+            server.workers.push(worker.runtime);
         }
         if let Some((listener, address)) = http {
             let is_tls = shared.settings.load().tls.http.is_on();
@@ -205,6 +209,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Returns the runtimes of the worker threads, for the watchdog.
+    #[must_use]
+    pub fn workers(&self) -> Vec<Handle> {
+        self.workers.clone()
     }
 
     /// Returns the address of the monitoring pages, if they are served.
@@ -370,6 +380,15 @@ fn listen_error(
         address: address.clone(),
         error,
     }
+}
+
+/// Returns the address of a given socket. A socket for both families has the address `::` even if 0.0.0.0 is `wanted`.
+fn given_address(listener: &StdListener, wanted: &ListenAddress) -> io::Result<SocketAddr> {
+    let address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        return Ok(SocketAddr::new(wanted.resolve()?.ip(), address.port()));
+    }
+    Ok(address)
 }
 
 fn mesh_socket(

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use socket2::SockRef;
 use standin_tls::stream::{Detached, Stream};
 use tokio::net::TcpStream;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tracing::{debug, error};
@@ -42,12 +42,14 @@ pub(crate) enum Newcomer {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) newcomers: Sender<Newcomer>,
+    pub(crate) runtime: Handle,
     pub(crate) thread: JoinHandle<()>,
 }
 
 impl Worker {
     pub(crate) fn start(number: usize, shared: &Arc<Shared>) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
         let (newcomers, queue) = channel(NEWCOMERS_MAX);
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("clients-{number}"));
@@ -55,7 +57,11 @@ impl Worker {
             turn::begin(number, &shared);
             runtime.block_on(serve(queue, shared));
         })?;
-        Ok(Self { newcomers, thread })
+        Ok(Self {
+            newcomers,
+            runtime: handle,
+            thread,
+        })
     }
 }
 

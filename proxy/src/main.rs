@@ -1,10 +1,13 @@
 //! The `standin-proxy` program: command line, log, signals, exit code. Everything else is in the library.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
+use standin_daemon::inherited_sockets::InheritedSockets;
 use standin_daemon::logging::Logging;
+use standin_daemon::service_manager::ServiceManager;
 use standin_daemon::settings::Loaded;
 use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
@@ -13,6 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 const PROGRAM: &str = "standin-proxy";
+
+/// Time that the service manager allows for a stop, above `process.shutdown_secs`.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let mut cli = match Cli::read(std::env::args_os()) {
@@ -38,6 +44,10 @@ fn main() -> ExitCode {
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         return answer(PROGRAM, cli.print_config, &loaded);
     }
+    let inherited = match InheritedSockets::from_environment() {
+        Ok(inherited) => inherited,
+        Err(error) => return usage(PROGRAM, &error),
+    };
     let settings = loaded.settings.clone();
     let logging = match Logging::start(&settings.log.level, settings.log.format, None) {
         Ok(logging) => logging,
@@ -61,7 +71,7 @@ fn main() -> ExitCode {
             None => Ok(None),
         };
         match nodes {
-            Ok(_running) => serve(&cli, settings, &logging).await,
+            Ok(_running) => serve(&cli, inherited, settings, &logging).await,
             Err(error) => {
                 error!("cannot run an embedded node: {error}");
                 EXIT_UNAVAILABLE
@@ -86,7 +96,7 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
 }
 
 /// Runs the sidecar until a signal stops it. Returns the exit code.
-async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
+async fn serve(cli: &Cli, inherited: InheritedSockets, settings: Settings, logging: &Logging) -> u8 {
     let listen = |kind| signal(kind).inspect_err(|error| error!("cannot listen for signals: {error}"));
     let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate)) = (
         listen(SignalKind::hangup()),
@@ -95,22 +105,27 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
     ) else {
         return EXIT_BUG;
     };
-    let mut sidecar = match Sidecar::start(settings).await {
+    let mut sidecar = match Sidecar::start_on(inherited, settings).await {
         Ok(sidecar) => sidecar,
         Err(error) => {
             error!(kind = error.kind(), "{error}");
-            return if matches!(error, RunError::Settings(_)) {
+            return if matches!(error, RunError::Settings(_) | RunError::Inherited(_)) {
                 EXIT_USAGE
             } else {
                 EXIT_UNAVAILABLE
             };
         }
     };
+    let manager = ServiceManager::from_environment();
+    manager.ready().await;
+    tokio::spawn(manager.clone().keep_alive(sidecar.workers()));
     let mut certificates = CertificateWatch::new(sidecar.settings().tls_doors());
     loop {
         tokio::select! {
             _ = hangup.recv() => {
+                manager.reloading().await;
                 reload(cli, &mut sidecar, logging);
+                manager.ready().await;
                 certificates = CertificateWatch::new(sidecar.settings().tls_doors());
             }
             () = certificates.changed() => reload(cli, &mut sidecar, logging),
@@ -118,6 +133,8 @@ async fn serve(cli: &Cli, settings: Settings, logging: &Logging) -> u8 {
             _ = terminate.recv() => break,
         }
     }
+    let longest = sidecar.settings().process.shutdown_secs.duration() + STOP_MARGIN;
+    manager.stopping(longest).await;
     sidecar.stop().await;
     EXIT_DONE
 }

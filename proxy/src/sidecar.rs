@@ -9,12 +9,14 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use standin_daemon::http::PageAccess;
+use standin_daemon::inherited_sockets::{InheritedSocketError, InheritedSockets};
 use standin_daemon::listen::{self, is_missing};
 use standin_daemon::settings::changes;
 use standin_daemon::unix_socket::{self, UnixSocket};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -52,6 +54,9 @@ pub enum RunError {
         /// The error of the system.
         source: io::Error,
     },
+    /// A socket of the service manager cannot be used.
+    #[error(transparent)]
+    Inherited(#[from] InheritedSocketError),
     /// A thread or event queue cannot be created.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
@@ -63,7 +68,7 @@ impl RunError {
         match self {
             Self::Settings(_) => "settings",
             Self::Registry(_) => "registry",
-            Self::Listen { .. } | Self::UnixSocket { .. } => "listen",
+            Self::Listen { .. } | Self::UnixSocket { .. } | Self::Inherited(_) => "listen",
             Self::Worker(_) => "worker",
         }
     }
@@ -98,14 +103,26 @@ impl Sidecar {
     /// # Errors
     /// [`RunError`].
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
+        Self::start_on(InheritedSockets::default(), settings).await
+    }
+
+    /// Starts as [`start`](Self::start) does, and listens for components on the sockets of the service manager where the addresses are
+    /// the same.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn start_on(inherited: InheritedSockets, settings: Settings) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
         // The HTTP address is bound first, so that its pages can be read as soon as components can connect.
         let http_listener = match settings.http_listen() {
             None => None,
-            Some(address) => Some(bind(&address, settings.socket.listen_backlog)?.remove(0)),
+            Some(address) => {
+                let own = &mut InheritedSockets::default();
+                Some(bind(&address, settings.socket.listen_backlog, own)?.remove(0))
+            }
         };
         let (page_access, access) = watch::channel(settings.page_access()?);
-        let listeners = listen(&settings)?;
+        let listeners = listen(&settings, inherited)?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::tcp_address).collect();
         let names: Vec<String> = listeners.iter().map(Listener::address).collect();
         let registry = standin_registry::watch(settings.registry_config()?)?;
@@ -147,6 +164,11 @@ impl Sidecar {
     /// Returns the TCP addresses to which components connect.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Returns the runtimes of the worker threads, for the watchdog.
+    pub fn workers(&self) -> Vec<Handle> {
+        self.workers.runtimes()
     }
 
     /// Returns the address of the HTTP pages, if they are on.
@@ -237,25 +259,33 @@ async fn join(threads: Vec<ThreadHandle<()>>) {
     let _ = tokio::time::timeout(Duration::from_secs(1), joining).await;
 }
 
-/// Listens on all addresses of all listeners.
-fn listen(settings: &Settings) -> Result<Vec<Listener>, RunError> {
+/// Listens on all addresses of all listeners, on the inherited sockets as far as they have these addresses.
+fn listen(settings: &Settings, mut inherited: InheritedSockets) -> Result<Vec<Listener>, RunError> {
     let backlog = settings.socket.listen_backlog;
     let mut listeners = Vec::new();
     for (number, section) in settings.listeners().iter().enumerate() {
-        let sockets = sockets(section, backlog)?.into_iter();
+        let sockets = sockets(section, backlog, &mut inherited)?.into_iter();
         listeners.extend(sockets.map(|socket| Listener { number, socket }));
     }
+    inherited.finish("listen")?;
     Ok(listeners)
 }
 
 /// Opens the sockets of one listener. On a host without IPv6, the IPv6 loopback address is skipped if the IPv4 one is also
 /// listed.
-fn sockets(section: &ListenerSection, backlog: u32) -> Result<Vec<ListenSocket>, RunError> {
+fn sockets(
+    section: &ListenerSection,
+    backlog: u32,
+    inherited: &mut InheritedSockets,
+) -> Result<Vec<ListenSocket>, RunError> {
     let mut sockets = Vec::new();
     for address in &section.listen {
         if let Some(path) = unix_socket::path_of(address) {
             let mode = section.mode().unwrap_or_default();
-            let socket = UnixSocket::listen(path, mode, backlog);
+            let socket = match inherited.take_unix(path) {
+                Some(listener) => UnixSocket::inherited(listener, path),
+                None => UnixSocket::listen(path, mode, backlog),
+            };
             let socket = socket.map_err(|source| RunError::UnixSocket {
                 path: path.to_owned(),
                 source,
@@ -263,7 +293,7 @@ fn sockets(section: &ListenerSection, backlog: u32) -> Result<Vec<ListenSocket>,
             sockets.push(ListenSocket::Unix(socket));
             continue;
         }
-        match bind(address, backlog) {
+        match bind(address, backlog, inherited) {
             Ok(bound) => sockets.extend(bound.into_iter().map(ListenSocket::Tcp)),
             Err(RunError::Listen { source, .. })
                 if is_missing(&source) && is_ipv6_beside_ipv4(address, &section.listen) =>
@@ -283,7 +313,7 @@ fn is_ipv6_beside_ipv4(address: &str, all: &[String]) -> bool {
 }
 
 /// Listens on every address to which `address` (host:port) resolves.
-fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
+fn bind(address: &str, backlog: u32, inherited: &mut InheritedSockets) -> Result<Vec<TcpListener>, RunError> {
     let refused = |source| RunError::Listen {
         address: address.to_owned(),
         source,
@@ -298,7 +328,10 @@ fn bind(address: &str, backlog: u32) -> Result<Vec<TcpListener>, RunError> {
     found
         .into_iter()
         .map(|address| {
-            let socket = listen::bind(address).map_err(refused)?;
+            let socket = match inherited.take_tcp(&[address]) {
+                Some(socket) => socket,
+                None => listen::bind(address).map_err(refused)?,
+            };
             listen::start(socket, backlog).map_err(refused)
         })
         .collect()

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use socket2::SockRef;
 use standin_daemon::tcp;
 use tokio::net::TcpStream;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
@@ -37,6 +37,7 @@ struct Worker {
     queue: UnboundedSender<AcceptedConnection>,
     /// Live sessions.
     live: Arc<AtomicUsize>,
+    runtime: Handle,
     thread: JoinHandle<()>,
 }
 
@@ -45,13 +46,19 @@ impl Workers {
     pub(crate) fn start(count: usize, shared: &Arc<SidecarState>) -> io::Result<Self> {
         let start_one = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
             let (queue, connections) = unbounded_channel();
             let live = Arc::new(AtomicUsize::new(0));
             let serving = receive(connections, Arc::clone(shared), Arc::clone(&live));
             let thread = std::thread::Builder::new().name(format!("sessions-{number}"));
             // The thread ends when the queue is closed and the last session has ended.
             let thread = thread.spawn(move || runtime.block_on(serving))?;
-            Ok(Worker { queue, live, thread })
+            Ok(Worker {
+                queue,
+                live,
+                runtime: handle,
+                thread,
+            })
         };
         (0..count).map(start_one).collect::<io::Result<_>>().map(Self)
     }
@@ -65,6 +72,11 @@ impl Workers {
         if worker.queue.send(connection).is_err() {
             error!(worker = number, "worker has ended; the connection is closed");
         }
+    }
+
+    /// Returns the runtime of each thread.
+    pub(crate) fn runtimes(&self) -> Vec<Handle> {
+        self.0.iter().map(|worker| worker.runtime.clone()).collect()
     }
 
     /// Accepts no more connections. Returns the threads, which end with the last session of the sidecar.

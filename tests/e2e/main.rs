@@ -27,6 +27,7 @@ mod registry;
 mod scenario;
 mod scripted_peers;
 mod secrets;
+mod service_manager;
 mod site;
 mod slow_loris;
 mod soak;

@@ -48,7 +48,7 @@ fn systemd_sees_the_exit_code_of_bad_settings() {
             .collect();
         assert_eq!(start.len(), 1, "{name}");
         assert!(
-            start[0].starts_with(&format!("ExecStart=/usr/local/bin/{program} ")),
+            start[0].starts_with(&format!("ExecStart=/usr/bin/{program} ")),
             "{name}"
         );
     }

@@ -12,6 +12,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -22,6 +24,8 @@ use std::time::{Duration, Instant};
 /// Limit on the lines kept of one process. A process that writes more is out of control, and is not read any further.
 const LINES_MAX: usize = 2_000_000;
 const TAIL_LINES: usize = 20;
+/// Moves the socket from standard input to the place where systemd puts the first one.
+const TAKE_SOCKET: &str = r#"exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" "$@""#;
 
 /// The stream to which a process wrote a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Program {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     netns: Option<String>,
+    /// A socket for the program.
+    socket: Option<Arc<OwnedFd>>,
 }
 
 impl Program {
@@ -60,6 +66,7 @@ impl Program {
             arguments: Vec::new(),
             environment: Vec::new(),
             netns: None,
+            socket: None,
         }
     }
 
@@ -83,6 +90,16 @@ impl Program {
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment
             .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Passes a listening socket to the program, as systemd does. The socket stays open here too.
+    #[must_use]
+    pub fn socket(mut self, socket: &TcpListener) -> Self {
+        let socket = socket
+            .try_clone()
+            .unwrap_or_else(|error| panic!("cannot clone a socket: {error}"));
+        self.socket = Some(Arc::new(socket.into()));
         self
     }
 
@@ -114,11 +131,14 @@ impl Program {
         ] {
             command.env_remove(meant_for_others);
         }
+        if self.socket.is_some() {
+            command.args(["bash", "-c", TAKE_SOCKET]);
+        }
         command
             .arg(&self.path)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(n, v)| (n, v)))
-            .stdin(Stdio::piped())
+            .stdin(self.stdin())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command
@@ -141,6 +161,17 @@ impl Program {
             readers,
             ended: None,
         }
+    }
+}
+
+impl Program {
+    fn stdin(&self) -> Stdio {
+        let socket = self.socket.as_ref().map(|socket| socket.try_clone());
+        socket.map_or_else(Stdio::piped, |socket| {
+            socket
+                .unwrap_or_else(|error| panic!("cannot clone a socket: {error}"))
+                .into()
+        })
     }
 }
 

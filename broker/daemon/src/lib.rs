@@ -17,6 +17,8 @@
 //! | [`tls`] | `[tls.…]`, the TLS settings of one door: one kind of connection, such as those of clients |
 //! | [`own_credentials`] | the credentials that a program shows to nodes |
 //! | [`certificate_watch`] | certificate files that change or expire |
+//! | [`inherited_sockets`] | sockets that the service manager keeps open while the program restarts |
+//! | [`service_manager`] | messages to the service manager: ready, reloading, stopping, alive |
 //! | [`linger`] | the orderly close of a connection |
 
 mod address_counts;
@@ -26,6 +28,7 @@ pub mod cli;
 pub mod connection_limit;
 pub mod half_open;
 pub mod http;
+pub mod inherited_sockets;
 mod line_limit;
 pub mod linger;
 pub mod listen;
@@ -34,6 +37,7 @@ pub mod metrics;
 pub mod own_credentials;
 pub mod process_usage;
 pub mod reload;
+pub mod service_manager;
 pub mod settings;
 pub mod tcp;
 pub mod tls;

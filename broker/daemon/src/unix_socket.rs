@@ -1,13 +1,14 @@
 //! A Unix socket on which a program listens, and its file.
 //!
 //! The file of a process that has died is replaced. The file of a living process is not: a second program on the same path
-//! is refused. At a clean end the file is removed.
+//! is refused. At a clean end the file is removed, unless the service manager opened the socket: then the file is the service manager's.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -28,11 +29,13 @@ pub fn is_valid(path: &Path) -> bool {
     path.is_absolute() && SockAddr::unix(path).is_ok()
 }
 
-/// A Unix socket on which a program listens. Its file is removed when the value is dropped.
+/// A Unix socket on which a program listens. A file that the program made is removed when the value is dropped.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
-    file: SocketFile,
+    path: PathBuf,
+    /// The file that the program made.
+    _file: Option<SocketFile>,
 }
 
 impl UnixSocket {
@@ -55,14 +58,28 @@ impl UnixSocket {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok(Self {
             listener: UnixListener::from_std(socket.into())?,
-            file,
+            path: path.to_owned(),
+            _file: Some(file),
+        })
+    }
+
+    /// Returns a socket that the service manager opened. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn inherited(listener: StdListener, path: &Path) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener: UnixListener::from_std(listener)?,
+            path: path.to_owned(),
+            _file: None,
         })
     }
 
     /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.file.path
+        &self.path
     }
 
     /// Accepts the next connection, with the user, the group and the process that connected. Handles errors as
@@ -140,8 +157,6 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener as StdListener;
-
     use super::*;
 
     #[tokio::test]

@@ -1,0 +1,107 @@
+//! Sockets that the service manager opened for the program and passed to it at its start (socket activation).
+//!
+//! The service manager keeps them open while the program restarts, so a client that connects in that time waits and is not refused. Each
+//! socket is matched by its address to an address in the settings. A socket that matches none is an error: clients could connect to it,
+//! and would wait for ever.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use listenfd::ListenFd;
+use socket2::Socket;
+use thiserror::Error;
+use tracing::warn;
+
+/// The program cannot use a socket that it inherited.
+#[derive(Debug, Error)]
+pub enum InheritedSocketError {
+    /// It is no socket, or of another kind.
+    #[error(
+        "cannot use a socket of the service manager: {0}; its unit may have only ListenStream= with an IP address and port, or a path"
+    )]
+    Kind(#[from] io::Error),
+    /// No address in the settings matches it.
+    #[error(
+        "the service manager passes a socket on {0}, which is not in the settings; set {setting} to this address, or remove it from the socket unit",
+        setting = .1
+    )]
+    Unmatched(String, &'static str),
+}
+
+/// The sockets that no address of the settings has matched yet.
+#[derive(Debug, Default)]
+pub struct InheritedSockets {
+    tcp: Vec<(SocketAddr, TcpListener)>,
+    unix: Vec<(String, UnixListener)>,
+    /// Whether the service manager passed any socket.
+    is_any: bool,
+}
+
+impl InheritedSockets {
+    /// Takes the sockets that the environment names (`LISTEN_FDS`), and removes them from the environment. Must be called before the
+    /// program starts another thread, because another thread could be reading the environment.
+    ///
+    /// # Errors
+    /// [`InheritedSocketError::Kind`].
+    pub fn from_environment() -> Result<Self, InheritedSocketError> {
+        let mut given = ListenFd::from_env();
+        let mut sockets = Self {
+            is_any: given.len() > 0,
+            ..Self::default()
+        };
+        for number in 0..given.len() {
+            if let Ok(Some(listener)) = given.take_tcp_listener(number) {
+                sockets.tcp.push((listener.local_addr()?, listener));
+            } else if let Some(listener) = given.take_unix_listener(number)? {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().map(|path| path.display().to_string());
+                sockets.unix.push((path.unwrap_or_default(), listener));
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Returns a socket on one of these addresses. If the service manager passed only others, logs that the program opens the first
+    /// address itself.
+    pub fn take_tcp(&mut self, addresses: &[SocketAddr]) -> Option<Socket> {
+        let found = self
+            .tcp
+            .iter()
+            .position(|(address, _)| addresses.contains(address));
+        if let Some(found) = found {
+            return Some(self.tcp.swap_remove(found).1.into());
+        }
+        if let Some(address) = addresses.first() {
+            self.warn_of_missing(&address.to_string());
+        }
+        None
+    }
+
+    /// Returns the Unix socket with this path. If the service manager passed only others, logs that the program opens it itself.
+    pub fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
+        let path = path.display().to_string();
+        let found = self.unix.iter().position(|(known, _)| *known == path);
+        if found.is_none() {
+            self.warn_of_missing(&format!("unix:{path}"));
+        }
+        found.map(|found| self.unix.swap_remove(found).1)
+    }
+
+    fn warn_of_missing(&self, address: &str) {
+        if self.is_any {
+            warn!(%address, "address is not in the socket unit, so it refuses connections during a restart");
+        }
+    }
+
+    /// Checks that every socket was taken. `setting` is the name of the setting with the addresses.
+    ///
+    /// # Errors
+    /// [`InheritedSocketError::Unmatched`].
+    pub fn finish(self, setting: &'static str) -> Result<(), InheritedSocketError> {
+        let tcp = self.tcp.first().map(|(address, _)| address.to_string());
+        let left = tcp.or_else(|| self.unix.first().map(|(path, _)| format!("unix:{path}")));
+        left.map_or(Ok(()), |left| Err(InheritedSocketError::Unmatched(left, setting)))
+    }
+}
