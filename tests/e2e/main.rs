@@ -20,6 +20,7 @@ mod mesh;
 mod operation;
 mod outages;
 mod own_credentials;
+mod packages;
 mod pages;
 mod prometheus;
 mod promises;

@@ -19,12 +19,15 @@
 //! | [`certificates`] | [`Authority`]: certificates of a test |
 //! | [`prometheus`] | [`Prometheus`]: a real Prometheus that scrapes the programs |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
+//! | [`debian_root`], [`document`] | [`DebianRoot`]: a system to install packages in; the commands of a document |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
 
 pub mod certificates;
 pub mod components;
 pub mod condition;
 pub mod conversation;
+pub mod debian_root;
+pub mod document;
 pub mod ensemble;
 pub mod figures;
 pub mod flow;
@@ -49,6 +52,7 @@ pub use certificates::Authority;
 pub use components::{Component, Library};
 pub use condition::{eventually, found, settled};
 pub use conversation::{Conversation, Ending, TIMEOUT};
+pub use debian_root::DebianRoot;
 pub use ensemble::Ensemble;
 pub use figures::Figures;
 pub use flow::{Publishing, Receiving};
