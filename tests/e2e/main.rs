@@ -5,6 +5,7 @@ mod cases;
 
 mod announce;
 mod broker;
+mod containers;
 mod direct;
 mod embedded;
 mod error_texts;
@@ -14,6 +15,7 @@ mod half_open;
 mod hostile_znodes;
 mod info;
 mod jetstream;
+mod kubernetes;
 mod listeners;
 mod machinery;
 mod mesh;

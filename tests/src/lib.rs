@@ -18,6 +18,8 @@
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
 //! | [`certificates`] | [`Authority`]: certificates of a test |
 //! | [`prometheus`] | [`Prometheus`]: a real Prometheus that scrapes the programs |
+//! | [`image`], [`container`] | [`Container`](container::Container): a program as its image and its manifest say, without a container runtime |
+//! | [`manifests`] | the manifests of `deploy/`, validated |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
 //! | [`debian_root`], [`document`] | [`DebianRoot`]: a system to install packages in; the commands of a document |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
@@ -25,6 +27,7 @@
 pub mod certificates;
 pub mod components;
 pub mod condition;
+pub mod container;
 pub mod conversation;
 pub mod debian_root;
 pub mod document;
@@ -33,9 +36,11 @@ pub mod figures;
 pub mod flow;
 pub mod frame;
 pub mod http;
+pub mod image;
 pub mod lan;
 pub mod ledger;
 pub mod links;
+pub mod manifests;
 pub mod mesh;
 pub mod netns;
 pub mod node;
