@@ -103,8 +103,10 @@ impl Composed {
             let text = file["content"].as_str().expect("the content of a file");
             std::fs::write(folder.path().join(name), text).expect("a file");
         }
+        let lan = Lan::new(names.len());
+        lan.add_default_routes();
         Self {
-            lan: Lan::new(names.len()),
+            lan,
             content,
             names,
             folder,
@@ -203,7 +205,7 @@ async fn the_old_client_of_the_compose_file_goes_on_when_its_broker_is_killed() 
     let (address, netns) = ((host.address(), 8222).into(), Some(host.name().to_owned()));
     let pages = Endpoint { address, netns };
     let sessions = pages.get_json("/sessionz").await.expect("the sessions");
-    let node = sessions["sessions"][0]["node"]
+    let node = sessions["items"][0]["node"]
         .as_str()
         .unwrap_or_default()
         .to_owned();

@@ -318,6 +318,7 @@ async fn the_pods_find_each_other_and_the_component_stays_connected_when_one_is_
     let set = only(&brokers, "StatefulSet");
     assert_eq!(set["spec"]["replicas"], BROKERS);
     let lan = Lan::new(BROKERS + 1);
+    lan.add_default_routes();
     let hosts = names(set, &lan);
 
     // The pod of the component starts first. Without any node the sidecar is well.
@@ -369,7 +370,7 @@ async fn the_pods_find_each_other_and_the_component_stays_connected_when_one_is_
     };
     arrived(20).await;
     let sessions = sidecar.page("/sessionz").await;
-    let node = sessions["sessions"][0]["node"]
+    let node = sessions["items"][0]["node"]
         .as_str()
         .unwrap_or_default()
         .to_owned();

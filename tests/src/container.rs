@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 /// Run by `sh` in the new namespaces: ROOT, then pairs SOURCE TARGET up to `--`, then the command line of the container.
 const ENTER: &str = r#"
@@ -35,6 +36,8 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(60);
+/// That of the health checks in `deploy/`.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const RUN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A container that is not started yet.
@@ -242,9 +245,10 @@ impl Container {
         eventually(what, HEALTHY_TIMEOUT, async || self.is_healthy().await).await;
     }
 
-    /// Returns whether the health check of the image succeeds.
+    /// Returns whether the health check of the image succeeds in time.
     pub async fn is_healthy(&self) -> bool {
-        self.run(&self.description.image.health_check).await.success()
+        let checked = timeout(CHECK_TIMEOUT, self.run(&self.description.image.health_check));
+        checked.await.is_ok_and(|ended| ended.success())
     }
 
     async fn first_process(&self) -> Pid {

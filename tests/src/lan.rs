@@ -82,6 +82,14 @@ impl Lan {
         &self.hosts[number]
     }
 
+    /// Gives every host a default route, as the network of a container has one. Nothing answers there. A broker advertises the address
+    /// from which packets to elsewhere are sent.
+    pub fn add_default_routes(&self) {
+        for host in &self.hosts {
+            host.ip(&["route", "add", "default", "dev", "eth0"]);
+        }
+    }
+
     /// Partitions these groups of hosts from each other, in both directions. A host in no group still reaches all.
     pub fn partition(&mut self, groups: &[&[usize]]) {
         for (place, group) in groups.iter().enumerate() {
