@@ -2,6 +2,10 @@
 //! that take few bytes, and time that passes. It checks the promises that hold whatever the others do. Used by the fuzz target
 //! `sidecar_session` (`tests/fuzz.d`).
 
+mod proxy_header;
+
+pub use proxy_header::proxy_header;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};

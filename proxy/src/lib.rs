@@ -10,6 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `listener` | the sockets that listen for components |
+//! | `proxy_header` | the addresses that a load balancer gives at the beginning of a connection |
 //! | `worker` | the threads that run sessions; the beginning and the end of a session |
 //! | `task`, `sockets` | the shell of one session: two sockets, a timer, a dial |
 //! | `session` | the state machine of one session, and the data path: `session/upward`, `session/downward` |
@@ -55,6 +56,7 @@ mod nodes;
 mod peer;
 mod policy;
 mod prober;
+mod proxy_header;
 mod recovery;
 mod reporter;
 mod session;

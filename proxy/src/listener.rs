@@ -1,4 +1,7 @@
-//! The sockets that listen for components. Each accepted connection is passed to a worker.
+//! The sockets that listen for components. Each accepted connection is passed to a worker. A connection from a load balancer first has
+//! to send its PROXY protocol header.
+
+mod pending_headers;
 
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
@@ -8,13 +11,14 @@ use standin_daemon::admission::Refusal;
 use standin_daemon::listen;
 use standin_daemon::unix_socket::UnixSocket;
 use tokio::net::{TcpListener, TcpStream};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::peer::Peer;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 use crate::worker::Workers;
+use pending_headers::{PendingHeaders, Received};
 
 /// A socket that listens for components.
 #[derive(Debug)]
@@ -68,19 +72,74 @@ impl Listener {
 /// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: Listener, shared: Arc<SidecarState>, workers: Arc<Workers>) {
     let failed = || shared.metrics.connections_refused.increment("accept_error");
+    let mut pending = PendingHeaders::default();
     loop {
-        let (stream, component) = listener.accept(failed).await;
-        admit(stream, listener.number, component, &shared, &workers);
+        let accepted = tokio::select! {
+            accepted = listener.accept(failed) => expect_header(accepted, listener.number, &mut pending, &shared),
+            Some((balancer, received)) = pending.next() => received_header(balancer, received, &shared),
+        };
+        if let Some((stream, component)) = accepted {
+            admit(stream, listener.number, component, &shared, &workers);
+        }
     }
 }
 
-/// Creates the session of an accepted connection. Closes the connection at a limit, or if this peer may not connect.
-fn admit(stream: StdStream, listener: usize, component: Peer, shared: &SidecarState, workers: &Workers) {
-    if !shared.policy.load().listeners[listener].allows(&component) {
+/// Returns an accepted connection. If its listener expects a PROXY protocol header, adds the connection to `pending` instead. Closes it
+/// if this peer may not connect.
+fn expect_header(
+    (stream, peer): (StdStream, Peer),
+    listener: usize,
+    pending: &mut PendingHeaders,
+    shared: &SidecarState,
+) -> Option<(StdStream, Peer)> {
+    let policy = shared.policy.load();
+    let policy = &policy.listeners[listener];
+    if !policy.allows(&peer) {
         shared.metrics.connections_refused.increment("peer");
-        warn!(%component, "connection refused: neither uids nor gids of the listener have this peer");
-        return;
+        warn!(component = %peer, "connection refused: uids, gids or proxy_protocol_from of the listener do not have this peer");
+        return None;
     }
+    let Peer::Tcp(balancer) = peer else {
+        return Some((stream, peer));
+    };
+    if !policy.expects_proxy_header() {
+        return Some((stream, peer));
+    }
+    let limits = shared.settings.load().admission();
+    let places = limits.connections_max.saturating_sub(shared.sessions.len());
+    if pending.add(stream, balancer, places.clamp(1, limits.half_open_max.max(1))) {
+        shared
+            .metrics
+            .connections_refused
+            .increment(Refusal::Evicted.as_str());
+        warn!(%balancer, "too many connections without a PROXY protocol header; the oldest is closed");
+    }
+    None
+}
+
+/// Returns a connection whose PROXY protocol header is complete, with the client that the header names, or else the balancer. Logs why
+/// there is no connection.
+fn received_header(
+    balancer: SocketAddr,
+    received: Received,
+    shared: &SidecarState,
+) -> Option<(StdStream, Peer)> {
+    match received {
+        Ok(Some((stream, addresses))) => Some((stream, addresses.map_or(Peer::Tcp(balancer), Peer::Proxied))),
+        Ok(None) => {
+            debug!(%balancer, "load balancer closed its connection without a PROXY protocol header");
+            None
+        }
+        Err(error) => {
+            shared.metrics.connections_refused.increment("proxy_header");
+            warn!(%balancer, "connection refused: {error}; the listener has proxy_protocol_from");
+            None
+        }
+    }
+}
+
+/// Creates the session of an accepted connection. Closes the connection at a limit.
+fn admit(stream: StdStream, listener: usize, component: Peer, shared: &SidecarState, workers: &Workers) {
     let settings = shared.settings.load();
     let (limit, limits, connected) = (
         settings.connections(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use standin_daemon::own_credentials::OwnCredentials;
+use ipnet::IpNet;
 use standin_daemon::tls::{HandshakeFirst, TlsMode};
 use standin_tls::acceptor::Acceptor;
 use standin_wire::Permissions;
@@ -22,6 +23,8 @@ pub(crate) struct ListenerPolicy {
     /// Users and groups that may connect. Without any of them, everybody may.
     uids: Vec<u32>,
     gids: Vec<u32>,
+    /// Networks of the load balancers that may connect. Without any, every TCP peer may, and none sends a header.
+    balancers: Vec<IpNet>,
 }
 
 impl ListenerPolicy {
@@ -41,15 +44,30 @@ impl ListenerPolicy {
             permissions,
             uids: settings.uids.clone(),
             gids: settings.gids.clone(),
+            balancers: settings.balancers().collect(),
         })
     }
 
     /// Returns whether this peer may connect.
     pub(crate) fn allows(&self, peer: &Peer) -> bool {
-        let Peer::Unix { uid, gid, .. } = peer else {
-            return true;
-        };
-        self.uids.is_empty() && self.gids.is_empty() || self.uids.contains(uid) || self.gids.contains(gid)
+        match peer {
+            Peer::Unix { uid, gid, .. } => {
+                self.uids.is_empty() && self.gids.is_empty()
+                    || self.uids.contains(uid)
+                    || self.gids.contains(gid)
+            }
+            Peer::Tcp(address) => {
+                let has = |network: &IpNet| network.contains(&address.ip());
+                !self.expects_proxy_header() || self.balancers.iter().any(has)
+            }
+            // The balancer was checked before its header was read.
+            Peer::Proxied(_) => true,
+        }
+    }
+
+    /// Returns whether each connection begins with a PROXY protocol header.
+    pub(crate) fn expects_proxy_header(&self) -> bool {
+        !self.balancers.is_empty()
     }
 }
 

@@ -53,6 +53,7 @@ const REFUSED: &[&str] = &[
     "address_connects_per_second_max",
     "accept_error",
     "peer",
+    "proxy_header",
 ];
 /// Results of `standin_node_dials_total`: success, and the kinds of `DialError`.
 const DIALS: &[&str] = &[

@@ -168,13 +168,17 @@ async fn serve(
 ) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     let mut local = None;
-    if let Peer::Tcp(_) = session.component {
+    if let Peer::Tcp(_) | Peer::Proxied(_) = session.component {
         let socket = SockRef::from(&stream);
         tcp::send_at_once(&socket)?;
         // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
         // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
         sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
-        local = Some(stream.local_addr()?);
+        // A component behind a load balancer must reconnect to the balancer.
+        local = Some(match session.component {
+            Peer::Proxied(addresses) => addresses.destination,
+            _ => stream.local_addr()?,
+        });
     }
     let mark = shared.book.self_check.mark();
     let identity = Identity::new(

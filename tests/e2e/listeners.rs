@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -408,6 +409,83 @@ async fn a_reload_changes_permissions_at_once_and_keeps_sockets() {
     client
         .expect_line("-ERR 'Permissions Violation for Publish to \"c\"'")
         .await;
+}
+
+/// A PROXY protocol header, version 2, for a client at 10.1.1.2:1000 that connected to 10.0.0.1:4222, with an optional field.
+const PROXY_V2: &[u8] =
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\x0a\x01\x01\x02\x0a\0\0\x01\x03\xe8\x10\x7e\x04\0\x02\0\0";
+
+/// Connects as a load balancer does, and sends these parts, each in a segment of its own.
+async fn balanced(sidecar: &Sidecar, parts: &[&[u8]]) -> TcpStream {
+    let mut stream = TcpStream::connect(sidecar.address()).await.expect("it listens");
+    stream.set_nodelay(true).expect("a TCP socket");
+    for part in parts {
+        stream.write_all(part).await.expect("it is read");
+        tokio::task::yield_now().await;
+    }
+    stream
+}
+
+#[tokio::test]
+async fn the_client_that_a_load_balancer_names_is_shown_logged_and_limited() {
+    let nodes = [Node::start(ServerKind::Standin, &[]).await];
+    let mut sidecar = Sidecar::builder()
+        .nodes(&nodes)
+        .setting("limits.address_connections_max", 1)
+        .listeners("[[listener]]\nlisten = [\"ADDRESS\"]\nproxy_protocol_from = [\"127.0.0.0/8\"]\n")
+        .start()
+        .await;
+    let silent = balanced(&sidecar, &[b"PROXY TC"]).await;
+    let v1 = b"PROXY TCP4 10.1.1.1 10.0.0.1 1000 4222\r\n";
+    let first = balanced(&sidecar, &[v1]).await;
+    let first = RawClient::open_over(first).await.subscribed("a").await;
+    // INFO has the address to which the client connected, because that is where it must reconnect.
+    let info = first.info();
+    assert!(
+        info["host"] == "10.0.0.1" && info["port"] == 4222 && info["client_ip"] == "10.1.1.1",
+        "{info}"
+    );
+    let second = balanced(&sidecar, &[&PROXY_V2[..7], &PROXY_V2[7..20], &PROXY_V2[20..]]).await;
+    let second = RawClient::open_over(second).await;
+    // The limit is for each client, not for the balancer.
+    let third = balanced(&sidecar, &[v1]).await;
+    let (bytes, _) = e2e::Conversation::new("third", third).read_to_end().await;
+    assert!(bytes.is_empty(), "{bytes:?}");
+    // A connection of the balancer itself, in both versions.
+    let local = &[&PROXY_V2[..12], b"\x20\0\0\0"].concat();
+    for own in [&b"PROXY UNKNOWN\r\n"[..], local] {
+        let own = RawClient::open_over(balanced(&sidecar, &[own]).await).await;
+        let rows = sidecar.session_rows().await;
+        let components: Vec<_> = rows.iter().filter_map(|row| row["component"].as_str()).collect();
+        assert!(
+            matches!(components[..], ["10.1.1.1:1000", "10.1.1.2:1000", own] if own.starts_with("127.0.0.1:")),
+            "{components:?}"
+        );
+        own.close().await;
+        eventually("its place is free", TIMEOUT, async || {
+            sidecar.session_rows().await.len() == 2
+        })
+        .await;
+    }
+    // A health check sends nothing. A client that is not behind the balancer sends no header.
+    drop(balanced(&sidecar, &[]).await);
+    let other = balanced(&sidecar, &[CONNECT_NEW.as_bytes(), b"\r\n"]).await;
+    let (bytes, _) = e2e::Conversation::new("other", other).read_to_end().await;
+    assert!(bytes.is_empty(), "{bytes:?}");
+    let (bytes, _) = e2e::Conversation::new("silent", silent).read_to_end().await;
+    assert!(bytes.is_empty(), "{bytes:?}");
+    let refused = "standin_connections_refused_total{reason=proxy_header}";
+    assert_eq!(sidecar.metric(refused).await, 2.0);
+    let log = sidecar.process();
+    assert_eq!(log.count_lines("the listener has proxy_protocol_from"), 2);
+    for line in [
+        "first bytes are not a PROXY protocol header",
+        "no complete header within 5 s",
+    ] {
+        assert_eq!(log.count_lines(line), 1, "{line}");
+    }
+    assert!(log.has_line("component=10.1.1.1:1000") && log.has_line("component=10.1.1.2:1000"));
+    drop((first, second));
 }
 
 /// A component that floods the sidecar with forbidden frames and never reads costs bounded memory, and harms nobody.

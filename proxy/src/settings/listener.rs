@@ -1,7 +1,9 @@
 //! `[[listener]]`: the settings of one listener, with the checks of its table.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use standin_daemon::settings::{Place, Schema, SettingsError, host_and_port, section, without_value};
 use standin_daemon::unix_socket;
@@ -19,6 +21,7 @@ pub struct ListenerSection {
     pub socket_mode: String,
     pub uids: Vec<u32>,
     pub gids: Vec<u32>,
+    pub proxy_protocol_from: Vec<String>,
     pub publish: RulesSection,
     pub subscribe: RulesSection,
     pub credentials: CredentialsSection,
@@ -40,6 +43,7 @@ impl Default for ListenerSection {
             socket_mode: "0660".to_owned(),
             uids: Vec::new(),
             gids: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             publish: RulesSection::default(),
             subscribe: RulesSection::default(),
             credentials: CredentialsSection::default(),
@@ -67,6 +71,11 @@ impl ListenerSection {
     pub(crate) fn mode(&self) -> Option<u32> {
         let mode = u32::from_str_radix(&self.socket_mode, 8).ok();
         mode.filter(|mode| *mode <= 0o777)
+    }
+
+    /// Returns the networks of the load balancers. Entries that are not valid are left out: the settings were checked before.
+    pub(crate) fn balancers(&self) -> impl Iterator<Item = IpNet> {
+        self.proxy_protocol_from.iter().filter_map(|text| network(text))
     }
 
     fn has_any_address_of(&self, other: &Self) -> bool {
@@ -129,6 +138,21 @@ impl ListenerSection {
                 "uids and gids are known of peers on Unix sockets only: move the other addresses to another listener".to_owned(),
             );
         }
+        let bad = self.proxy_protocol_from.iter();
+        let bad = bad.filter(|text| network(text).is_none());
+        faults.extend(bad.map(|text| {
+            format!("proxy_protocol_from must have networks (10.0.0.0/8) or addresses, not {text:?}")
+        }));
+        let has_unix = || {
+            self.listen
+                .iter()
+                .any(|text| unix_socket::path_of(text).is_some())
+        };
+        if !self.proxy_protocol_from.is_empty() && has_unix() {
+            faults.push(
+                "proxy_protocol_from is for TCP only: move the Unix sockets to another listener".to_owned(),
+            );
+        }
         faults.extend(self.permissions().err().map(|error| error.to_string()));
         faults
     }
@@ -171,6 +195,12 @@ pub(crate) fn reloaded(
 /// Form of an address on which the sidecar listens, for errors.
 pub(super) const ADDRESS: &str =
     "host:port, such as \"127.0.0.1:4222\", or \"unix:/path\" of at most 107 bytes";
+
+/// Returns the network that `text` names; a single address is a network with one address.
+fn network(text: &str) -> Option<IpNet> {
+    let address = text.parse::<IpAddr>();
+    address.map(IpNet::from).or_else(|_| text.parse()).ok()
+}
 
 /// Returns whether the sidecar can listen on `text`.
 pub(super) fn is_address(text: &str) -> bool {

@@ -25,7 +25,7 @@ use standin_wire::server::Server;
 pub type Target = fn(&[u8]);
 
 /// All targets, each with its name, which is also that of the folder with its corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     // The protocols.
     ("client_stream", |input| oracle::fuzzed_stream::<Client>(input)),
     ("server_stream", |input| oracle::fuzzed_stream::<Server>(input)),
@@ -33,6 +33,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("hello", standin_broker::fuzzing::hello),
     ("record", standin_registry::fuzzing::record),
     ("query", standin_broker::fuzzing::query),
+    ("proxy_header", standin_proxy::fuzzing::proxy_header),
     // The files and the texts of operators.
     ("proxy_toml", settings::toml::<standin_proxy::Settings>),
     ("broker_toml", settings::toml::<standin_broker::Settings>),

@@ -100,6 +100,14 @@ fn errors_of_a_listener_have_its_line_and_name_the_key() {
             "settings:1: listener: uids and gids are known of peers on Unix sockets only",
         ),
         (
+            "[[listener]]\nlisten = [\"h:1\"]\nproxy_protocol_from = [\"lb.example.org\"]\n",
+            "settings:1: listener: proxy_protocol_from must have networks (10.0.0.0/8) or addresses, not \"lb.example.org\"",
+        ),
+        (
+            &format!("{listener}proxy_protocol_from = [\"10.0.0.1\"]\n"),
+            "settings:1: listener: proxy_protocol_from is for TCP only",
+        ),
+        (
             &format!("{listener}uid = 1\n"),
             "settings:1: listener: unknown field `uid`, expected one of",
         ),
