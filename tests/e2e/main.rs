@@ -11,6 +11,7 @@ mod embedded;
 mod error_texts;
 mod everyday;
 mod failover;
+mod guides;
 mod half_open;
 mod hostile_znodes;
 mod info;

@@ -239,8 +239,24 @@ fn every_file_and_test_that_a_crates_readme_names_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// Returns whether a document has a heading to which links with this name lead, as GitHub forms the names.
+fn has_heading(document: &str, name: &str) -> bool {
+    let headings = document.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .replace(' ', "-")
+        })
+        .any(|heading| {
+            let kept = |letter: &char| letter.is_alphanumeric() || "-_".contains(*letter);
+            heading.chars().filter(kept).eq(name.chars())
+        })
+}
+
 #[test]
-fn every_link_between_the_documents_leads_to_a_file() {
+fn every_link_between_the_documents_leads_to_a_file_and_its_heading() {
     let deploy = std::fs::read_dir(top().join("deploy")).expect("a folder of documents");
     let documents = deploy
         .map(|entry| {
@@ -253,12 +269,21 @@ fn every_link_between_the_documents_leads_to_a_file() {
         .chain(["README.md".to_owned()]);
     let mut missing = Vec::new();
     for document in documents {
-        let folder = top().join(&document);
-        let folder = folder.parent().expect("a folder");
+        let path = top().join(&document);
         for link in text(&document).split("](").skip(1) {
-            let target = link.split([')', '#']).next().expect("a target");
-            if !target.starts_with("http") && !folder.join(target).exists() {
-                missing.push(format!("{document} has a link to {target}, which does not exist"));
+            let link = link.split(')').next().expect("a link");
+            let (target, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if target.is_empty() {
+                path.clone()
+            } else {
+                path.with_file_name(target)
+            };
+            let has_heading = || {
+                heading.is_empty()
+                    || std::fs::read_to_string(&target).is_ok_and(|text| has_heading(&text, heading))
+            };
+            if !link.starts_with("http") && !(target.exists() && has_heading()) {
+                missing.push(format!("{document} has a link to {link}, which does not exist"));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Components around real client libraries, old and new, controlled by a line protocol (`tests/components/README.md`).
 
+use crate::machine::Machine;
 use crate::peers;
 use crate::process::{Process, Program, Stream};
 use std::panic::Location;
@@ -102,6 +103,15 @@ impl Component {
             library,
             process: library.program().start(format!("component {library:?}")),
         }
+    }
+
+    /// Starts a component on this machine and connects it to an address.
+    pub async fn connect_on(machine: &Machine, library: Library, url: &str) -> Self {
+        let program = machine.program(library.program());
+        let process = program.start(format!("component {library:?}"));
+        let mut component = Self { library, process };
+        component.connect_to(url).await;
+        component
     }
 
     /// Starts a component and connects it to an address; options of `connect` (`tests/components/README.md`) may follow it.

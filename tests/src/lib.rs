@@ -15,6 +15,7 @@
 //! | [`ledger`] | [`Ledger`], [`Receipts`]: numbered messages, and which were lost, duplicated or reordered |
 //! | [`flow`] | [`Publishing`], [`Receiving`]: numbered messages in the background of a test |
 //! | [`netns`], [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
+//! | [`guide`], [`machine`] | [`Guide`]: the commands in a document; [`Machine`]: a machine on which they run as they stand |
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
 //! | [`certificates`] | [`Authority`]: certificates of a test |
 //! | [`prometheus`] | [`Prometheus`]: a real Prometheus that scrapes the programs |
@@ -35,12 +36,14 @@ pub mod ensemble;
 pub mod figures;
 pub mod flow;
 pub mod frame;
+pub mod guide;
 pub mod http;
 pub mod image;
 pub mod lan;
 pub mod ledger;
 pub mod links;
 pub mod manifests;
+pub mod machine;
 pub mod mesh;
 pub mod netns;
 pub mod node;
@@ -62,9 +65,11 @@ pub use ensemble::Ensemble;
 pub use figures::Figures;
 pub use flow::{Publishing, Receiving};
 pub use frame::Frame;
+pub use guide::Guide;
 pub use lan::Lan;
 pub use ledger::{Ledger, Receipts};
 pub use links::{Links, OwnInterest};
+pub use machine::Machine;
 pub use mesh::{Mesh, MeshBuilder};
 pub use netns::Netns;
 pub use node::{Node, ServerKind};

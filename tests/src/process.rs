@@ -56,6 +56,8 @@ pub struct Program {
     netns: Option<String>,
     /// A socket for the program.
     socket: Option<Arc<OwnedFd>>,
+    /// Argument of `nsenter` that enters the mounts of a machine.
+    mounts: Option<String>,
 }
 
 impl Program {
@@ -67,6 +69,7 @@ impl Program {
             environment: Vec::new(),
             netns: None,
             socket: None,
+            mounts: None,
         }
     }
 
@@ -109,6 +112,13 @@ impl Program {
         self.inside_named(Some(netns.name()))
     }
 
+    /// Runs the program in the mounts that this argument of `nsenter` names.
+    #[must_use]
+    pub(crate) fn inside_mounts(mut self, argument: String) -> Self {
+        self.mounts = Some(argument);
+        self
+    }
+
     #[must_use]
     pub(crate) fn inside_named(mut self, netns: Option<&str>) -> Self {
         self.netns = netns.map(str::to_owned);
@@ -122,6 +132,9 @@ impl Program {
         command.args(["--pdeathsig", "KILL", "--"]);
         if let Some(netns) = &self.netns {
             command.args(netns::inside(netns));
+        }
+        if let Some(mounts) = &self.mounts {
+            command.args(["nsenter", mounts, "--"]);
         }
         for meant_for_others in [
             "STANDIN_PEERS",

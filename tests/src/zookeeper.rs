@@ -37,6 +37,7 @@ const TLS_JARS: [&str; 10] = [
     "netty-transport-native-unix-common",
     "commons-io",
 ];
+const USUAL_PORT: u16 = 2181;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -117,6 +118,14 @@ impl ZooKeeper {
     /// Starts a server at the namespace's own address, where other hosts of its network reach it.
     pub async fn start_on(netns: &Netns) -> Self {
         let address = SocketAddr::new(netns.address(), free_port());
+        let mut zookeeper = Self::described(address, Some(netns), None);
+        zookeeper.start_again().await;
+        zookeeper
+    }
+
+    /// Starts a server at the namespace's own address and ZooKeeper's usual port.
+    pub async fn start_on_usual_port(netns: &Netns) -> Self {
+        let address = SocketAddr::new(netns.address(), USUAL_PORT);
         let mut zookeeper = Self::described(address, Some(netns), None);
         zookeeper.start_again().await;
         zookeeper
