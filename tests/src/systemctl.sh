@@ -6,7 +6,7 @@
 #   journalctl -u UNIT
 #
 # It reads the unit and its drop-ins: from /etc/systemd/system, from deploy/, and from the packages of the system. Of a unit it knows
-# Environment, ExecStartPre, ExecStart, ExecReload, User, DynamicUser, StateDirectory, RuntimeDirectory, and Type=oneshot. It restarts nothing.
+# Environment, EnvironmentFile, ExecStartPre, ExecStart, ExecReload, User, DynamicUser, StateDirectory, RuntimeDirectory, and Type=oneshot. It restarts nothing.
 set -euo pipefail
 mkdir -p /run/services
 
@@ -43,8 +43,16 @@ start() (
   is_active "$1" && return
   # Each line is one or more assignments, quoted or not.
   while IFS= read -r assignment; do export "${assignment?}"; done < <(values "$1" Environment | xargs -r -n 1 printf '%s\n')
+  for file in $(values "$1" EnvironmentFile | sed 's/^-//'); do
+    if [ -f "$file" ]; then
+      while IFS= read -r assignment; do export "${assignment?}"; done < <(grep -v '^ *\(#\|$\)' "$file" || true)
+    fi
+  done
   user=$(values "$1" User | tail -n 1)
-  if [ -z "$user" ] && [ "$(values "$1" DynamicUser | tail -n 1)" = yes ]; then user=$1; fi
+  if [ -z "$user" ] && [ "$(values "$1" DynamicUser | tail -n 1)" = yes ]; then
+    user=nobody
+    if id "$1" >/dev/null 2>&1; then user=$1; fi
+  fi
   user=${user:-root}
   for folder in $(values "$1" StateDirectory | sed 's,^,/var/lib/,') $(values "$1" RuntimeDirectory | sed 's,^,/run/,'); do
     mkdir -p "$folder"
@@ -55,7 +63,7 @@ start() (
   values "$1" ExecStartPre | local_path | while read -r command; do bash -c "$command"; done
   command=$(values "$1" ExecStart | tail -n 1 | local_path)
   if [ "$(values "$1" Type | tail -n 1)" = oneshot ]; then bash -c "$command"; return; fi
-  as=(setpriv --reuid "$user" --regid "$user" --init-groups)
+  as=(setpriv --reuid "$user" --regid "$(id -g "$user")" --init-groups)
   if [ "$user" = root ]; then as=(); fi
   setsid "${as[@]}" bash -c "exec $command" </dev/null >>"/run/services/$1.log" 2>&1 &
   pid=$!

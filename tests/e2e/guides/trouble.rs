@@ -63,6 +63,7 @@ fn code_spans(document: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_log_line_in_the_guide_is_in_the_source_at_its_level() {
     let guide = std::fs::read_to_string(top().join("deploy/trouble.md")).expect("the guide");
+    let guide = guide.replace('\n', " ");
     let sources = sources();
     let lines = code_spans(&guide).filter_map(|span| {
         let (level, line) = span.split_once(' ')?;
