@@ -6,7 +6,8 @@
 #   journalctl -u UNIT
 #
 # It reads the unit and its drop-ins: from /etc/systemd/system, from deploy/, and from the packages of the system. Of a unit it knows
-# Environment, EnvironmentFile, ExecStartPre, ExecStart, ExecReload, User, DynamicUser, StateDirectory, RuntimeDirectory, and Type=oneshot. It restarts nothing.
+# Environment, EnvironmentFile, ExecStartPre, ExecStart, ExecReload, User, DynamicUser, StateDirectory, RuntimeDirectory, and Type=oneshot.
+# It restarts nothing.
 set -euo pipefail
 mkdir -p /run/services
 
