@@ -13,6 +13,7 @@
 //! | [`query`] | the parameters of a request |
 //! | [`scrape`] | `/metrics`, for Prometheus |
 //! | [`usage`] | CPU usage of the process |
+//! | `page.html`, `page.js` | the page for people, with the parts in [`standin_daemon::http::page`] |
 //!
 //! *Architecture invariant:* the pages read the shared state of clients ([`ClientInfo`](crate::client_info::ClientInfo)) and never wait for a
 //! client's task.
@@ -36,12 +37,13 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use serde::Serialize;
 use standin_daemon::http::PageAccess;
+use standin_daemon::http::page::Page;
 use standin_daemon::metrics::Names;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -84,7 +86,7 @@ pub(crate) async fn serve(
 
 fn router(pages: Pages) -> Router {
     let paths = [
-        ("/", get(index)),
+        ("/", get(root)),
         ("/varz", get(varz::page)),
         ("/connz", get(connz::page)),
         ("/routez", get(routez::page)),
@@ -109,24 +111,31 @@ fn router(pages: Pages) -> Router {
         };
         router = router.route(path, page.layer(from_fn(count)));
     }
-    router.with_state(pages)
+    router.merge(PAGE.files()).with_state(pages)
 }
 
-async fn index() -> impl IntoResponse {
-    let page = concat!(
+/// The answer at `/`.
+const PAGE: Page = Page {
+    index: concat!(
         "standin-broker ",
         env!("CARGO_PKG_VERSION"),
         "\n\n",
+        "/         this list; a browser gets a page for people\n",
         "/healthz  200 while the server accepts clients\n",
         "/varz     the server: settings, counters, memory, CPU\n",
-        "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME\n",
+        "/connz    clients, ?offset=0&limit=1024&sort=cid&state=open|closed|all&subs=1|detail&auth=1&cid=N&user=NAME&search=TEXT\n",
         "/subsz    subscriptions, ?subs=1&offset=0&limit=1024&test=SUBJECT\n",
         "/routez   routes to other nodes, ?subs=1|detail\n",
         "/accountz /accstatz  the accounts, ?acc=NAME for one of them\n",
         "/gatewayz /leafz /jsz  empty: gateways, leaf nodes and JetStream are not supported\n",
         "/metrics  counters for Prometheus\n",
-    );
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
+    ),
+    document: include_str!("monitor/page.html"),
+    script: include_str!("monitor/page.js"),
+};
+
+async fn root(headers: HeaderMap) -> Response {
+    PAGE.answer(&headers)
 }
 
 async fn health(State(pages): State<Pages>) -> impl IntoResponse {

@@ -1,14 +1,19 @@
-//! The sidecar's HTTP listener: liveness, readiness, metrics, sessions and nodes.
+//! The sidecar's HTTP listener: liveness, readiness, metrics, sessions, nodes, moves, and the page for people.
 //!
 //! | file | holds |
 //! |---|---|
 //! | this one | the pages |
-//! | `rows` | the JSON of `/sessionz` and `/readyz`; that of `/nodez` is in `nodes/node_status.rs` |
+//! | `rows` | the JSON of `/sessionz`, `/movez` and `/readyz`; that of `/nodez` is in `nodes/node_status.rs` |
+//! | `overview` | the JSON of `/varz` |
+//! | `session_filter` | the choice of sessions on `/sessionz` |
+//! | `page.html`, `page.js` | the page for people, with the parts in [`standin_daemon::http::page`] |
 //!
 //! *Architecture invariant:* no client of this port can delay a session, by any request or by silence. Connections
 //! are limited ([`standin_daemon::http`]), and pages read copies.
 
+mod overview;
 mod rows;
+mod session_filter;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,16 +22,19 @@ use std::time::{Duration, Instant};
 use axum::{
     Json, Router,
     extract::{Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde::{Deserialize, Serialize};
 use standin_daemon::http::PageAccess;
+use standin_daemon::http::page::Page;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use self::rows::{Page, Readiness, SessionRow};
+use self::overview::Overview;
+use self::rows::{MoveRow, Readiness, Rows, SessionRow};
+use self::session_filter::SessionFilter;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 
@@ -37,28 +45,40 @@ pub(crate) async fn serve(
     access: watch::Receiver<PageAccess>,
 ) {
     let pages = Router::new()
-        .route("/", get(index))
+        .route("/", get(root))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
         .route("/metrics", get(metrics))
         .route("/sessionz", get(sessions))
         .route("/nodez", get(nodes))
+        .route("/movez", get(moves))
+        .route("/varz", get(overview))
+        .merge(PAGE.files())
         .with_state(shared);
     standin_daemon::http::serve(listener, pages, access, std::future::pending()).await;
 }
 
-async fn index() -> impl IntoResponse {
-    let page = concat!(
+/// The answer at `/`.
+const PAGE: Page = Page {
+    index: concat!(
         "standin-proxy ",
         env!("CARGO_PKG_VERSION"),
         "\n\n",
+        "/          this list; a browser gets a page for people\n",
         "/healthz   200 while the process lives and is not stopping; with ?nodes=1 also 503 while no node is reachable\n",
         "/readyz    200 when components can connect, else 503 with the reasons; says how many nodes are reachable\n",
         "/metrics   counters for Prometheus\n",
-        "/sessionz  sessions, ?offset=0&limit=100\n",
+        "/varz      the sidecar as a whole\n",
+        "/sessionz  sessions, ?offset=0&limit=100&node=NODE&search=TEXT\n",
         "/nodez     nodes, ?offset=0&limit=100\n",
-    );
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], page)
+        "/movez     the latest moves of sessions, newest first, ?offset=0&limit=100\n",
+    ),
+    document: include_str!("http/page.html"),
+    script: include_str!("http/page.js"),
+};
+
+async fn root(headers: HeaderMap) -> Response {
+    PAGE.answer(&headers)
 }
 
 /// Query of `/healthz`. With `?nodes=1` the answer covers the nodes as well.
@@ -148,8 +168,21 @@ struct PageQuery {
     limit: Option<usize>,
 }
 
-type PageRequest = Result<Query<PageQuery>, QueryRejection>;
+/// Requested sessions: rows as in [`PageQuery`], of the sessions that the filter wants.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionQuery {
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+    #[serde(default)]
+    node: String,
+    #[serde(default)]
+    search: String,
+}
 
+/// Parameters of the lists without a filter.
+const ROWS: &str = "?offset=N&limit=N";
 /// Rows of a page if the request has no `limit`.
 const PAGE_ITEMS_DEFAULT: usize = 100;
 
@@ -157,19 +190,14 @@ const PAGE_ITEMS_DEFAULT: usize = 100;
 /// requested ones.
 fn page<T: Serialize>(
     shared: &SidecarState,
-    query: PageRequest,
+    query: PageQuery,
     rows: impl FnOnce(usize, usize) -> (usize, Vec<T>),
 ) -> Response {
-    let (offset, limit) = match query {
-        Ok(Query(PageQuery { offset, limit })) => (offset, limit.unwrap_or(PAGE_ITEMS_DEFAULT)),
-        Err(error) => {
-            let refusal = format!("{}; give ?offset=N&limit=N\n", error.body_text());
-            return (StatusCode::BAD_REQUEST, refusal).into_response();
-        }
-    };
-    let limit = limit.min(shared.settings.load().http.page_items_max);
+    let limit_max = shared.settings.load().http.page_items_max;
+    let limit = query.limit.unwrap_or(PAGE_ITEMS_DEFAULT).min(limit_max);
+    let offset = query.offset;
     let (total, items) = rows(offset, limit);
-    Json(Page {
+    Json(Rows {
         total,
         offset,
         limit,
@@ -178,19 +206,76 @@ fn page<T: Serialize>(
     .into_response()
 }
 
-async fn sessions(State(shared): State<Arc<SidecarState>>, query: PageRequest) -> Response {
-    page(&shared, query, |offset, limit| {
-        let sessions = shared.sessions.page(offset, limit);
-        let rows = sessions.iter().map(|session| SessionRow::of(session));
-        (shared.sessions.len(), rows.collect())
-    })
+/// The answer 400 to a query that cannot be parsed, with its text.
+struct BadQuery(String);
+
+impl IntoResponse for BadQuery {
+    fn into_response(self) -> Response {
+        (StatusCode::BAD_REQUEST, self.0).into_response()
+    }
 }
 
-async fn nodes(State(shared): State<Arc<SidecarState>>, query: PageRequest) -> Response {
-    page(&shared, query, |offset, limit| {
+type QueryResult<T> = Result<Query<T>, QueryRejection>;
+
+/// Returns the parsed query. `known` lists the parameters for the error.
+fn parsed<T>(query: QueryResult<T>, known: &str) -> Result<T, BadQuery> {
+    let refusal = |error: QueryRejection| BadQuery(format!("{}; give {known}\n", error.body_text()));
+    query.map(|Query(query)| query).map_err(refusal)
+}
+
+async fn sessions(
+    State(shared): State<Arc<SidecarState>>,
+    query: QueryResult<SessionQuery>,
+) -> Result<Response, BadQuery> {
+    let query = parsed(query, "?offset=N&limit=N&node=NODE&search=TEXT")?;
+    let filter = SessionFilter::new(query.node, &query.search);
+    let rows = PageQuery {
+        offset: query.offset,
+        limit: query.limit,
+    };
+    Ok(page(&shared, rows, |offset, limit| {
+        let (total, page) = if filter.is_open() {
+            (shared.sessions.len(), shared.sessions.page(offset, limit))
+        } else {
+            let mut wanted = shared.sessions.all();
+            wanted.retain(|session| filter.wants(session));
+            let total = wanted.len();
+            (total, wanted.into_iter().skip(offset).take(limit).collect())
+        };
+        (
+            total,
+            page.iter().map(|session| SessionRow::of(session)).collect(),
+        )
+    }))
+}
+
+async fn nodes(
+    State(shared): State<Arc<SidecarState>>,
+    query: QueryResult<PageQuery>,
+) -> Result<Response, BadQuery> {
+    let query = parsed(query, ROWS)?;
+    Ok(page(&shared, query, |offset, limit| {
         let all = shared.book.status(Instant::now());
         (all.len(), all.into_iter().skip(offset).take(limit).collect())
-    })
+    }))
+}
+
+async fn moves(
+    State(shared): State<Arc<SidecarState>>,
+    query: QueryResult<PageQuery>,
+) -> Result<Response, BadQuery> {
+    let query = parsed(query, ROWS)?;
+    Ok(page(&shared, query, |offset, limit| {
+        let (total, page) = shared.moves.page(offset, limit);
+        let rows = page
+            .iter()
+            .map(|(number, one)| MoveRow::of(*number, one, &shared));
+        (total, rows.collect())
+    }))
+}
+
+async fn overview(State(shared): State<Arc<SidecarState>>) -> Json<Overview> {
+    Json(Overview::of(&shared))
 }
 
 #[cfg(test)]

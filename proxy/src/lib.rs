@@ -29,6 +29,7 @@
 //! | `prober` | probes of the nodes to which no session is connected |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
+//! | `moves` | the latest moves of sessions |
 //! | [`settings`], `policy`, `listener_policy`, `identity` | the settings, and the parts of them that a session reads |
 //! | `peer` | the other end of a component's connection |
 //! | [`cli`] | the command line |
@@ -52,6 +53,7 @@ mod listener;
 mod listener_policy;
 mod losses;
 mod metrics;
+mod moves;
 mod nodes;
 mod peer;
 mod policy;

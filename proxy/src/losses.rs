@@ -1,5 +1,6 @@
 //! Messages that the sidecar knows to be lost, gathered over all sessions for one log line a second.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -34,11 +35,13 @@ pub(crate) struct Gathered {
     pub(crate) subjects: Tally,
 }
 
-/// All losses since the last log line.
+/// All losses since the last log line, and their number since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     /// One entry for each [`Loss`].
     gathered: [Mutex<Gathered>; 2],
+    /// Messages lost since the start, one entry for each [`Loss`].
+    totals: [AtomicU64; 2],
     changed: Notify,
 }
 
@@ -48,6 +51,7 @@ impl Losses {
         if subjects.is_empty() {
             return;
         }
+        self.totals[loss as usize].fetch_add(subjects.total(), Relaxed);
         let mut gathered = self.of(loss);
         gathered.sessions += 1;
         gathered.abandoned_bytes += abandoned_bytes as u64;
@@ -64,6 +68,11 @@ impl Losses {
     pub(crate) fn take(&self, loss: Loss) -> Option<Gathered> {
         let mut gathered = self.of(loss);
         (gathered.sessions > 0).then(|| std::mem::take(&mut *gathered))
+    }
+
+    /// Returns the number of messages lost in this way since the start.
+    pub(crate) fn total(&self, loss: Loss) -> u64 {
+        self.totals[loss as usize].load(Relaxed)
     }
 
     fn of(&self, loss: Loss) -> MutexGuard<'_, Gathered> {

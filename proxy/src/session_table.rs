@@ -57,6 +57,10 @@ impl SessionTable {
         sessions.live.values().skip(offset).take(limit).cloned().collect()
     }
 
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<SessionInfo>> {
+        self.lock().live.get(&id).cloned()
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<SessionInfo>> {
         self.lock().live.values().cloned().collect()
     }

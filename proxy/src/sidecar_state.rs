@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
+use crate::moves::Moves;
 use crate::nodes::NodeBook;
 use crate::policy::Policy;
 use crate::recovery::Recovery;
@@ -32,10 +33,12 @@ const HALF_OPEN_DIALS_MAX: usize = 64;
 
 /// State of a sidecar that its workers, its prober and its HTTP pages share.
 pub(crate) struct SidecarState {
+    pub(crate) started: Instant,
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
     pub(crate) recovery: Recovery,
     pub(crate) losses: Losses,
+    pub(crate) moves: Moves,
     pub(crate) sessions: SessionTable,
     pub(crate) metrics: Metrics,
     /// The settings in force.
@@ -66,10 +69,12 @@ impl SidecarState {
         let remembered = registry.remembered_info();
         let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
         Self {
+            started: Instant::now(),
             registry,
             book: Arc::new(NodeBook::new(Arc::clone(&settings), addresses)),
             recovery: Recovery::default(),
             losses: Losses::default(),
+            moves: Moves::default(),
             sessions: SessionTable::default(),
             metrics: Metrics::new(),
             settings: ArcSwap::new(settings),

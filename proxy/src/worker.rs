@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use socket2::SockRef;
@@ -16,10 +17,12 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, error, warn};
 
+use crate::doubt::InDoubtCount;
 use crate::identity::Identity;
 use crate::losses::Loss;
+use crate::moves::Move;
 use crate::peer::Peer;
-use crate::session::SessionEnd;
+use crate::session::{EndReason, SessionEnd};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
@@ -153,10 +156,29 @@ fn log_end(shared: &SidecarState, session: &SessionInfo, ended: &SessionEnd) {
         session.status().client.name.clone(),
     );
     let abandoned_bytes = ended.abandoned_bytes;
+    if end == EndReason::Outage || !ended.abandoned.is_empty() {
+        shared.moves.add(ended_without_node(session, ended));
+    }
     if end.is_quiet() {
         debug!(session = id, %component, client, reason, abandoned_bytes, "session ended");
     } else {
         warn!(session = id, %component, client, reason, abandoned_bytes, "session closed by the sidecar");
+    }
+}
+
+/// Returns the entry in `/movez` of a session that ended without a node, or with messages that no node has taken.
+fn ended_without_node(session: &SessionInfo, ended: &SessionEnd) -> Move {
+    Move {
+        at: SystemTime::now(),
+        session: session.id,
+        component: session.component,
+        nodes: None,
+        cause: ended.reason.as_str(),
+        silent: Duration::ZERO,
+        took: Duration::ZERO,
+        in_doubt: InDoubtCount::default(),
+        abandoned: ended.abandoned.total(),
+        subscriptions: 0,
     }
 }
 

@@ -5,6 +5,7 @@ mod cases;
 
 mod announce;
 mod broker;
+mod browser;
 mod containers;
 mod direct;
 mod embedded;

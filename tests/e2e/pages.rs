@@ -188,6 +188,22 @@ async fn pages_with_a_token_answer_only_requests_that_carry_it() {
         assert_eq!(with("s3cr3t", &url(page)), 200, "{address}");
         assert_eq!(status(&["--request", "POST", &url(page)]), 401, "{address}");
         assert_eq!(status(&[&url("/healthz")]), 200, "{address}: for supervisors");
+        // A browser gets the page, which asks for the token.
+        let browser = ["--header", "Accept: text/html,*/*;q=0.8"];
+        let (code, text) = curl(&[&browser[..], &[&url("/")]].concat());
+        assert_eq!(code, 200, "{address}: {text}");
+        let text = text.to_lowercase();
+        for shown in [
+            "content-security-policy: default-src 'none'; script-src 'self';",
+            "x-content-type-options: nosniff",
+            "token",
+        ] {
+            assert!(text.contains(shown), "{address}: {shown} in {text}");
+        }
+        for file in ["/page/page.css", "/page/program.js"] {
+            assert_eq!(status(&[&url(file)]), 200, "{address}{file}");
+        }
+        assert_eq!(status(&[&browser[..], &[&url(page)]].concat()), 401, "{address}");
     }
     // A new token is read at SIGHUP. A file without one changes nothing.
     let mut reload = async |token: &str, line: &str| {
@@ -266,13 +282,15 @@ const BROKER_PAGES: [&str; 11] = [
     "/metrics",
 ];
 
-const SIDECAR_PAGES: [&str; 7] = [
+const SIDECAR_PAGES: [&str; 9] = [
     "/",
     "/healthz?nodes=1",
     "/readyz",
     "/metrics",
+    "/varz",
     "/sessionz",
     "/nodez",
+    "/movez",
     "/nothing",
 ];
 

@@ -228,7 +228,16 @@ async fn a_sidecar_emits_no_secret() {
     }
     assert_clean_pages(
         &sidecar.http(),
-        &["/", "/readyz", "/healthz", "/sessionz", "/nodez", "/metrics"],
+        &[
+            "/",
+            "/readyz",
+            "/healthz",
+            "/varz",
+            "/sessionz",
+            "/nodez",
+            "/movez",
+            "/metrics",
+        ],
     )
     .await;
     let file = sidecar.folder().join("proxy.toml");

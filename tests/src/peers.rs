@@ -41,13 +41,13 @@ pub(crate) fn python() -> PathBuf {
 }
 
 /// Returns the path of Node.js: from the Python virtual environment if `tests/run` installed it there, else from `PATH`.
-pub(crate) fn node() -> PathBuf {
+pub fn node() -> PathBuf {
     let ours = folder().join("python/bin/node");
     if ours.is_file() { ours } else { "node".into() }
 }
 
 /// Returns the path of a file of `tests/components`.
-pub(crate) fn component_source(name: &str) -> PathBuf {
+pub fn component_source(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("components")
         .join(name)

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `limited_listener` | connections, with their limits |
 //! | `page_access` | TLS, and the token that a request must carry |
+//! | [`page`] | the page for people at `/` |
 //!
 //! *Architecture invariant:* no client of this port can block the program. The number and duration of connections and the size
 //! of requests are limited.
 
 mod limited_listener;
+pub mod page;
 mod page_access;
 
 use std::future::IntoFuture as _;
@@ -40,7 +42,8 @@ pub async fn serve(
     }
 }
 
-/// Adds the check of the token and the answers to unknown paths and methods to `pages`, and `Connection: close` to each response.
+/// Adds the check of the token and the answers to unknown paths and methods to `pages`, and the headers of [`with_headers`] to each
+/// response.
 fn with_limits(pages: Router, access: watch::Receiver<PageAccess>) -> Router {
     pages
         .fallback(not_found)
@@ -49,13 +52,17 @@ fn with_limits(pages: Router, access: watch::Receiver<PageAccess>) -> Router {
             access,
             page_access::authorize,
         ))
-        .layer(axum::middleware::map_response(closing))
+        .layer(axum::middleware::map_response(with_headers))
 }
 
-async fn closing(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// Adds the headers that each response has: the connection is closed, and browsers do not take a page for anything but its media type.
+async fn with_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     response
 }
 

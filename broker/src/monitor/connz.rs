@@ -153,6 +153,14 @@ impl Connection {
         self.info.labels()?.user.as_deref()
     }
 
+    /// Returns whether `search`, which is in lower case, is in the address, the name or the user of the client.
+    fn has(&self, search: &str) -> bool {
+        let labels = self.info.labels();
+        let names = labels.into_iter().flat_map(|labels| [&labels.name, &labels.user]);
+        names.flatten().any(|name| name.to_lowercase().contains(search))
+            || self.info.peer.to_string().contains(search)
+    }
+
     fn row(&self, subs: Subs, auth: bool) -> Row {
         let info = &self.info;
         let labels = info.labels().cloned().unwrap_or_default();
@@ -310,6 +318,9 @@ pub(super) async fn page(State(pages): State<Pages>, query: Query) -> Result<Res
         }));
     }
     all.retain(|one| user.is_empty() || one.user() == Some(user));
+    // Not in nats-server.
+    let search = query.text("search").to_lowercase();
+    all.retain(|one| search.is_empty() || one.has(&search));
     all.retain(|one| acc.is_empty() || one.info.account_name() == acc);
     let total = all.len();
     if let Some(cid) = cid {

@@ -1,16 +1,17 @@
 //! The JSON for operators and their tools. Fields are added, but never removed or renamed.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::moves::Move;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 
-/// One page of a list.
+/// The requested rows of a list.
 #[derive(Debug, Serialize)]
-pub(super) struct Page<T> {
+pub(super) struct Rows<T> {
     pub(super) total: usize,
     pub(super) offset: usize,
     pub(super) limit: usize,
@@ -73,6 +74,65 @@ impl SessionRow {
             client_version: status.client.version,
         }
     }
+}
+
+/// A session that moved to another node, or that ended without one.
+#[derive(Debug, Serialize)]
+pub(super) struct MoveRow {
+    /// Number of the move, counted from 1 at the start of the process.
+    number: u64,
+    /// Time of its end, in milliseconds since 1970.
+    at_ms: u64,
+    /// Number of the session.
+    session: u64,
+    /// The component's `ip:port`.
+    component: String,
+    /// Name from the component's CONNECT; `null` if the session has ended or had none.
+    client_name: Option<String>,
+    /// Ids of both nodes; `null` if the session ended.
+    from: Option<String>,
+    to: Option<String>,
+    /// Cause of the move as in the log, or reason of the end.
+    cause: &'static str,
+    /// Milliseconds from the last byte of the lost node to the first answer of the new one.
+    silent_ms: f64,
+    /// Milliseconds from the noticed loss to the first answer of the new node.
+    move_ms: f64,
+    in_doubt_dropped: u64,
+    in_doubt_resent: u64,
+    /// Held publishes that no node has taken.
+    abandoned: u64,
+    subscriptions: usize,
+}
+
+impl MoveRow {
+    /// Makes the row of the move with this number.
+    pub(super) fn of(number: u64, one: &Move, shared: &SidecarState) -> Self {
+        let session = shared.sessions.get(one.session);
+        let nodes = one.nodes.as_ref();
+        let [from, to] = [0, 1].map(|side| nodes.map(|nodes| nodes[side].id.to_string()));
+        Self {
+            number,
+            at_ms: unix_ms(one.at),
+            session: one.session,
+            component: one.component.to_string(),
+            client_name: session.and_then(|session| session.status().client.name.clone()),
+            from,
+            to,
+            cause: one.cause,
+            silent_ms: one.silent.as_micros() as f64 / 1000.0,
+            move_ms: one.took.as_micros() as f64 / 1000.0,
+            in_doubt_dropped: one.in_doubt.dropped,
+            in_doubt_resent: one.in_doubt.resent,
+            abandoned: one.abandoned,
+            subscriptions: one.subscriptions,
+        }
+    }
+}
+
+/// Returns a time in milliseconds since 1970.
+pub(super) fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Answer of `/readyz`: whether components can connect now, the reasons if not, and whether nodes are reachable.

@@ -199,11 +199,47 @@ async fn lists_are_paged_and_a_page_has_a_limit() {
 }
 
 #[tokio::test]
+async fn sessions_are_found_by_text_and_by_node() {
+    let served = serving().await;
+    let node = served.add_nodes(1);
+    for id in 1..=30 {
+        let component = SocketAddr::from(([10, 0, 0, id as u8], 4000));
+        let session = SessionInfo::new(id, 0, component.into());
+        let mut status = session.status();
+        status.client.name = (id == 7).then(|| "<script>Router".to_owned());
+        status.node = (id % 10 == 0).then(|| Arc::clone(&node));
+        drop(status);
+        served.shared.sessions.insert(Arc::new(session));
+    }
+    for (query, total, first) in [
+        ("search=%3CSCRIPT%3E", 1, 7),
+        ("search=10.0.0.12", 1, 12),
+        ("search=12", 1, 12),
+        ("search=n0:1", 3, 10),
+        ("node=n0:1&offset=1", 3, 20),
+        ("node=n0:1&search=10.0.0.3", 1, 30),
+        ("node=n0", 0, 0),
+    ] {
+        let page = served.json(&format!("/sessionz?{query}")).await;
+        let found = page["items"][0]["id"].as_u64().unwrap_or(0);
+        assert_eq!((page["total"].as_u64(), found), (Some(total), first), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn the_index_lists_every_page_and_other_paths_and_methods_are_refused() {
     let served = serving().await;
     let (code, index) = served.get("/").await;
     assert_eq!(code, 200);
-    for page in ["/healthz", "/readyz", "/metrics", "/sessionz", "/nodez"] {
+    for page in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/varz",
+        "/sessionz",
+        "/nodez",
+        "/movez",
+    ] {
         assert!(index.contains(page), "{page}");
         assert_ne!(served.get(page).await.0, 404);
     }

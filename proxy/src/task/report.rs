@@ -1,7 +1,8 @@
 //! Reports from the task of a session to the rest of the sidecar: counters, the [`SessionInfo`], the log.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use standin_registry::Node;
 use tracing::{debug, info, warn};
@@ -9,6 +10,7 @@ use tracing::{debug, info, warn};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::losses::Loss;
+use crate::moves::Move;
 use crate::session::{Failover, LossOrigin, SessionEvent};
 use crate::session_info::SessionInfo;
 
@@ -52,6 +54,9 @@ impl Task {
                         self.session_info.status().moves += 1;
                         metrics.failover(&failover);
                         log_failover(&self.session_info, node, &failover);
+                        self.shared
+                            .moves
+                            .add(finished_move(&self.session_info, node, &failover));
                     }
                 }
             }
@@ -155,6 +160,22 @@ impl Task {
             status.state = state;
             status.searching_since = self.session.searching_since();
         }
+    }
+}
+
+/// Returns the entry of a finished move in `/movez`.
+fn finished_move(session: &SessionInfo, to: &Arc<Node>, failover: &Failover) -> Move {
+    Move {
+        at: SystemTime::now(),
+        session: session.id,
+        component: session.component,
+        nodes: Some([Arc::clone(&failover.from), Arc::clone(to)]),
+        cause: failover.cause.as_str(),
+        silent: failover.silent,
+        took: failover.took,
+        in_doubt: failover.in_doubt,
+        abandoned: 0,
+        subscriptions: failover.subscriptions,
     }
 }
 

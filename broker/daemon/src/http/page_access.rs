@@ -2,7 +2,8 @@
 //!
 //! The token is that of RFC 6750: `Authorization: Bearer TOKEN` in each request. `/healthz` needs none, because a supervisor that
 //! looks whether the process lives should hold no secret. With a query it may give reasons, such as the error of a node, so then it
-//! needs the token too.
+//! needs the token too. The page for people needs none either, because it holds no data. A browser cannot add the token by itself, so the
+//! page asks for it and its script sends it.
 
 use std::io;
 use std::path::Path;
@@ -18,11 +19,12 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::page::is_page;
 use crate::settings::{Secret, SettingsError, secret_file};
 use crate::tls::TlsSection;
 
-/// The page that needs no token.
-const OPEN_PAGE: &str = "/healthz";
+/// The page for supervisors, which needs no token.
+const HEALTH: &str = "/healthz";
 
 /// How the pages are reached. A reload replaces the value; the change applies to new connections.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +74,7 @@ impl PageAccess {
 
     fn admits(&self, request: &Request) -> bool {
         let Some(token) = &self.token else { return true };
-        let is_open = request.uri().path() == OPEN_PAGE && request.uri().query().is_none();
+        let is_open = request.uri().path() == HEALTH && request.uri().query().is_none() || is_page(request);
         let given = request.headers().get(header::AUTHORIZATION);
         let given = given.and_then(|value| bearer(value.as_bytes()));
         is_open || given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into())
@@ -113,12 +115,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_requests_with_the_token_are_admitted_except_to_healthz() {
+    fn only_requests_with_the_token_are_admitted_except_to_healthz_and_the_page_itself() {
         let access = PageAccess {
             token: Some(Secret::from("s3cr3t")),
             ..PageAccess::default()
         };
         for (path, authorization, admitted) in [
+            ("/page/page.css", "", true),
+            ("/page", "", false),
+            ("/", "", false),
             ("/varz", "Bearer s3cr3t", true),
             ("/varz", "bearer   s3cr3t ", true),
             ("/varz", "Bearer s3cr3", false),
@@ -138,6 +143,14 @@ mod tests {
             let request = request.body(Body::empty()).unwrap();
             assert_eq!(access.admits(&request), admitted, "{path} {authorization}");
             assert!(PageAccess::default().admits(&request));
+        }
+        for (path, admitted) in [("/", true), ("/varz", false)] {
+            let request = http::Request::get(path).header(header::ACCEPT, "text/html");
+            assert_eq!(
+                access.admits(&request.body(Body::empty()).unwrap()),
+                admitted,
+                "{path}"
+            );
         }
         assert!(!format!("{access:?}").contains("s3cr3t"));
         for (text, is_valid) in [
