@@ -1,6 +1,6 @@
 // Fills the page of the broker from /varz, /routez, /connz and /accstatz.
 
-import { bytes, clock, counted, duration, short, whole } from "./format.js";
+import { bytes, clock, counted, duration, short, shortened, whole } from "./format.js";
 import { History } from "./history.js";
 import { Picture } from "./picture.js";
 import { Plot } from "./plot.js";
@@ -89,7 +89,7 @@ function showLinks(varz, now) {
     { text: `${peer.ip}:${peer.port}`, kind: "mono" },
     { text: stateText(peer, now), kind: peer.state },
     peer.did_solicit ? "this node" : "the other node",
-    number(peer.rtt),
+    number(shortened(peer.rtt)),
     number(whole(peer.in_msgs)),
     number(whole(peer.out_msgs)),
     number(whole(peer.subscriptions)),
@@ -111,7 +111,7 @@ function showFigures(varz) {
       bad: linked < peers.size,
     },
     { name: "Messages a second", value: short(rate), more: "from and to clients" },
-    { name: "Subscriptions", value: whole(varz.subscriptions), more: "with those of other nodes" },
+    { name: "Subscriptions", value: whole(varz.subscriptions), more: "local and remote" },
     {
       name: "Slow consumers",
       value: whole(varz.slow_consumers),
@@ -171,7 +171,7 @@ async function showClients() {
       { text: client.authorized_user || "–", kind: "name-cell" },
       { text: client.account, kind: "name-cell" },
       closed ? { text: closed, kind: /slow/i.test(client.reason) ? "bad" : "" } : `connected for ${client.uptime}`,
-      number(client.rtt ?? "–"),
+      number(shortened(client.rtt ?? "–")),
       number(whole(client.subscriptions)),
       number(whole(client.in_msgs)),
       number(whole(client.out_msgs)),
@@ -206,7 +206,7 @@ start(async () => {
   showLinks(varz, now);
   showFigures(varz);
   showAccounts(accstatz.account_statz);
-  const rows = events.map(({ at, text }) => [{ text: clock(at), kind: "n" }, { text, kind: "text" }]);
+  const rows = events.map(({ at, text }) => [clock(at), { text, kind: "text" }]);
   fill(element("events"), rows, "Nothing has changed.");
   await showClients();
   const fresh = events.slice(0, newest ? events.indexOf(newest) : events.length);

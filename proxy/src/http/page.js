@@ -91,7 +91,7 @@ function describe(event) {
 
 function showMoves() {
   const rows = events.slice(0, EVENTS_SHOWN).map((event) => [
-    { text: clock(event.at), kind: "n" },
+    clock(event.at),
     { text: describe(event), kind: "text" },
     words(event.cause),
     number(event.from === null ? "–" : milliseconds(event.silent)),

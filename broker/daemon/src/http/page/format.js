@@ -50,6 +50,9 @@ export const duration = (seconds) => {
 /** Formats a time of day, in the time zone of the browser. `at` is in milliseconds since 1970. */
 export const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
 
+/** Shortens a duration as Go writes it, such as 3.422761ms, to three digits in each number. */
+export const shortened = (text) => text.replaceAll(/[\d.]+/g, (digits) => String(Number(Number(digits).toPrecision(3))));
+
 /** Formats a number with its noun: 1 session, 2 sessions. */
 export const counted = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 

@@ -1,6 +1,7 @@
 // The rates of the last ten minutes, from counters that are read once a second.
 
-export const SPAN_MS = 600_000;
+/** Time that is kept. */
+const SPAN_MS = 600_000;
 /** A longer pause between two samples is shown as a gap. */
 const GAP_MS = 5000;
 
@@ -32,6 +33,12 @@ export class History {
   /** Returns the latest rate of a counter, 0 before there are two samples. */
   now(name) {
     return this.samples.at(-1)?.rates[name] ?? 0;
+  }
+
+  /** Returns the time that a plot shows, in milliseconds: the shortest of a few that holds all samples. */
+  span() {
+    const all = this.samples.length > 0 ? this.samples.at(-1).at - this.samples[0].at : 0;
+    return [60_000, 120_000, 300_000].find((span) => all <= span) ?? SPAN_MS;
   }
 
   highest(name) {

@@ -82,7 +82,7 @@ export class Picture {
     const isMany = this.nodes.length > ONE_SIDE_MAX;
     const half = isMany && !isNarrow ? Math.ceil(this.nodes.length / 2) : 0;
     this.frame.className = `picture${isNarrow ? " narrow" : ""}${isMany ? " many" : ""}${half ? " two-sided" : ""}`;
-    const cards = this.nodes.map((node) => card(node, changed.has(node.key)));
+    const cards = this.nodes.map((node) => card(node, changed.has(node.key), isMany));
     this.sides[0].replaceChildren(...cards.slice(0, half));
     this.sides[1].replaceChildren(...cards.slice(half));
     this.sides[0].hidden = half === 0;
@@ -120,16 +120,17 @@ export class Picture {
   }
 }
 
-function card(node, isChanged) {
+/** Makes the card of a node. With `isShort` it has one line, so the style sheet hides the details. */
+function card(node, isChanged, isShort) {
   const made = document.createElement("li");
   made.className = `card ${node.state}${isChanged ? " changed" : ""}`;
-  made.title = node.detail;
+  made.title = `${node.name}, ${node.detail}, ${node.stateText}`;
   made.append(
     mark(node.state),
     span("name", node.name),
     span("value", node.value),
     span("detail", node.detail),
-    span("state", node.stateText),
+    span("state", isShort ? node.state : node.stateText),
     span("unit", node.unit),
   );
   return made;

@@ -1,6 +1,6 @@
 // A plot of rates over the last ten minutes, as SVG.
 
-import { SPAN_MS } from "./history.js";
+import { duration } from "./format.js";
 import { onWidth } from "./width.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -49,18 +49,19 @@ export class Plot {
   draw(marks = this.marks ?? []) {
     this.marks = marks;
     const { samples } = this.history;
+    const span = this.history.span();
     const width = this.svg.parentElement.clientWidth;
     const end = samples.at(-1)?.at ?? 0;
     const highest = this.lines.map(({ name }) => this.history.highest(name));
     const most = ceiling(Math.max(...highest, 1));
-    const x = (at) => (width - 1) * (1 - (end - at) / SPAN_MS);
+    const x = (at) => (width - 1) * (1 - (end - at) / span);
     const y = (rate) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - rate / most);
     const point = (at, rate) => `${x(at).toFixed(1)} ${y(rate).toFixed(1)}`;
 
     const parts = [0, most / 2, most].map((rate) =>
       make("path", { class: "grid", d: `M0 ${y(rate).toFixed(1)}H${width}` }),
     );
-    for (const at of marks.filter((mark) => mark > end - SPAN_MS && mark <= end + 1000)) {
+    for (const at of marks.filter((mark) => mark > end - span && mark <= end + 1000)) {
       parts.push(make("path", { class: "event", d: `M${x(at).toFixed(1)} ${TOP}V${HEIGHT - BOTTOM}` }));
     }
     this.lines.forEach(({ name }, at) => {
@@ -73,8 +74,8 @@ export class Plot {
     });
     const label = (text, at, top, anchor) => make("text", { x: at, y: top, "text-anchor": anchor }, text);
     parts.push(label(this.format(most), 0, TOP - 4, "start"));
-    parts.push(label("10 min ago", 0, HEIGHT - 5, "start"));
-    parts.push(label("5 min ago", width / 2, HEIGHT - 5, "middle"), label("now", width, HEIGHT - 5, "end"));
+    parts.push(label(`${duration(span / 1000)} ago`, 0, HEIGHT - 5, "start"));
+    parts.push(label(`${duration(span / 2000)} ago`, width / 2, HEIGHT - 5, "middle"), label("now", width, HEIGHT - 5, "end"));
     this.svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     this.svg.replaceChildren(...parts);
     this.values.forEach(({ value, most: top }, at) => {

@@ -68,8 +68,11 @@ export function start(update) {
     try {
       await update();
       silentSince = 0;
-      element("access").hidden = true;
       element("content").hidden = false;
+      if (!element("access").hidden) {
+        element("access").hidden = true;
+        element("main").focus();
+      }
       show("live", "Live");
     } catch (error) {
       if (error instanceof TokenNeeded) {
