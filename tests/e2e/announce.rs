@@ -77,7 +77,7 @@ async fn stock_servers_with_agents_give_the_sidecar_what_our_nodes_do() {
     agents[index].assert_no_line("no PONG");
     registrar.until_registered(&others(&cluster, index)).await;
     session_moves_from(address, &sidecar).await;
-    is_served(&mut component, "after a kill").await;
+    is_served(&mut component, "after-a-kill").await;
     cluster.nodes[index].restart().await;
     registrar.until_registered(&all).await;
 
@@ -87,7 +87,7 @@ async fn stock_servers_with_agents_give_the_sidecar_what_our_nodes_do() {
     cluster.nodes[index].freeze().await;
     registrar.until_registered(&others(&cluster, index)).await;
     session_moves_from(address, &sidecar).await;
-    is_served(&mut component, "after a freeze").await;
+    is_served(&mut component, "after-a-freeze").await;
     cluster.nodes[index].thaw();
     registrar.until_registered(&all).await;
 
@@ -105,7 +105,7 @@ async fn stock_servers_with_agents_give_the_sidecar_what_our_nodes_do() {
     agents[index].kill();
     registrar.until_registered(&others(&cluster, index)).await;
     assert_eq!(sidecar.node_of_session().await, Some(address));
-    is_served(&mut component, "after the end of the agent").await;
+    is_served(&mut component, "after-the-end-of-the-agent").await;
     agents[index] = agent(&cluster.nodes[index], &zookeeper, &[]);
     registrar.until_registered(&all).await;
 
@@ -118,7 +118,7 @@ async fn stock_servers_with_agents_give_the_sidecar_what_our_nodes_do() {
     let name = cluster.nodes[index].name().to_owned();
     until_state(&mut registrar, &name, "draining").await;
     session_moves_from(address, &sidecar).await;
-    is_served(&mut component, "after the lame duck").await;
+    is_served(&mut component, "after-the-lame-duck").await;
     cluster.nodes[index].kill();
     registrar.until_registered(&others(&cluster, index)).await;
 

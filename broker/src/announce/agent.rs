@@ -120,10 +120,23 @@ impl Agent {
                 return Ok(());
             }
         } else {
-            self.connection = Some(ServerConnection::open(&self.target).await?);
+            match ServerConnection::open(&self.target).await {
+                Ok(connection) => self.connection = Some(connection),
+                // It may have entered lame duck mode, and have said so on the old connection.
+                Err(_) if self.is_lame_duck().await => return Ok(()),
+                Err(error) => return Err(error),
+            }
             self.checks = 0;
         }
         self.target.check_healthz().await
+    }
+
+    /// Returns whether the server answers on the open connection and is in lame duck mode.
+    async fn is_lame_duck(&mut self) -> bool {
+        let Some(connection) = &mut self.connection else {
+            return false;
+        };
+        connection.ping(self.target.limit).await.is_ok() && connection.info.ldm
     }
 
     /// Takes the result of a check into account.
