@@ -13,7 +13,7 @@ from findings import CLOSED, LATE, MISSING
 from system import NODES
 
 # Before the window: messages that were published then may still be on their way when the harm begins.
-ON_THE_WAY_SECS = 0.3
+ON_THE_WAY_SECS = 0.5
 
 
 @dataclass

@@ -38,7 +38,7 @@ def write(path, run):
         f"<p>Run it again: <code>tests/soak {run.minutes:g} --seed {run.seed}</code></p>",
         *charts(run),
         promises(run),
-        found(broken),
+        found(broken, run.start),
         faults(run),
         planted(run),
         "</html>",
@@ -103,15 +103,16 @@ def promises(run):
     return "<h2>Promises</h2>" + table(("", "promise", "verdict", "explained by faults"), rows, numbers=[3])
 
 
-def found(broken):
+def found(broken, start):
     if not broken:
         return ""
     shown, rows = Counter(), []
     for finding in broken:
+        at = f"{finding.at - start:.1f}"
         shown[finding.promise] += 1
         if shown[finding.promise] <= SHOWN_MAX:
-            rows.append((finding.promise, escape(finding.text)))
-    return "<h2>Not explained</h2>" + table(("promise", "what was found"), rows)
+            rows.append((finding.promise, at, escape(finding.text)))
+    return "<h2>Not explained</h2>" + table(("promise", "at (s)", "what was found"), rows, numbers=[1])
 
 
 def faults(run):

@@ -12,8 +12,8 @@ NO_RESPONDERS = b"NATS/1.0 503\r\n"
 PING_EVERY_SECS = 0.2
 NEW = {"protocol": 1, "headers": True, "no_responders": True, "echo": True}
 BIG_BYTES = 96 * 1024
-# Messages that a subscription with a maximum may be behind a plain one with the same subject, before it counts as stuck.
-BEHIND_MAX = 40
+# A subscription with a maximum is stuck if a plain one to the same subject gets more messages, for longer, while it gets none.
+BEHIND_MAX, BEHIND_SECS_MAX = 40, 3.0
 ARRIVES_SECS_MAX = 2.0
 
 
@@ -172,15 +172,17 @@ class Counter(Subscriber):
         self._begin()
 
     def _begin(self):
-        # `plain` counts what the plain subscription to the same subject gets after the node has the other one.
-        self.most, self.count, self.plain = random.randint(1, 60), 0, None
+        self.most, self.count, self.is_known = random.randint(1, 60), 0, False
+        self._count_plain_again()
         self.sid = sid = self.client.subscribe(self.subject, self._take_counted)
         self.client.unsubscribe_after(sid, self.most)
-        self.client.ping(lambda: self._count_plain(sid))
+        self.client.ping(lambda: self._know(sid))
 
-    def _count_plain(self, sid):
+    def _know(self, sid):
+        """Called with the PONG: the node has the maximum. More messages than that can come before it, but not after it."""
         if sid == self.sid:
-            self.plain = 0
+            self.is_known = True
+            self._end_at_maximum()
 
     def _give_up(self):
         """Ends the present subscription, because its connection has ended."""
@@ -188,18 +190,25 @@ class Counter(Subscriber):
             self.client.forget(self.sid)
             self.sid = None
 
+    def _count_plain_again(self):
+        # What the plain subscription to the same subject has got since the last message to the one with the maximum.
+        self.plain, self.plain_since = 0, time.monotonic()
+
     def _take_plain(self, *_):
-        if self.sid is None or self.plain is None:
-            return
         self.plain += 1
-        if self.plain > self.count + BEHIND_MAX:
+        stuck = self.plain > BEHIND_MAX and time.monotonic() - self.plain_since > BEHIND_SECS_MAX
+        if self.sid and self.is_known and stuck:
             text = f"{self.name}: a subscription with the maximum {self.most} ended after {self.count} messages"
             self.traffic.findings.add("S4", text)
             self._give_up()
 
     def _take_counted(self, *_):
         self.count += 1
-        if self.count == self.most:
+        self._count_plain_again()
+        self._end_at_maximum()
+
+    def _end_at_maximum(self):
+        if self.is_known and self.count >= self.most:
             self.completed += 1
             # From now on the client reports each message to it.
             self.client.forget(self.sid)
