@@ -5,6 +5,8 @@ from client import Door
 from program import Program
 
 LISTEN, HTTP = 4300, 8300
+# The run waits until each node is proved again, so probes are more frequent than by default.
+PROBE_MS = 5000
 
 
 class Sidecar(Program):
@@ -19,6 +21,7 @@ class Sidecar(Program):
             f"""
 listen = ["127.0.0.1:{self.listen}"]
 nodes = {{ zookeeper = "{zookeeper}", zookeeper_session_timeout_ms = 4000, cache_file = "{cache_file}" }}
+health = {{ idle_probe_interval_ms = {PROBE_MS} }}
 http = {{ listen = "127.0.0.1:{self.http}" }}
 {credentials}
 """
