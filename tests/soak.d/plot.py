@@ -3,7 +3,7 @@
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 1080, 190
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 30, 24
+LEFT, RIGHT, TOP, BOTTOM = 124, 12, 30, 24
 POINTS_MAX = 500
 COLOURS = ["#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df", "#0a7ea4", "#bf3989", "#57606a"]
 
@@ -87,6 +87,24 @@ class Chart:
             f'height="{HEIGHT - BOTTOM - self._y(value, top):.1f}" fill="{colour}"/>'
             for at, value in points
         )
+
+
+def timeline(windows, end_secs, start):
+    """Returns a picture with one row for each kind of fault, and a bar for each time that it happened."""
+    rows = list(dict.fromkeys(window.fault for window in windows))
+    row, width = 16, WIDTH - LEFT - RIGHT
+    parts = []
+    for number, fault in enumerate(rows):
+        y = number * row
+        parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(fault)}</text>')
+        parts.append(f'<path class="grid" d="M{LEFT} {y + row - 0.5}H{WIDTH - RIGHT}"/>')
+        for window in windows:
+            if window.fault == fault:
+                x, wide = ((secs * width) / max(end_secs, 1) for secs in (window.start - start, window.end - window.start))
+                label = escape(f"{window.start - start:.1f} s: {window.detail}")
+                shape = f'x="{LEFT + x:.1f}" y="{y + 3}" width="{max(2, wide):.1f}" height="{row - 6}"'
+                parts.append(f'<rect class="fault" {shape}><title>{label}</title></rect>')
+    return f'<svg viewBox="0 0 {WIDTH} {row * len(rows)}" role="img" aria-label="Faults over time">{"".join(parts)}</svg>'
 
 
 def nice(value):

@@ -5,7 +5,7 @@ from html import escape
 
 from findings import MISSING
 from judge import PROMISES
-from plot import Chart
+from plot import Chart, timeline
 
 MIB = 1 << 20
 # Findings shown for each promise, and in all.
@@ -18,7 +18,7 @@ h1 { margin-bottom: 0 } .faint { color: var(--faint) } .good { color: var(--good
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem; font-size: 14px } td, th { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
 svg { width: 100%; height: auto; margin: .3rem 0 } svg text { fill: var(--ink); font: 12px system-ui, sans-serif } svg .title { font-weight: 600 } svg .tick { fill: var(--faint); font-size: 11px }
-.band { fill: var(--band) } .grid { stroke: var(--line) } .line { fill: none; stroke-width: 1.5 } code { font-size: 13px }
+.band { fill: var(--band) } .fault { fill: #d9822b } .grid { stroke: var(--line) } .line { fill: none; stroke-width: 1.5 } code { font-size: 13px }
 """
 
 
@@ -63,7 +63,8 @@ def charts(run):
         files.line(name, [(at - run.start, count) for at, _, _, count, _ in series])
         busy = rate([(sample[0], sample[4], sample[1]) for sample in series], 1, run.start, life=2)
         cpu.line(name, [(at, value if value is None else 100 * value) for at, value in busy])
-    return [one.svg() for one in (rates, slow, lost, memory, files, cpu)]
+    pictures = [one.svg() for one in (rates, slow, lost, memory, files, cpu)]
+    return [timeline(run.windows, end, run.start), *pictures]
 
 
 def rate(samples, column, start, life=None):
