@@ -34,7 +34,6 @@ class Client(asyncio.Protocol):
         self.leaving = self.ending = False
         self.slowest_pong = 0.0
         self.connections = 0
-        self.sent_at = self.heard_at = 0.0
         # Called before the subscriptions are made again on a new connection.
         self.on_connection = lambda: None
         self.task = None
@@ -160,13 +159,11 @@ class Client(asyncio.Protocol):
         return time.monotonic() - asked[0] if asked else 0.0
 
     def _write(self, data):
-        self.sent_at = time.monotonic()
         self.transport.write(data)
 
     # Answers.
 
     def data_received(self, data):
-        self.heard_at = time.monotonic()
         try:
             for frame in self.frames.feed(data):
                 self._take(frame)
@@ -193,7 +190,9 @@ class Client(asyncio.Protocol):
             header, payload = payload[:header_bytes], payload[header_bytes:]
             subscription[2](subject.decode(), reply, header, payload)
         else:
-            self.findings.add("S4", f"{self.name} got a message on {subject.decode()} for sid {sid}, which it does not have")
+            self.findings.add(
+                "S4", f"{self.name} got a message on {subject.decode()} for sid {sid}, which it does not have"
+            )
 
     def _take_answer(self, verb):
         promise = "S5" if verb == "PONG" else "S6"
@@ -202,8 +201,9 @@ class Client(asyncio.Protocol):
             return
         wanted, asked_at, then = self.expected.popleft()
         if wanted != verb:
-            promise = "S5" if wanted == "PONG" else "S6"
-            self.findings.add(promise, f"{self.name} got {verb}, but the next answer must be {wanted}")
+            # Either the one is missing, or the other is one too many.
+            for promise in ("S5", "S6"):
+                self.findings.add(promise, f"{self.name} got {verb}, but the next answer must be {wanted}")
             return
         if verb == "PONG":
             self.slowest_pong = max(self.slowest_pong, time.monotonic() - asked_at)

@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 
 import logs
 import pages
+from roles import Counter
 
 PROMISES = {
     "S1": "complete frames only, with the bytes that were published",
@@ -46,6 +47,16 @@ def explain(findings, windows):
                 finding.explained_by = window
                 window.explained[finding.kind] = window.explained.get(finding.kind, 0) + finding.count
                 break
+
+
+def something_happened(findings, traffic):
+    """Checks that each receiver got messages: the checks of one that got none would prove nothing."""
+    for receipts in traffic.all_receipts.values():
+        if not receipts.total:
+            findings.add("programs", f"{receipts.name} got nothing in the whole run")
+    for role in traffic.roles:
+        if isinstance(role, Counter) and not role.completed:
+            findings.add("programs", f"no subscription of {role.name} reached its maximum in the whole run")
 
 
 def planned_moves(findings, windows, traffic):
@@ -89,7 +100,11 @@ async def metrics_while_connected(findings, system, traffic, before):
         if sidecar.lives == 1 and messages[1] - messages[0] != sidecar.door.published:
             passed, published = messages[1] - messages[0], sidecar.door.published
             findings.add("metrics", f"{sidecar.name} passed {passed:.0f} messages to nodes, of {published} published")
-        for name in ("standin_sessions_failed_total", "standin_client_errors_total", "standin_registry_records_skipped_total"):
+        for name in (
+            "standin_sessions_failed_total",
+            "standin_client_errors_total",
+            "standin_registry_records_skipped_total",
+        ):
             _equal(findings, sidecar, values, name, 0)
 
 

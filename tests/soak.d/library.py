@@ -44,11 +44,9 @@ class Library:
         self.is_connected = False
         self.ending = False
         self.due = 0.0
-        self.starts = 0
         self._answers = asyncio.Queue()
 
     async def start(self):
-        self.starts += 1
         self.process = await asyncio.create_subprocess_exec(
             *map(str, self.command),
             stdin=asyncio.subprocess.PIPE,
@@ -118,4 +116,3 @@ class Library:
         if self.process and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-

@@ -25,7 +25,3 @@ def judge(name, text_lines, findings, allowed=()):
         if (bug or error) and kept < KEPT_MAX:
             kept += 1
             findings.add("logs", f"{name}: {line[:300]}")
-
-
-def count_warnings(text_lines):
-    return sum(" WARN " in line for line in text_lines)

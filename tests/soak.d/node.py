@@ -24,7 +24,7 @@ nodes = {{ zookeeper = "{zookeeper}", zookeeper_session_timeout_ms = 4000 }}
 cluster = {{ name = "soak", listen = "{self.address}:{ROUTE}" }}
 http = {{ addr = "{self.address}", port = {HTTP} }}
 process = {{ lame_duck_grace_secs = 1, lame_duck_secs = 1 }}
-log = {{ file = "{log_file or ''}" }}
+log = {{ file = "{log_file or ""}" }}
 """
         )
         settings.chmod(0o600)

@@ -7,8 +7,8 @@ import time
 import judge
 import logs
 import samples
-from findings import CLOSED, MISSING, Findings
 from faults import Window
+from findings import CLOSED, MISSING, Findings
 from spoiler import Spoiler, encode
 from traffic import Traffic
 
@@ -121,7 +121,8 @@ async def try_one(plant, door, secret, number):
     findings = Findings()
     spoiler = Spoiler(door, plant)
     traffic = Traffic(f"planted{number}", [await spoiler.start()] * 3, findings, RATE, secret)
-    traffic.answer_secs_max = 1
+    # So that a subscription with a maximum ends within the run.
+    traffic.answer_secs_max, traffic.maximum_max = 1, 8
     traffic.raw_clients()
     await traffic.start()
     await asyncio.sleep(TRAFFIC_SECS)

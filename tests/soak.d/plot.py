@@ -100,11 +100,15 @@ def timeline(windows, end_secs, start):
         parts.append(f'<path class="grid" d="M{LEFT} {y + row - 0.5}H{WIDTH - RIGHT}"/>')
         for window in windows:
             if window.fault == fault:
-                x, wide = ((secs * width) / max(end_secs, 1) for secs in (window.start - start, window.end - window.start))
+                x, wide = (
+                    (secs * width) / max(end_secs, 1) for secs in (window.start - start, window.end - window.start)
+                )
                 label = escape(f"{window.start - start:.1f} s: {window.detail}")
                 shape = f'x="{LEFT + x:.1f}" y="{y + 3}" width="{max(2, wide):.1f}" height="{row - 6}"'
                 parts.append(f'<rect class="fault" {shape}><title>{label}</title></rect>')
-    return f'<svg viewBox="0 0 {WIDTH} {row * len(rows)}" role="img" aria-label="Faults over time">{"".join(parts)}</svg>'
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {row * len(rows)}" role="img" aria-label="Faults over time">{"".join(parts)}</svg>'
+    )
 
 
 def nice(value):

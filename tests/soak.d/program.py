@@ -20,7 +20,6 @@ class Program:
         own = {key: value for key, value in os.environ.items() if not key.startswith("STANDIN_")}
         self.env = {**own, **(env or {})}
         self.popen = None
-        self.started_at = 0.0
         self.lives = 0
         # True from the start until the harness itself ends or freezes the program.
         self.should_run = False
@@ -30,7 +29,6 @@ class Program:
             self.popen = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd="/"
             )
-        self.started_at = time.monotonic()
         self.lives += 1
         self.should_run = True
 

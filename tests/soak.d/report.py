@@ -120,7 +120,11 @@ def faults(run):
     rows = []
     for window in run.windows:
         counts = [f"{window.explained.get(kind, 0) or ''}" for kind in ("missing", "late", "closed")]
-        times = [f"{window.start - run.start:.1f}", f"{window.healed - window.start:.1f}", f"{window.end - window.healed:.1f}"]
+        times = [
+            f"{window.start - run.start:.1f}",
+            f"{window.healed - window.start:.1f}",
+            f"{window.end - window.healed:.1f}",
+        ]
         rows.append((*times, window.fault, escape(window.detail), max(0, window.moved), *counts))
     head = ("at (s)", "harm (s)", "recovery (s)", "fault", "", "sessions moved", "missing", "late", "closed")
     return "<h2>Faults</h2>" + table(head, rows, numbers=[0, 1, 2, 5, 6, 7, 8])

@@ -80,8 +80,8 @@ class Publisher(Role):
 
     def _take_loop(self, _subject, _reply, _header, payload):
         if found := self.traffic.take(self.receipts, self.name, payload, self.door):
-            if found[1] <= self.loop_floor:
-                stream, number = found
+            stream, number = found
+            if number <= self.loop_floor:
                 text = f"{self.name} got {stream.name} {number} after the PONG to a PING that it sent after it"
                 self.traffic.findings.add("S5", text, LATE, at=stream.times[number])
 
@@ -91,7 +91,9 @@ class Subscriber(Role):
 
     def listen(self, subject, wants, queue=""):
         """Subscribes. Members of a queue group share their receipts."""
-        receipts = self.traffic.receipts(f"group {queue}" if queue else f"{self.name} {subject}", wants, [self.door.name])
+        receipts = self.traffic.receipts(
+            f"group {queue}" if queue else f"{self.name} {subject}", wants, [self.door.name]
+        )
         member = f"{self.name} {subject}"
 
         def take(_subject, _reply, header, payload):
@@ -114,7 +116,9 @@ class Asker(Publisher):
         self.inbox = f"{traffic.prefix}._INBOX.{name}"
         self.ask = traffic.open("ask", name, door)
         self.nobody = traffic.open("nobody", name, door)
-        self.replies = traffic.receipts(f"replies to {name}", lambda stream: stream is self.ask, [door.name], in_order=False)
+        # The answer can come from a component of any sidecar.
+        answers = lambda stream: stream is self.ask
+        self.replies = traffic.receipts(f"replies to {name}", answers, traffic.sidecars, in_order=False)
         self.refusals = traffic.receipts(f"503 to {name}", lambda stream: stream is self.nobody, [door.name])
         self.client.subscribe(f"{self.inbox}.*.*", self._take_reply)
         self.add(self.ask, 10)
@@ -172,7 +176,7 @@ class Counter(Subscriber):
         self._begin()
 
     def _begin(self):
-        self.most, self.count, self.is_known = random.randint(1, 60), 0, False
+        self.most, self.count, self.is_known = random.randint(1, self.traffic.maximum_max), 0, False
         self._count_plain_again()
         self.sid = sid = self.client.subscribe(self.subject, self._take_counted)
         self.client.unsubscribe_after(sid, self.most)

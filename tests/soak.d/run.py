@@ -72,6 +72,7 @@ class Run:
         finally:
             sampling.cancel()
             self.end = time.monotonic()
+        judge.something_happened(self.findings, self.traffic)
         judge.explain(self.findings, self.windows)
         judge.planned_moves(self.findings, self.windows, self.traffic)
         self.samples.judge(self.findings)
@@ -120,7 +121,9 @@ class Run:
 
     def _companion(self, kind):
         """Returns a second fault for the same time, or none."""
-        harmless = [faults.ALL[name] for name in COMPANIONS if name.split("-")[0] not in EXCLUDES.get(kind.name, kind.name)]
+        harmless = [
+            faults.ALL[name] for name in COMPANIONS if name.split("-")[0] not in EXCLUDES.get(kind.name, kind.name)
+        ]
         return [self.choice.choice(harmless)] if harmless and self.choice.random() < COMPANION_SHARE else []
 
     async def _restarted(self, sidecar):

@@ -24,7 +24,6 @@ class Samples:
         self.programs = {program.name: [] for program in system.programs()}
         # (time, published, received, slowest PONG in seconds).
         self.traffic_samples = []
-        self.harness_cpu = []
 
     async def take_forever(self):
         while True:
@@ -42,7 +41,6 @@ class Samples:
             slowest = max(slowest, client.slowest_pong, client.oldest_ping_age())
             client.slowest_pong = 0.0
         self.traffic_samples.append((now, self.traffic.published, self.traffic.received, slowest))
-        self.harness_cpu.append((now, time.process_time()))
 
     def judge(self, findings):
         for name, samples in self.programs.items():

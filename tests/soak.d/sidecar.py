@@ -15,7 +15,9 @@ class Sidecar(Program):
     def __init__(self, folder, number, host, binary, zookeeper, login, cache_file, holds_login=False, env=None):
         name = f"sidecar-{number}"
         self.listen, self.http, self.cache_file = LISTEN + number, HTTP + number, cache_file
-        credentials = f'credentials = {{ user = "{login["user"]}", password = "{login["pass"]}" }}' if holds_login else ""
+        credentials = (
+            f'credentials = {{ user = "{login["user"]}", password = "{login["pass"]}" }}' if holds_login else ""
+        )
         settings = folder / f"{name}.toml"
         settings.write_text(
             f"""

@@ -80,15 +80,14 @@ class Receipts:
         seen = self.seen.setdefault(stream.name, bytearray())
         if len(seen) <= number:
             seen.extend(bytes(max(number + 1, 2 * len(seen)) - len(seen)))
+        last = self.last.get((member, stream.name), 0)
         if seen[number]:
             self.findings.add("S3", f"{self.name} got {stream.name} {number} twice")
-        seen[number] = 1
-        last = self.last.get((member, stream.name), 0)
-        if number < last and self.in_order:
+        elif number < last and self.in_order:
             text = f"{member} got {stream.name} {number} after {last}"
             self.findings.add("S12", text, LATE, at=stream.times[number], sidecars=(stream.sidecar, sidecar))
-        else:
-            self.last[member, stream.name] = number
+        seen[number] = 1
+        self.last[member, stream.name] = max(number, last)
         return found
 
     def highest(self, stream):

@@ -125,7 +125,9 @@ class System:
     def versions(self):
         found = []
         for binary in self.binaries.values():
-            found.append(subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip())
+            found.append(
+                subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+            )
         return found
 
     async def stop(self):

@@ -5,13 +5,24 @@ import time
 
 from findings import MISSING
 from library import Library, commands
-from roles import BIG_BYTES, HEADER, Answerer, Asker, Counter, Publisher, Subscriber, Visitor
+from roles import (
+    BIG_BYTES,
+    HEADER,
+    Answerer,
+    Asker,
+    Counter,
+    Publisher,
+    Subscriber,
+    Visitor,
+)
 from streams import Book, Receipts, Stream
 
 TICK_SECS = 0.02
 # After the last publish: time for what is on its way.
 SETTLE_SECS = 1.0
 ANSWER_SECS_MAX = 15
+# Of subscriptions that end after a number of messages.
+MAXIMUM_MAX = 60
 # A message that takes longer is a sign that its way is broken.
 LATE_SECS = 1.0
 
@@ -29,6 +40,7 @@ class Traffic:
         self.is_open = False
         self.published = self.received = 0
         self.answer_secs_max = ANSWER_SECS_MAX
+        self.maximum_max = MAXIMUM_MAX
         self._ticker = None
 
     # What roles need.
@@ -148,7 +160,9 @@ class Traffic:
             await asyncio.sleep(SETTLE_SECS / 2)
         for client, done in zip(self.clients(), flushed):
             if not done:
-                self.findings.add("S5", f"{client.name} got no PONG within {self.answer_secs_max} s at the end of the run")
+                self.findings.add(
+                    "S5", f"{client.name} got no PONG within {self.answer_secs_max} s at the end of the run"
+                )
             elif client.expected and client.oldest_ping_age() > self.answer_secs_max:
                 self.findings.add("S6", f"{client.name} still waits for {len(client.expected)} answers")
 
