@@ -105,7 +105,9 @@ async def metrics_while_connected(findings, system, traffic, before):
             "standin_client_errors_total",
             "standin_registry_records_skipped_total",
         ):
-            _equal(findings, sidecar, values, name, 0)
+            now, then = pages.total(values, name), pages.total(earlier, name)
+            if now > (then if sidecar.lives == 1 else 0):
+                findings.add("metrics", f"{name} of {sidecar.name} went from {then:.0f} to {now:.0f}")
 
 
 async def gone(findings, system):

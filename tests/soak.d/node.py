@@ -4,6 +4,8 @@ import pages
 from program import Program
 
 CLIENT, ROUTE, HTTP = 4222, 6222, 8222
+# The harness has one thread for all components, and is slow on a busy machine.
+LOGIN_MS = 10_000
 
 
 class Node(Program):
@@ -18,7 +20,7 @@ class Node(Program):
 addr = "{self.address}"
 port = {CLIENT}
 server_name = "{name}"
-authorization = {{ user = "{login["user"]}", password = "{login["pass"]}" }}
+authorization = {{ user = "{login["user"]}", password = "{login["pass"]}", timeout_ms = {LOGIN_MS} }}
 limits = {{ ping_interval_ms = 2000 }}
 nodes = {{ zookeeper = "{zookeeper}", zookeeper_session_timeout_ms = 4000 }}
 cluster = {{ name = "soak", listen = "{self.address}:{ROUTE}" }}
