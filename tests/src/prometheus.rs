@@ -24,8 +24,11 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts Prometheus with these jobs, each with its targets, and these texts of rule files. It scrapes and evaluates four times a second.
-    #[expect(clippy::missing_panics_doc, reason = "a failure ends the test")]
+    /// Starts Prometheus with these jobs, each with its targets, and these texts of rule files. It scrapes and evaluates four times a
+    /// second.
+    ///
+    /// # Panics
+    /// If it does not start.
     pub async fn start(jobs: &[(&str, &[SocketAddr])], rules: &[&str]) -> Self {
         let folder = TempDir::new().expect("a folder for Prometheus");
         let file = |name: &str| folder.path().join(name).display().to_string();
