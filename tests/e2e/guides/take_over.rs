@@ -15,8 +15,8 @@ fn settings(node: &str) -> String {
 }
 
 /// Connects an old client on this machine, which knows only `url`.
-async fn client(machine: &Machine, url: &str) -> Component {
-    let mut component = Component::connect_on(machine, Library::Node08, url).await;
+async fn client(machine: &Machine, library: Library, url: &str) -> Component {
+    let mut component = Component::connect_on(machine, library, url).await;
     component.subscribe("own", "own");
     component.flush().await;
     component
@@ -24,7 +24,7 @@ async fn client(machine: &Machine, url: &str) -> Component {
 
 /// Connects an old client, and checks that it is served, and whether the sidecar of its machine has its session.
 async fn is_served_by(machine: &Machine, url: &str, sidecar: bool) {
-    let mut component = client(machine, url).await;
+    let mut component = client(machine, Library::C, url).await;
     sessions_become(machine, usize::from(sidecar)).await;
     is_served(&mut component, "hello").await;
     component.close().await;
@@ -59,7 +59,7 @@ async fn every_recipe_works_as_it_stands_and_so_does_its_way_back() {
 
 async fn the_address_on_loopback(guide: &mut Guide, here: &Machine) {
     let section = "The address on loopback";
-    let mut long = client(here, OLD).await;
+    let mut long = client(here, Library::Node08, OLD).await;
     let mark = long.process().mark();
     here.run(&guide.next(section));
     // A client that was connected to the old server reconnects, now to the sidecar.
@@ -90,7 +90,7 @@ async fn a_redirect(guide: &mut Guide, here: &Machine) {
     here.run(&guide.next(section));
     // What systemd does at a start of the machine.
     here.run("nft flush ruleset\nsystemctl restart nftables");
-    let mut long = client(here, OLD).await;
+    let mut long = client(here, Library::Node08, OLD).await;
     let mark = long.process().mark();
     sessions_become(here, 1).await;
     let look = here.run(&guide.next(section));
@@ -130,7 +130,7 @@ async fn a_load_balancer(guide: &mut Guide, here: &Machine, balancer: &Machine, 
         sidecar.run(&before);
     }
     balancer.run(&guide.next(section));
-    let mut component = client(here, OLD).await;
+    let mut component = client(here, Library::Node08, OLD).await;
     is_served(&mut component, "hello").await;
     let sessions = || -> Vec<String> {
         let rows = sidecars.iter().flat_map(|sidecar| rows(sidecar, "/sessionz"));
