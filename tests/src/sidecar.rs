@@ -84,6 +84,11 @@ impl SidecarBuilder {
         self
     }
 
+    /// Returns the address of the HTTP pages.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
     /// Returns the path of the cache file that [`cached`](Self::cached) sets.
     pub fn cache_file(&self) -> PathBuf {
         self.folder.path().join("nodes.json")

@@ -41,7 +41,7 @@ impl Site {
             .setting("process.lame_duck_grace_secs", 10)
             .setting("cluster.sync_timeout_ms", 2000)
             .zookeeper(zookeeper.hosts());
-        let (mesh, (lone, lone_files)) = tokio::join!(mesh.start(), broker_of_users());
+        let (mut mesh, (lone, lone_files)) = (mesh.describe(), broker_of_users().await);
         let (builder, sidecar_files) = sidecar_with_certificates();
         let sidecar = builder
             .zookeeper(&zookeeper)
@@ -50,17 +50,18 @@ impl Site {
             .setting("session.outage_secs", 4)
             .setting("session.buffer_bytes", 65_536)
             .setting("session.component_pending_bytes_max", 65_536)
-            .setting("session.component_stall_secs", 1)
-            .start()
-            .await;
+            .setting("session.component_stall_secs", 1);
         let mut brokers: Vec<SocketAddr> = mesh.nodes.iter().map(|node| node.http().address).collect();
         brokers.push(lone.http().address);
         let rules = deployed("alerts.yml");
         let jobs: [(&str, &[SocketAddr]); 2] = [
             ("standin-broker", &brokers),
-            ("standin-proxy", &[sidecar.http().address]),
+            ("standin-proxy", &[sidecar.http_address()]),
         ];
+        // It is started before the programs, because its first scrape comes five seconds after its start.
         let prometheus = Prometheus::start(&jobs, &[&rules, &fast(&rules)]).await;
+        mesh.start_all().await;
+        let sidecar = sidecar.start().await;
         let registrar = zookeeper.registrar().await;
         Self {
             prometheus,
