@@ -95,7 +95,7 @@ pub fn warnings(doors: &Doors) -> Vec<String> {
 }
 
 /// Returns the warning about a certificate that has expired or expires soon, and the days that are left.
-fn expiring(files: &Files) -> Option<(&'static str, i64)> {
+pub(crate) fn expiring(files: &Files) -> Option<(&'static str, i64)> {
     let expires_at = files.expires_at().ok()??;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let left_secs = expires_at - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -9,6 +9,8 @@ use crate::settings::Loaded;
 
 /// Success: an orderly stop, or a command that was answered.
 pub const EXIT_DONE: u8 = 0;
+/// Warnings of `doctor`, while nothing fails.
+pub const EXIT_WARNINGS: u8 = 1;
 /// Invalid command line or settings.
 pub const EXIT_USAGE: u8 = 64;
 /// The output is there, but it lacks parts of the input, which are named on standard error.

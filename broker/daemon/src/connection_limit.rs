@@ -66,8 +66,19 @@ impl ConnectionLimit {
     /// Returns the number of connections that the limit on open files allows: at least 1, at most `max`.
     #[must_use]
     pub fn that_fit(self) -> usize {
-        let soft = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        usize::try_from(soft.saturating_sub(OTHER_FILES) / self.files.max(1))
+        self.that_fit_in(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
+    }
+
+    /// Returns the number of connections that the hard limit on open files allows; without one, that of this process. A program raises
+    /// its soft limit to it at the start.
+    #[must_use]
+    pub fn that_would_fit(self, hard: Option<u64>) -> usize {
+        let own = || getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        self.that_fit_in(hard.unwrap_or_else(own))
+    }
+
+    fn that_fit_in(self, open_files: u64) -> usize {
+        usize::try_from(open_files.saturating_sub(OTHER_FILES) / self.files.max(1))
             .unwrap_or(usize::MAX)
             .clamp(1, self.max.max(1))
     }

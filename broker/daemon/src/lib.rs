@@ -20,25 +20,33 @@
 //! | [`inherited_sockets`] | sockets that the service manager keeps open while the program restarts |
 //! | [`service_manager`] | messages to the service manager: ready, reloading, stopping, alive |
 //! | [`linger`] | the orderly close of a connection |
+//! | [`doctor`] | the checks of `doctor` |
+//! | [`page_client`] | a client of the HTTP pages, for commands |
+//! | [`live_view`], [`table`], [`terminal`] | what commands show in a terminal |
 
 mod address_counts;
 pub mod admission;
 pub mod certificate_watch;
 pub mod cli;
 pub mod connection_limit;
+pub mod doctor;
 pub mod half_open;
 pub mod http;
 pub mod inherited_sockets;
 mod line_limit;
 pub mod linger;
 pub mod listen;
+pub mod live_view;
 pub mod logging;
 pub mod metrics;
 pub mod own_credentials;
+pub mod page_client;
 pub mod process_usage;
 pub mod reload;
 pub mod service_manager;
 pub mod settings;
+pub mod table;
 pub mod tcp;
+pub mod terminal;
 pub mod tls;
 pub mod unix_socket;

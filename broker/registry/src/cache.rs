@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,29 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<CacheContents, Strin
         }
     }
     Ok(kept)
+}
+
+/// The nodes in a cache file.
+#[derive(Debug)]
+pub struct CachedNodes {
+    /// The nodes of all lists, without those that had left their list.
+    pub nodes: Vec<Arc<Node>>,
+    /// Time at which the file was written.
+    pub written: SystemTime,
+}
+
+/// Reads the nodes in a cache file, for `doctor`. Returns `None` if the file does not exist.
+///
+/// # Errors
+/// The reason why the file cannot be used, with its path.
+pub fn cached_nodes(path: &Path, nodes_max: usize) -> Result<Option<CachedNodes>, String> {
+    let Ok(written) = fs::metadata(path).and_then(|file| file.modified()) else {
+        return load(path, nodes_max).map(|_| None);
+    };
+    let lists = load(path, nodes_max)?.remembered;
+    let known = lists.into_values().flatten().filter(|known| known.left.is_none());
+    let nodes = known.map(|known| known.node).collect();
+    Ok(Some(CachedNodes { nodes, written }))
 }
 
 /// Replaces the file: writes a temporary file in the same folder, syncs it, and renames it. A reader always sees the complete

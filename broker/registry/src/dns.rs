@@ -93,6 +93,23 @@ pub(crate) async fn resolve_repeatedly(
     }
 }
 
+/// Resolves `name` once, within `limit`. Without `server`, the system's settings are used. For `doctor`.
+///
+/// # Errors
+/// The reason why there is no answer.
+pub async fn look_up(
+    name: &DnsName,
+    server: Option<SocketAddr>,
+    limit: Duration,
+) -> Result<Vec<Arc<Node>>, String> {
+    let (resolver, mut known) = (Resolver::new(server), Vec::new());
+    match tokio::time::timeout(limit, lookup(&resolver, name, &mut known)).await {
+        Ok(Ok((nodes, _))) => Ok(nodes),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+    }
+}
+
 /// Resolves `name` once. `known` contains the addresses of the last answer, which the new ones replace.
 async fn lookup(
     resolver: &Resolver,

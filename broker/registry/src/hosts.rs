@@ -58,6 +58,11 @@ impl FromStr for HostList {
 }
 
 impl HostList {
+    /// Returns the hosts in the order of the text.
+    pub(crate) fn hosts(&self) -> &[Endpoint] {
+        &self.hosts
+    }
+
     /// Returns `path` with the chroot before it. The chroot support of the library is not used: the library does not create
     /// the chroot, and a watch on the root of a chroot never fires.
     pub(crate) fn full_path(&self, path: &str) -> String {

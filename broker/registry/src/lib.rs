@@ -37,6 +37,7 @@
 //! | `roster.rs` | the last content of all sources, merged into a snapshot |
 //! | `cache.rs` | the cache file, which serves a cold start |
 //! | `cache_writer.rs` | the writer of that file |
+//! | `examination.rs` | [`examine()`], by which `doctor` looks at each server of the ensemble |
 //! | `hub.rs` | the task between the sources and the readers |
 //! | `watch.rs` | [`watch()`] and [`Watch`], the interface for readers |
 //!
@@ -52,6 +53,7 @@ mod config;
 mod dns;
 mod endpoint;
 mod error;
+mod examination;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gossip;
@@ -82,10 +84,12 @@ mod znode_path;
 
 pub use allowed_nodes::{AllowedNode, AllowedNodes};
 pub use announcement::Announcement;
+pub use cache::{CachedNodes, cached_nodes};
 pub use config::{Config, ZnodeReaders, ZooKeeperConfig};
-pub use dns::DnsName;
+pub use dns::{DnsName, look_up};
 pub use endpoint::Endpoint;
 pub use error::RegistryError;
+pub use examination::{Examination, HostExamination, RecordsExamination, ServerExamination, examine};
 pub use health::{Health, SourceHealth, SourceState};
 pub use node::{Node, NodeState, Source};
 pub use registration_state::RegistrationState;

@@ -145,6 +145,17 @@ impl Files {
         let own = self.own()?;
         Ok(own.and_then(|own| certificate::expires_at(own.chain.first()?)))
     }
+
+    /// Returns the own certificate, without reading its key; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the file.
+    pub fn certificate(&self) -> Result<Option<CertificateDer<'static>>, TlsError> {
+        if !is_set(&self.cert) {
+            return Ok(None);
+        }
+        Ok(chain(&self.cert)?.into_iter().next())
+    }
 }
 
 /// The own certificate chain and its key.

@@ -63,6 +63,22 @@ impl Input<'_> {
     /// # Errors
     /// [`SettingsError`], with all errors and their places.
     pub fn load<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
+        self.load_with(S::check_complete)
+    }
+
+    /// As [`load`](Self::load), without [`Settings::check_complete`]: for commands that do not run the program, and so need neither its
+    /// sources of nodes nor all its files.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_incomplete<S: Settings>(&self) -> Result<Loaded<S>, SettingsError> {
+        self.load_with(|_| Ok(()))
+    }
+
+    fn load_with<S: Settings>(
+        &self,
+        complete: impl FnOnce(&S) -> Result<(), SettingsError>,
+    ) -> Result<Loaded<S>, SettingsError> {
         let mut layers = Layers::defaults(S::SCHEMA)?;
         if let Some(path) = self.file {
             match bounded_file::read_text(path, FILE_BYTES_MAX) {
@@ -86,7 +102,7 @@ impl Input<'_> {
         layers
             .warnings
             .extend(secret_file::warnings(S::SCHEMA, &layers.entries));
-        layers.finish(S::check_complete)
+        layers.finish(complete)
     }
 }
 
