@@ -9,6 +9,7 @@
 
 mod announce_flags;
 mod import_flags;
+mod node_flags;
 pub mod signal;
 mod subcommand;
 mod unsupported;
@@ -28,6 +29,7 @@ use toml::Value;
 
 pub use self::announce_flags::{AnnounceFlags, LoginFlags, NodeTlsFlags, ZooKeeperFlags};
 pub use self::import_flags::ImportFlags;
+pub use self::node_flags::{ClusterViewFlags, DoctorFlags};
 pub use self::subcommand::Subcommand;
 use self::unsupported::UnsupportedFlags;
 use self::words::number;
@@ -294,6 +296,13 @@ impl Cli {
         Ok(cli)
     }
 
+    /// Returns the settings file.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        let file = self.config.as_deref().filter(|path| !path.is_empty());
+        file.map(Path::new)
+    }
+
     /// Loads the settings from the defaults, the file of `--config`, the environment and these flags; the later ones override. Called at the
     /// start and at each SIGHUP.
     ///
@@ -303,9 +312,8 @@ impl Cli {
         // Variables that are not UTF-8 cannot be settings. They are skipped, because env::vars would panic.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let file = self.config.as_deref().filter(|path| !path.is_empty());
         let input = Input {
-            file: file.map(Path::new),
+            file: self.file(),
             environment: environment.collect(),
             flags: self.flags(),
             implied: self.implied(),

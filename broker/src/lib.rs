@@ -28,7 +28,8 @@
 //! admitted, what a user may do, and the separate subject spaces); `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
 //! clients and routes), `cluster_figures` (the place in the cluster); `monitor` (the monitoring pages); [`announce`] (the agent beside a
-//! `nats-server`) and [`import`] (its settings file as TOML); [`process_files`] (pid file and ports file); `identity`.
+//! `nats-server`) and [`import`] (its settings file as TOML); [`node_commands`] (`doctor` and `cluster`), with [`doctor`], `cluster_view`
+//! and `node_pages`; [`process_files`] (pid file and ports file); `identity`.
 //!
 //! *Architecture invariant:* a batch is read, parsed in place, matched and staged. Then the thread that read the
 //! batch sends the staged output, normally with one write for each client or route.
@@ -45,7 +46,9 @@ mod client_info;
 mod clients;
 mod close_reason;
 mod cluster_figures;
+mod cluster_view;
 mod connection_stats;
+pub mod doctor;
 mod end_log;
 mod flush;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -61,6 +64,8 @@ mod mesh;
 mod monitor;
 mod name_index;
 mod natsconf;
+pub mod node_commands;
+mod node_pages;
 mod outbox;
 mod password_check;
 mod pause;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use standin_broker::cli::{self, Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, Subcommand};
 use standin_broker::process_files::ProcessFiles;
-use standin_broker::{RunError, Server, Settings, Sockets, VERSION, announce, import};
+use standin_broker::{RunError, Server, Settings, Sockets, VERSION, announce, import, node_commands};
 use standin_daemon::certificate_watch::{CertificateWatch, warnings};
 use standin_daemon::cli::{answer, usage};
 use standin_daemon::inherited_sockets::{InheritedSocketError, InheritedSockets};
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         }
     };
     if let Some(subcommand) = cli.subcommand {
-        return run(subcommand).into();
+        return run(subcommand);
     }
     if let Some(text) = &cli.operation.signal {
         return match cli::signal::send(text) {
@@ -96,10 +96,12 @@ fn sockets(mut inherited: InheritedSockets, settings: &Settings) -> Result<Socke
 }
 
 /// Runs a command. Returns the exit code.
-fn run(subcommand: Subcommand) -> u8 {
+fn run(subcommand: Subcommand) -> ExitCode {
     match subcommand {
-        Subcommand::Announce(flags) => announce::run(&flags),
-        Subcommand::Import(flags) => import::run(&flags),
+        Subcommand::Announce(flags) => announce::run(&flags).into(),
+        Subcommand::Import(flags) => import::run(&flags).into(),
+        Subcommand::Doctor(flags) => node_commands::run_doctor(&flags),
+        Subcommand::Cluster(flags) => node_commands::run_cluster(&flags),
     }
 }
 

@@ -421,7 +421,7 @@ impl Settings {
     }
 
     /// Returns `[tls.http]`. Without a certificate of its own it has that for clients, as in `nats-server`.
-    fn http_tls(&self) -> TlsSection {
+    pub(crate) fn http_tls(&self) -> TlsSection {
         let (http, client) = (self.tls.http.clone(), &self.tls.client.section);
         if non_empty(&http.cert_file).is_some() || non_empty(&http.key_file).is_some() {
             return http;

@@ -5,7 +5,9 @@
 
 use clap::Subcommand as Subcommands;
 
-use super::{AnnounceFlags, ImportFlags};
+use standin_daemon::doctor::report::EXIT_CODES;
+
+use super::{AnnounceFlags, ClusterViewFlags, DoctorFlags, ImportFlags};
 
 /// A command with its flags.
 #[derive(Debug, Clone, Subcommands)]
@@ -14,4 +16,9 @@ pub enum Subcommand {
     Announce(Box<AnnounceFlags>),
     /// Print a settings file of nats-server as settings of this program
     Import(ImportFlags),
+    /// Check settings, addresses, files, ZooKeeper, all nodes and the routes between them, and name the remedy for what is wrong
+    #[command(after_help = EXIT_CODES)]
+    Doctor(DoctorFlags),
+    /// Show the nodes of the cluster and the routes between them, as the pages of the nodes show them
+    Cluster(ClusterViewFlags),
 }
