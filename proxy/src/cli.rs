@@ -5,18 +5,21 @@
     reason = "clap prints the comments of the flags as help"
 )]
 
+mod subcommand;
+
 use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
 pub use standin_daemon::cli::{CliMessage, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_daemon::settings::Secret;
 use toml::Value;
 
+pub use self::subcommand::{Command, ViewFlags};
 use crate::settings::{Flag, Input, Loaded, Settings, SettingsError};
 
 const AFTER_HELP: &str = "\
@@ -27,6 +30,8 @@ Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file; NATS_URL
 Signals: HUP reloads the settings. TERM and INT stop the sidecar gracefully.
 Exit codes: 0 success, 64 bad usage or settings, 69 cannot listen or start its threads, 70 internal error.
 
+Before the first start, and when something is wrong: standin-proxy doctor with the same flags.
+
 Examples:
   standin-proxy --upstream nats://10.0.0.1:4222
   standin-proxy --zookeeper zk1:2181,zk2:2181,zk3:2181 --cache /var/lib/standin/nodes.json --http 127.0.0.1:8222";
@@ -36,37 +41,37 @@ Examples:
 #[command(name = "standin-proxy", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Cli {
     /// Settings file (TOML). deploy/proxy.toml has every key with its default
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
     /// Address on which the sidecar listens for components, or "unix:/path". Several: separated by commas, or repeat the flag
     /// [default: 127.0.0.1:4222 and [::1]:4222]
-    #[arg(long, value_name = "ADDR", help_heading = "Components")]
+    #[arg(long, global = true, value_name = "ADDR", help_heading = "Components")]
     pub listen: Vec<String>,
 
     /// ZooKeeper servers where the nodes are registered, "host:port,host:port"
-    #[arg(long, value_name = "HOSTS[/chroot]", help_heading = "Nodes")]
+    #[arg(long, global = true, value_name = "HOSTS[/chroot]", help_heading = "Nodes")]
     pub zookeeper: Option<String>,
 
     /// Znode whose children are the nodes [default: /standin/nodes]
-    #[arg(long, value_name = "PATH", help_heading = "Nodes")]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Nodes")]
     pub zookeeper_path: Option<String>,
 
     /// Address of a node, "nats://[user:password@]host[:port]". Several: separated by commas, or repeat the flag
-    #[arg(long, value_name = "URL", help_heading = "Nodes")]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Nodes")]
     pub upstream: Vec<Secret>,
 
     /// DNS name whose addresses are nodes, or "_nats._tcp.name" for SRV records. Several: separated by commas, or repeat
     /// the flag
-    #[arg(long, value_name = "NAME:PORT", help_heading = "Nodes")]
+    #[arg(long, global = true, value_name = "NAME:PORT", help_heading = "Nodes")]
     pub dns: Vec<String>,
 
     /// File for the last known list of nodes, for a start while ZooKeeper is down [default: none]
-    #[arg(long, value_name = "FILE", help_heading = "Nodes")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Nodes")]
     pub cache: Option<String>,
 
     /// Address of the HTTP pages /healthz, /readyz, /metrics, /sessionz, /nodez: host:port, or a port of 127.0.0.1 [default: no pages]
-    #[arg(long, value_name = "ADDR", help_heading = "Operation")]
+    #[arg(long, global = true, value_name = "ADDR", help_heading = "Operation")]
     pub http: Option<String>,
 
     /// Run N broker nodes (default 1) in this process and use only them: for trials and development, not for production
@@ -93,9 +98,19 @@ pub struct Cli {
     /// Print the settings in force, each with its origin, and exit
     #[arg(long, help_heading = "Operation")]
     pub print_config: bool,
+
+    /// The subcommand; without one, the sidecar runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
 }
 
 impl Cli {
+    /// Returns the definition of the whole command line with its subcommands, from which manual pages and completions are made.
+    #[must_use]
+    pub fn definition() -> clap::Command {
+        Self::command()
+    }
+
     /// Parses a command line whose first argument is the program's name.
     ///
     /// # Errors
@@ -112,6 +127,18 @@ impl Cli {
     /// # Errors
     /// [`SettingsError`].
     pub fn settings(&self) -> Result<Loaded<Settings>, SettingsError> {
+        self.input().load()
+    }
+
+    /// Loads the settings for a subcommand that only reads pages of the running sidecar: they need no source of nodes.
+    ///
+    /// # Errors
+    /// [`SettingsError`].
+    pub fn settings_for_view(&self) -> Result<Settings, SettingsError> {
+        Ok(self.input().load_incomplete()?.settings)
+    }
+
+    fn input(&self) -> Input<'_> {
         // A variable that is not UTF-8 is ignored. `env::vars` would panic on it.
         let environment = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -121,7 +148,6 @@ impl Cli {
             flags: self.flags(),
             ..Input::default()
         }
-        .load()
     }
 
     /// Returns the given flags as overrides of the settings.
@@ -188,8 +214,6 @@ fn embedded_count(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn read(line: &str) -> Result<Cli, CliMessage> {

@@ -11,6 +11,7 @@ use socket2::SockRef;
 use standin_daemon::tcp;
 use standin_daemon::tls::{HandshakeFirst, TlsMode, TlsSection};
 use standin_registry::{AllowedNodes, Endpoint, Node};
+use standin_tls::dialler::Dialler;
 use standin_tls::files::TlsError;
 use standin_tls::stream::Stream;
 use standin_wire::limits::FrameLimits;
@@ -21,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::warn;
 
-use crate::nodes::{NOT_ALLOWED, Permit};
+use crate::nodes::{NOT_ALLOWED, Permit, SelfCheck};
 use crate::session::refused_chain;
 use crate::settings::{NodeTlsSection, Settings, SocketSection};
 use crate::sidecar_state::SidecarState;
@@ -111,6 +112,15 @@ impl DialError {
     }
 }
 
+/// What a dial depends on, apart from its node.
+pub(crate) struct DialContext<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) allowed: &'a AllowedNodes,
+    pub(crate) self_check: &'a SelfCheck,
+    /// Returns the TLS towards nodes. Its files are read when it is needed first.
+    pub(crate) tls: &'a (dyn Fn() -> Result<Arc<Dialler>, TlsError> + Sync),
+}
+
 /// Dials `candidates` in their order. If a node has not sent its INFO after `dial.stagger_ms`, the next node is
 /// dialled in parallel (RFC 8305, "happy eyeballs"), so an address that drops packets costs little time. The first
 /// INFO wins. Failed nodes that may not be retried yet are skipped. Returns `None` if no candidate could be used.
@@ -145,7 +155,7 @@ async fn dial_node(
     shared: &SidecarState,
     settings: &Settings,
 ) -> Option<DialledNode> {
-    match connect_node(&node, shared, settings).await {
+    match dial(&node, shared, settings).await {
         Ok((stream, info, after_info)) => Some(DialledNode {
             stream,
             node,
@@ -182,7 +192,7 @@ where
 /// alone is the proof.
 pub(crate) async fn probe(node: &Node, shared: &SidecarState) -> Result<Info, DialError> {
     let settings = shared.settings.load_full();
-    let (mut stream, info, _) = connect_node(node, shared, &settings).await?;
+    let (mut stream, info, _) = dial(node, shared, &settings).await?;
     if !info.auth_required {
         let timeout = settings.dial.handshake_timeout_ms.duration();
         tokio::time::timeout(timeout, ping(&mut stream))
@@ -194,43 +204,59 @@ pub(crate) async fn probe(node: &Node, shared: &SidecarState) -> Result<Info, Di
 }
 
 /// Sends a PING and waits for the PONG.
-async fn ping(stream: &mut Stream) -> Result<(), DialError> {
+pub(crate) async fn ping(stream: &mut Stream) -> Result<(), DialError> {
     stream.write_all(encode::PING).await.map_err(DialError::Broke)?;
     stream.flush().await.map_err(DialError::Broke)?;
     let is_pong = |frame: &Frame<'_>| matches!(frame, Frame::Pong).then_some(Ok(()));
     read_answer(stream, is_pong).await.map(drop)
 }
 
-/// Connects to `node`, begins TLS if the node or the settings want it, and reads the node's INFO. Also returns the bytes after it. The
-/// sidecar itself and a loop of sidecars are errors.
-async fn connect_node(
+/// Connects to `node` as the running sidecar does.
+async fn dial(
     node: &Node,
     shared: &SidecarState,
     settings: &Settings,
 ) -> Result<(Stream, Info, Vec<u8>), DialError> {
-    let book = &shared.book;
+    let context = DialContext {
+        settings,
+        allowed: &shared.book.allowed(),
+        self_check: &shared.book.self_check,
+        tls: &|| shared.node_tls(),
+    };
+    connect_node(node, &context).await
+}
+
+/// Connects to `node`, begins TLS if the node or the settings want it, and reads the node's INFO. Also returns the bytes after it. The
+/// sidecar itself and a loop of sidecars are errors.
+pub(crate) async fn connect_node(
+    node: &Node,
+    context: &DialContext<'_>,
+) -> Result<(Stream, Info, Vec<u8>), DialError> {
+    let DialContext {
+        settings, self_check, ..
+    } = context;
     let timeout = settings.dial.connect_timeout_ms.duration();
     let stagger = settings.dial.stagger_ms.duration();
-    let socket = tokio::time::timeout(timeout, connect(&node.client, &book.allowed(), stagger))
+    let socket = tokio::time::timeout(timeout, connect(&node.client, context.allowed, stagger))
         .await
         .map_err(|_| DialError::ConnectTimeout(timeout))??;
     let ends = |stream: &TcpStream| io::Result::Ok((stream.local_addr()?, stream.peer_addr()?));
     let (local, peer) = ends(&socket).map_err(DialError::Connect)?;
-    if book.self_check.is_own(local, peer) {
-        book.self_check.met(&node.client);
+    if self_check.is_own(local, peer) {
+        self_check.met(&node.client);
         return Err(DialError::Own);
     }
     set_options(&socket, &settings.socket).map_err(DialError::Connect)?;
     let tls = NodeTls::new(node, settings);
     let mut stream = Stream::from(socket);
     if tls.comes_first() {
-        stream = tls.begin(stream, shared).await?;
+        stream = tls.begin(stream, context).await?;
     }
     let timeout = settings.dial.handshake_timeout_ms.duration();
     let (info, after_info) = tokio::time::timeout(timeout, read_info(&mut stream))
         .await
         .map_err(|_| DialError::InfoTimeout(timeout))??;
-    if let Some(reason) = refused_chain(book.self_check.mark(), &info.sidecars) {
+    if let Some(reason) = refused_chain(self_check.mark(), &info.sidecars) {
         return Err(DialError::Chain(reason));
     }
     if !stream.is_tls() && tls.is_needed(&info)? {
@@ -238,7 +264,7 @@ async fn connect_node(
         if !after_info.is_empty() {
             return Err(DialError::TlsBytesBefore);
         }
-        stream = tls.begin(stream, shared).await?;
+        stream = tls.begin(stream, context).await?;
     }
     Ok((stream, info, after_info))
 }
@@ -287,8 +313,8 @@ impl<'n> NodeTls<'n> {
         }
     }
 
-    async fn begin(&self, stream: Stream, shared: &SidecarState) -> Result<Stream, DialError> {
-        let dialler = shared.node_tls()?;
+    async fn begin(&self, stream: Stream, context: &DialContext<'_>) -> Result<Stream, DialError> {
+        let dialler = (context.tls)()?;
         let limit = self.section.timeout_ms.duration();
         let shaken = dialler.connect(stream.into_socket(), self.name, limit).await;
         shaken.map_err(|error| DialError::TlsHandshake(error, self.name.to_owned()))

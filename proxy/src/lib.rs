@@ -32,13 +32,16 @@
 //! | `moves` | the latest moves of sessions |
 //! | [`settings`], `policy`, `listener_policy`, `identity` | the settings, and the parts of them that a session reads |
 //! | `peer` | the other end of a component's connection |
-//! | [`cli`] | the command line |
+//! | [`cli`], [`commands`] | the command line, and its subcommands |
+//! | [`doctor`], [`views`] | the checks of `doctor`, and the pages of a running sidecar in a terminal |
 //! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |
 
 pub mod cause;
 pub mod cli;
+pub mod commands;
 mod dial;
+pub mod doctor;
 mod doubt;
 pub mod embedded;
 mod ended_sids;
@@ -71,6 +74,7 @@ mod sidecar_state;
 mod sockets;
 mod tally;
 mod task;
+pub mod views;
 mod worker;
 
 pub use session::EndReason;

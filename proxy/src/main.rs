@@ -9,7 +9,7 @@ use standin_daemon::inherited_sockets::InheritedSockets;
 use standin_daemon::logging::Logging;
 use standin_daemon::service_manager::ServiceManager;
 use standin_daemon::settings::Loaded;
-use standin_proxy::cli::{Cli, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
+use standin_proxy::cli::{Cli, Command, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
 use standin_proxy::{RunError, Settings, Sidecar};
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,6 +28,9 @@ fn main() -> ExitCode {
             return said.exit_code().into();
         }
     };
+    if let Some(command) = cli.command.clone() {
+        return run_command(&command, &cli);
+    }
     let embedded = match embedded(&mut cli) {
         Ok(embedded) => embedded,
         Err(error) => {
@@ -79,6 +82,21 @@ fn main() -> ExitCode {
         }
     };
     runtime.block_on(serving).into()
+}
+
+/// Runs a subcommand.
+fn run_command(command: &Command, cli: &Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("{PROGRAM}: cannot start: {error}");
+            return EXIT_UNAVAILABLE.into();
+        }
+    };
+    let code = runtime.block_on(standin_proxy::commands::run(command, PROGRAM, cli));
+    // The lookup of a name may still hang in the system.
+    runtime.shutdown_background();
+    code
 }
 
 /// Returns whether the operator has set the limit on components.

@@ -42,7 +42,7 @@ pub(crate) use permit::Permit;
 use permit::TokenBucket;
 pub(crate) use probes::SPREAD;
 pub(crate) use searcher::Searcher;
-use self_check::SelfCheck;
+pub(crate) use self_check::SelfCheck;
 
 use crate::settings::Settings;
 

@@ -307,7 +307,7 @@ fn sockets(
 }
 
 /// Returns whether `address` is the IPv6 loopback address and `all` has the IPv4 loopback address with the same port.
-fn is_ipv6_beside_ipv4(address: &str, all: &[String]) -> bool {
+pub(crate) fn is_ipv6_beside_ipv4(address: &str, all: &[String]) -> bool {
     let port = address.strip_prefix("[::1]:");
     port.is_some_and(|port| all.contains(&format!("127.0.0.1:{port}")))
 }

@@ -22,7 +22,7 @@ pub(crate) struct SelfCheck {
 }
 
 impl SelfCheck {
-    pub(super) fn new(listening: &[SocketAddr]) -> Self {
+    pub(crate) fn new(listening: &[SocketAddr]) -> Self {
         Self {
             mark: format!("{:08x}", rand::random::<u32>()).into(),
             listening: listening.to_vec(),
