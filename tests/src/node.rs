@@ -281,9 +281,15 @@ impl Node {
     }
 
     fn program(&self) -> Program {
+        self.command(&[])
+    }
+
+    /// Returns a program that runs a command, such as `doctor`, with the flags and the environment of this server.
+    pub fn command(&self, words: &[&str]) -> Program {
         let mut program = self
             .kind
             .program()
+            .args(words)
             .args(["-a", &self.address.ip().to_string()])
             .args(["-p", &self.address.port().to_string()])
             .args(["-m", &self.http.address.port().to_string()])
