@@ -92,9 +92,11 @@ impl Session {
         deadline
     }
 
-    /// Sends the node a PING at once, because something other than its silence suggests that it is lost.
+    /// Sends the node a PING at once, because something other than its silence suggests that it is lost. Sends nothing before the
+    /// component's CONNECT: a node that wants credentials refuses a component whose first command is a PING.
     pub(crate) fn probe(&mut self, now: Instant, wires: &mut impl Wires) {
-        if let Some(node) = &mut self.connection
+        if self.client.is_some()
+            && let Some(node) = &mut self.connection
             && node.stage == ConnectionStage::Flowing
         {
             node.probing = true;

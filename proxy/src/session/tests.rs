@@ -538,6 +538,15 @@ fn a_probe_ends_with_the_event_that_the_node_is_alive() {
     assert_eq!(bench.seen(), "");
 }
 
+/// A node that wants credentials would answer the PING with an `-ERR`, because the first command must be CONNECT.
+#[test]
+fn s9_a_probe_sends_nothing_before_connect() {
+    let mut bench = Bench::new(policy());
+    bench.node_up();
+    bench.call(Session::probe);
+    assert_eq!(bench.sent(), "");
+}
+
 #[test]
 fn a_node_gets_more_time_for_many_subscriptions() {
     let mut bench = Bench::connected(policy());
