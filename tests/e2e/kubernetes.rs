@@ -380,10 +380,11 @@ async fn the_pods_find_each_other_and_the_component_stays_connected_when_one_is_
     let place = place.unwrap_or_else(|| panic!("no pod is the node of the session: {sessions}"));
     pods[place].end().await;
     arrived(20).await;
-    let (client, _) = publishing.stop().await;
-    assert_eq!(client.ending(), None, "the publisher's connection ended");
-    let (client, _) = receiving.stop().await;
-    assert_eq!(client.ending(), None, "the subscriber's connection ended");
+    let (publisher, _) = publishing.stop().await;
+    assert_eq!(publisher.ending(), None, "the publisher's connection ended");
+    let (subscriber, _) = receiving.stop().await;
+    assert_eq!(subscriber.ending(), None, "the subscriber's connection ended");
+    drop((publisher, subscriber));
 
     // Without any node the sidecar is still not killed.
     for (number, pod) in pods.iter_mut().enumerate() {
@@ -392,6 +393,5 @@ async fn the_pods_find_each_other_and_the_component_stays_connected_when_one_is_
         }
     }
     assert_eq!(sidecar.probe("livenessProbe").await, Some(200));
-    drop(client);
     sidecar.end().await;
 }
