@@ -250,7 +250,8 @@ async fn the_sidecars_doctor_finds_faults_of_nodes_without_zookeeper() {
     Report::of(tls)
         .await
         .assert_only(&[("fail", "node", "certificate expired", "replace the certificate")]);
-    let off = doctor(&["--upstream", &plain.url(), "--upstream", &expired.url()]);
+    let off = doctor(&["--upstream", &plain.url(), "--upstream", &expired.url()])
+        .env("STANDIN_TLS_NODE_MODE", "off");
     Report::of(off)
         .await
         .assert_only(&[("fail", "node", "requires TLS, which is off", "set tls.node.mode")]);
