@@ -237,7 +237,7 @@ async fn a_container_that_does_not_answer_is_not_healthy() {
     for (program, args) in [("broker", "--port=4333"), ("proxy", "--upstream=127.0.0.1:4333")] {
         let image = image(program);
         let state = volume(image.user.0, image.user.1);
-        let container = Container::of(&image)
+        let mut container = Container::of(&image)
             .args([args.to_owned()])
             .mount(state.path(), "/var/lib/standin")
             .start(lan.host(0), program);

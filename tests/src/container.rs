@@ -222,9 +222,17 @@ impl Container {
         &mut self.process
     }
 
-    /// Sends a signal to its first process, as a container runtime does.
-    pub async fn signal(&self, signal: Signal) {
-        kill(self.first_process().await, signal).expect("the container runs");
+    /// Sends a signal to its first process, as a container runtime does, unless it has ended.
+    pub async fn signal(&mut self, signal: Signal) {
+        let what = format!("{} has a process, or has ended", self.process.name());
+        let first = found(what, START_TIMEOUT, async || {
+            let first = self.first_process_now();
+            (first.is_some() || !self.process.is_running()).then_some(first)
+        });
+        if let Some(first) = first.await {
+            // It may have ended since then.
+            let _ = kill(Pid::from_raw(first), signal);
+        }
     }
 
     /// Runs another program in it, as its user, and waits for the end: a health check, or a hook.
@@ -251,16 +259,17 @@ impl Container {
         checked.await.is_ok_and(|ended| ended.success())
     }
 
-    async fn first_process(&self) -> Pid {
-        let pid = self.process.pid();
+    async fn first_process(&self) -> i32 {
         let what = format!("{} has a process", self.process.name());
-        let first = found(what, START_TIMEOUT, async || {
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-            let first: i32 = children.split_whitespace().next()?.parse().ok()?;
-            // Before it has changed its root, it is not the container yet.
-            let root = std::fs::read_link(format!("/proc/{first}/root")).ok()?;
-            (root == self.root.path()).then_some(first)
-        });
-        Pid::from_raw(first.await)
+        found(what, START_TIMEOUT, async || self.first_process_now()).await
+    }
+
+    /// Returns the id of the first process of the container. Before that process has changed its root, it is not the container yet.
+    fn first_process_now(&self) -> Option<i32> {
+        let pid = self.process.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        let first: i32 = children.split_whitespace().next()?.parse().ok()?;
+        let root = std::fs::read_link(format!("/proc/{first}/root")).ok()?;
+        (root == self.root.path()).then_some(first)
     }
 }
