@@ -233,14 +233,17 @@ async fn the_old_client_of_the_compose_file_goes_on_when_its_broker_is_killed() 
 /// The image's own health check, which Compose and Podman run.
 #[tokio::test]
 async fn a_container_that_does_not_answer_is_not_healthy() {
-    let lan = Lan::new(1);
-    for (program, args) in [("broker", "--port=4333"), ("proxy", "--upstream=127.0.0.1:4333")] {
+    let lan = Lan::new(2);
+    for (host, program, args) in [
+        (0, "broker", "--port=4333"),
+        (1, "proxy", "--upstream=127.0.0.1:4333"),
+    ] {
         let image = image(program);
         let state = volume(image.user.0, image.user.1);
         let mut container = Container::of(&image)
             .args([args.to_owned()])
             .mount(state.path(), "/var/lib/standin")
-            .start(lan.host(0), program);
+            .start(lan.host(host), program);
         container.wait_until_healthy().await;
         container.signal(nix::sys::signal::Signal::SIGSTOP).await;
         assert!(!container.is_healthy().await, "{program}");
