@@ -25,7 +25,7 @@ mod sockets;
 
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -361,6 +361,25 @@ async fn within<T>(limit: Duration, awaited: impl Future<Output = T>) -> Option<
     }
 }
 
+/// Returns the address in a setting `advertise`: a host, which gets this port, or a host and a port. `None` if the setting is empty.
+fn advertised(text: &str, port: u16) -> Option<Endpoint> {
+    if text.is_empty() {
+        return None;
+    }
+    // The colons of an IPv6 address without brackets are no port.
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Some(Endpoint::new(text, port));
+    }
+    let with_port = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = with_port.unwrap_or((text, port));
+    Some(Endpoint::new(
+        host.trim_start_matches('[').trim_end_matches(']'),
+        port,
+    ))
+}
+
 fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<SocketAddr>) -> Node {
     let routes = settings.cluster.routes.iter();
     let routes = routes.map(|route| split_url(route.reveal()).1);
@@ -376,21 +395,21 @@ fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<S
         };
         Endpoint::new(ip.to_string(), address.port())
     };
-    let advertised = |text: &str, address: SocketAddr| match text.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') && port.parse::<u16>().is_ok() => {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            Endpoint::new(host, port.parse().unwrap_or_default())
-        }
-        _ if text.is_empty() => reachable(address),
-        _ => Endpoint::new(text, address.port()),
-    };
-    let client = advertised(&settings.advertise, shared.address);
+    let client =
+        advertised(&settings.advertise, shared.address.port()).unwrap_or_else(|| reachable(shared.address));
     // Other hosts do not reach the pages at a loopback address. On one host, the address for clients is a loopback address too.
     let is_local = client.ip().is_some_and(|ip| ip.is_loopback());
+    let is_found = settings.advertise.is_empty() && shared.address.ip().is_unspecified();
+    if is_local && is_found && towards.is_none_or(|host| !host.ip().is_loopback()) {
+        warn!(
+            "no route to other hosts, so other programs are told the address {client}, which only this host reaches; set advertise and \
+             cluster.advertise"
+        );
+    }
     let http = http.filter(|http| is_local || !http.ip().is_loopback());
     Node {
         run: shared.server_id.as_str().into(),
-        mesh: Some(advertised(&settings.cluster.advertise, mesh)),
+        mesh: Some(advertised(&settings.cluster.advertise, mesh.port()).unwrap_or_else(|| reachable(mesh))),
         http: http.map(reachable),
         tls: settings.tls.client.section.mode == TlsMode::Required,
         zone: settings.cluster.zone.as_str().into(),
@@ -418,5 +437,26 @@ fn hello(shared: &Shared, settings: &Settings, record: &Node) -> Hello {
         password: settings.cluster.password.clone(),
         no_advertise: settings.cluster.no_advertise,
         ..Hello::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_advertised_address_may_have_a_port_and_may_be_of_ipv6() {
+        for (text, expected) in [
+            ("a.example", "a.example:4222"),
+            ("a.example:1", "a.example:1"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+            ("fd00::5:1", "[fd00::5:1]:4222"),
+            ("[fd00::5]", "[fd00::5]:4222"),
+            ("[fd00::5]:1", "[fd00::5]:1"),
+        ] {
+            let found = advertised(text, 4222).expect("an address");
+            assert_eq!(found.to_string(), expected, "{text}");
+        }
+        assert_eq!(advertised("", 4222), None);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use standin_daemon::own_credentials::OwnCredentials;
 use ipnet::IpNet;
+use standin_daemon::own_credentials::OwnCredentials;
 use standin_daemon::tls::{HandshakeFirst, TlsMode};
 use standin_tls::acceptor::Acceptor;
 use standin_wire::Permissions;

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use e2e::{DebianRoot, document, peers};
+use e2e::{DebianRoot, Guide, peers};
 use tempfile::TempDir;
-
-const GUIDE: &str = "deploy/install.md";
 
 /// Builds both packages from the programs under test, with this Debian revision.
 fn packages(revision: u32, built: &Path) -> Vec<PathBuf> {
@@ -46,8 +44,8 @@ fn built() -> TempDir {
 }
 
 /// Runs all commands below a heading of the guide.
-fn follow(root: &DebianRoot, heading: &str) {
-    for block in document::commands(GUIDE, heading) {
+fn follow(root: &DebianRoot, guide: &mut Guide, heading: &str) {
+    for block in guide.rest(heading) {
         root.run(&block);
     }
 }
@@ -105,11 +103,12 @@ fn check_owners(root: &DebianRoot) {
 #[tokio::test]
 async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
     let (built, root) = (built(), DebianRoot::new().await);
+    let mut guide = Guide::read("install.md");
     packages(1, built.path())
         .iter()
         .for_each(|package| root.put(package));
-    follow(&root, "Install the sidecar");
-    follow(&root, "Install a node");
+    follow(&root, &mut guide, "Install the sidecar");
+    follow(&root, &mut guide, "Install a node");
     check_owners(&root);
     check_what_is_installed(&root);
     root.run("echo lines >/var/log/standin/broker.log && chown standin-broker: /var/log/standin/broker.log");
@@ -119,7 +118,7 @@ async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
     packages(2, built.path())
         .iter()
         .for_each(|package| root.put(package));
-    follow(&root, "Upgrade");
+    follow(&root, &mut guide, "Upgrade");
     let versions = root.run("dpkg-query -W -f '${Version} ' standin-proxy standin-broker");
     assert!(
         versions.split_whitespace().all(|version| version.ends_with("-2")),
@@ -128,15 +127,12 @@ async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
     check_owners(&root);
     root.run("grep -q '^upstream = ' /etc/standin/proxy.toml && test -L /etc/systemd/system/sockets.target.wants/standin-proxy.socket");
 
-    let [remove, purge] = &document::commands(GUIDE, "Remove")[..] else {
-        panic!("{GUIDE} removes and purges");
-    };
-    root.run(remove);
+    root.run(&guide.next("Remove"));
     assert_eq!(
         root.run("ls /etc/standin; ! command -v standin-proxy"),
         "broker.toml\nproxy.toml\n"
     );
-    root.run(purge);
+    root.run(&guide.next("Remove"));
     let left = "
         find /etc /usr/bin /usr/lib/systemd /usr/share/{bash-completion,doc,fish,lintian,man,zsh} /var/lib /var/log -xdev -name '*standin*'
         getent passwd standin-proxy standin-broker || true";

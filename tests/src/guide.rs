@@ -59,6 +59,18 @@ impl Guide {
         block.text.clone()
     }
 
+    /// Takes all blocks of the section with this heading that are left. Fails the test if there is none.
+    #[track_caller]
+    pub fn rest(&mut self, section: &str) -> Vec<String> {
+        let mut rest = vec![self.next(section)];
+        let is_left = |block: &&mut Block| !block.is_taken && block.section == section;
+        for block in self.blocks.iter_mut().filter(is_left) {
+            block.is_taken = true;
+            rest.push(block.text.clone());
+        }
+        rest
+    }
+
     /// Fails the test if a block was not taken: every command in a guide must run.
     #[track_caller]
     pub fn assert_all_taken(&self) {

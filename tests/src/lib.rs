@@ -22,7 +22,7 @@
 //! | [`image`], [`container`] | [`Container`](container::Container): a program as its image and its manifest say, without a container runtime |
 //! | [`manifests`] | the manifests of `deploy/`, validated |
 //! | [`process`], [`figures`] | [`Process`]: a child process, killed when dropped; its threads, files, memory, CPU time |
-//! | [`debian_root`], [`document`] | [`DebianRoot`]: a system to install packages in; the commands of a document |
+//! | [`debian_root`] | [`DebianRoot`]: a system to install packages in |
 //! | [`port`], [`http`], [`peers`], [`condition`] | free ports; one GET; paths of the peers; waiting with a deadline |
 
 pub mod certificates;
@@ -31,7 +31,6 @@ pub mod condition;
 pub mod container;
 pub mod conversation;
 pub mod debian_root;
-pub mod document;
 pub mod ensemble;
 pub mod figures;
 pub mod flow;
@@ -42,8 +41,8 @@ pub mod image;
 pub mod lan;
 pub mod ledger;
 pub mod links;
-pub mod manifests;
 pub mod machine;
+pub mod manifests;
 pub mod mesh;
 pub mod netns;
 pub mod node;

@@ -289,16 +289,22 @@ impl Settings {
     }
 }
 
-/// Returns the local IP address from which packets to `towards` are sent; without `towards`, the one for the default route;
-/// 127.0.0.1 if the host has no IP route. A node that listens on all addresses advertises this address.
+/// Returns the local IP address from which packets to `towards` are sent; without `towards`, the one for the default route of IPv4 or else of
+/// IPv6; 127.0.0.1 if the host has no such route. A node that listens on all addresses advertises this address.
 pub(crate) fn address_towards(towards: Option<SocketAddr>) -> IpAddr {
-    let local = || -> std::io::Result<IpAddr> {
-        let towards = towards.unwrap_or_else(|| SocketAddr::from(([192, 0, 2, 1], 9)));
+    // Networks for documentation, so only the default route leads there.
+    let outside = [
+        SocketAddr::from(([192, 0, 2, 1], 9)),
+        SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9)),
+    ];
+    let local = |towards: &SocketAddr| -> std::io::Result<IpAddr> {
         let any = if towards.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         // Connecting a datagram socket sends nothing; it only looks up the IP route.
         let socket = std::net::UdpSocket::bind(any)?;
         socket.connect(towards)?;
         Ok(socket.local_addr()?.ip())
     };
-    local().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    let mut targets = towards.as_ref().map_or(&outside[..], std::slice::from_ref).iter();
+    let found = targets.find_map(|target| local(target).ok());
+    found.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }

@@ -51,7 +51,6 @@ impl Site {
 }
 
 #[tokio::test]
-#[ignore = "needs standin-proxy doctor, and announce and import of standin-broker"]
 async fn a_live_system_moves_over_and_back_as_the_guide_says() {
     let mut guide = Guide::read("move-over.md");
     let lan = Lan::new(5);
