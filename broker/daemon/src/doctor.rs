@@ -1,6 +1,7 @@
 //! `doctor`: the checks that an operator would make by hand, as far as both programs share them.
 //!
-//! Each check adds rows to a [`Report`](report::Report). No check writes anything anywhere, and each has a time limit.
+//! Each check adds rows to a [`Report`](report::Report). No check writes anything anywhere. Each check that uses the network has a time
+//! limit, except the lookup of a name to listen on, which takes as long as the resolver of the host needs.
 //!
 //! | file | holds |
 //! |---|---|

@@ -12,11 +12,11 @@ const PATH: &str = "zookeeper path";
 const ACL: &str = "zookeeper acl";
 const RECORD: &str = "zookeeper record";
 
-/// Duration of a lookup from which on it is a warning.
+/// A DNS lookup that takes this long or longer gets a warning.
 const LOOKUP_SLOW: Duration = Duration::from_secs(1);
 
-/// Returns the rows about an ensemble. `needs_nodes`: without a registered node something is wrong. A node that does not run yet
-/// needs none, because it creates the path and may be the first.
+/// Returns the rows about an ensemble. With `needs_nodes`, a missing path and a path without a registered node are failures. Otherwise they
+/// are not, because the node that is checked does not run yet and may be the first.
 #[must_use]
 pub fn rows(found: &Examination, allowed: &AllowedNodes, needs_nodes: bool) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -109,8 +109,7 @@ fn ensemble(found: &Examination) -> Option<Row> {
     let with_session = servers.iter().filter(|server| server.session.is_ok()).count();
     let all = format!("{with_session} of {} servers serve", servers.len());
     if with_session == 0 {
-        let remedy =
-            "see the rows above; until then nodes come from the cache file, DNS and the settings only";
+        let remedy = "see the rows above; until then nodes come only from sources other than ZooKeeper";
         return Some(Row::fail(ENSEMBLE, "", all, remedy));
     }
     let (alone, leaders) = (count("standalone"), count("leader"));
@@ -208,7 +207,7 @@ fn record_rows(
             RECORD,
             path,
             found,
-            "raise nodes.nodes_max, or delete stray znodes",
+            "raise nodes_max ([nodes] of the sidecar, [cluster] of a node), or delete stray znodes",
         ));
     }
     let found = format!("{} records can be read", records.nodes.len());

@@ -8,7 +8,8 @@ use rustix::fs::Access;
 use super::report::Row;
 use crate::connection_limit::ConnectionLimit;
 
-/// Checks the limit on open files: that of the running program (`pid`), or that with which this command was started.
+/// Checks the limit on open files of the running program (`pid`), or else of this command. A limit that is too low is a warning only if
+/// the number of connections is set explicitly (`is_given`).
 #[must_use]
 pub fn open_files(limit: ConnectionLimit, is_given: bool, pid: Option<u32>) -> Row {
     const CHECK: &str = "open files";
@@ -35,7 +36,8 @@ fn hard_limit(pid: u32) -> Option<u64> {
     Some(hard.parse().unwrap_or(u64::MAX))
 }
 
-/// Checks that a file can be written: its folder, or the nearest folder above that exists. `key` is the setting with its path.
+/// Checks that a file can be created at `path`: that its folder, or the nearest folder above that exists, can be written. Does not check
+/// the permissions of a file that exists already. `key` is the setting that holds the path.
 #[must_use]
 pub fn file(check: &'static str, path: &Path, key: &str) -> Row {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());

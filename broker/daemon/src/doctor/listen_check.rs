@@ -93,7 +93,7 @@ fn held_row(
     running: &mut Option<u32>,
 ) -> Row {
     let Some(holder) = holder else {
-        // A connection that once had this address as its own may still hold it.
+        // A connection with this local address, such as an outgoing one that was given this port, can hold it.
         let found = "in use, but nobody listens there";
         return Row::warn(CHECK, name, found, "look at the sockets with this port: ss -tanp");
     };

@@ -1,4 +1,5 @@
-//! Properties that differ between nodes. A component sees them change when its session moves, which it does not expect.
+//! Properties that differ between nodes. A component whose session moves to another node sees such a property change, and does not
+//! expect this.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use standin_wire::Info;
 
 use super::report::Row;
 
-/// A property that all nodes should have alike.
+/// A property that should be the same on all nodes.
 struct Property {
     name: &'static str,
     value: fn(&Info) -> String,
@@ -46,7 +47,8 @@ const PROPERTIES: &[Property] = &[
     },
 ];
 
-/// Returns a row for each property that differs, or one row that says that none does. Each node is given by its name and INFO.
+/// Returns a row for each property that differs, or one row that says that none does; no row for fewer than two nodes. Each node is
+/// given by its name and INFO.
 #[must_use]
 pub fn rows(nodes: &[(String, Info)]) -> Vec<Row> {
     const CHECK: &str = "nodes alike";

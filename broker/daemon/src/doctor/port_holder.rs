@@ -1,7 +1,7 @@
 //! The process that listens on an address, found in `/proc`.
 //!
-//! `/proc/net/tcp`, `tcp6` and `unix` name the socket and its user, and `/proc/PID/fd` the process that holds the socket. A user may
-//! look only into own processes, so without privileges the process may stay unknown.
+//! `/proc/net/tcp`, `tcp6` and `unix` list the sockets, the first two with the user of each. `/proc/PID/fd` shows which process holds a
+//! socket. A user without privileges can read it only for processes of the same user, so the process may stay unknown.
 
 use std::fmt;
 use std::fs;

@@ -15,11 +15,11 @@ pub const EXIT_CODES: &str = "\
 Exit codes: 0 all is well; 1 warnings, but nothing fails; 69 a check fails; 64 the settings or the command line are not valid.
 A script that accepts warnings: standin-… doctor || [ $? -eq 1 ]
 The fields of --json: program, version, verdict (ok, warn, fail), rows; of a row: verdict, check, subject, found, remedy (null if ok).
-Nothing is written anywhere, and no secret is printed. Run it as the user of the service, because files are checked for that user.";
+Nothing is written anywhere, and no secret is printed. Run it as the user of the service: files are checked for the user who runs it.";
 
 /// Width of the first column: the longest verdict.
 const VERDICT_COLUMNS: usize = 4;
-/// Largest width of the column of the checks. A longer one moves what was found to the right.
+/// Largest width of the second column: the check with its subject. In a row where these are longer, the third column starts further right.
 const CHECK_COLUMNS_MAX: usize = 44;
 
 /// Result of a check.
@@ -60,11 +60,11 @@ pub struct Row {
     pub verdict: Verdict,
     /// Name of the check.
     pub check: &'static str,
-    /// What was checked: an address, a file, a name. Empty if the check is about the whole.
+    /// What was checked: an address, a file, a name. Empty if the check has no single subject.
     pub subject: String,
     /// What was found.
     pub found: String,
-    /// What to do about it. Every row has one that is not `Ok`.
+    /// What to do about it. `None` if the verdict is `Ok`, and only then.
     pub remedy: Option<String>,
 }
 
