@@ -17,9 +17,9 @@ use tracing::warn;
 /// The program cannot use a socket that it inherited.
 #[derive(Debug, Error)]
 pub enum InheritedSocketError {
-    /// It is no socket, or of another kind.
+    /// It is not a TCP or Unix stream socket.
     #[error(
-        "cannot use a socket of the service manager: {0}; its unit may have only ListenStream= with an IP address and port, or a path"
+        "cannot use a socket of the service manager: {0}; in the socket unit, use only ListenStream=, each with a port, IP:PORT or a path"
     )]
     Kind(#[from] io::Error),
     /// No address in the settings matches it.
@@ -63,8 +63,8 @@ impl InheritedSockets {
         Ok(sockets)
     }
 
-    /// Returns a socket on one of these addresses. If the service manager passed only others, logs that the program opens the first
-    /// address itself.
+    /// Returns a socket on one of these addresses. If the service manager passed sockets, but none of these, logs a warning: the program
+    /// opens the first address itself, so clients are refused there during a restart.
     pub fn take_tcp(&mut self, addresses: &[SocketAddr]) -> Option<Socket> {
         let found = self
             .tcp
@@ -79,7 +79,8 @@ impl InheritedSockets {
         None
     }
 
-    /// Returns the Unix socket with this path. If the service manager passed only others, logs that the program opens it itself.
+    /// Returns the Unix socket with this path. If the service manager passed sockets, but not this one, logs a warning, as for
+    /// [`take_tcp`](Self::take_tcp).
     pub fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
         let path = path.display().to_string();
         let found = self.unix.iter().position(|(known, _)| *known == path);
