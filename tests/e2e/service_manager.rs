@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::site::TIMEOUT;
 
-/// Longest time between two signs of life.
+/// Longest time between two watchdog messages.
 const WATCHDOG: Duration = Duration::from_millis(900);
 
 /// The socket of a service manager.
@@ -47,7 +47,7 @@ impl Manager {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    /// Returns the next message that is not a sign of life.
+    /// Returns the next message that is not a watchdog message.
     async fn news(&self) -> String {
         let news = async {
             loop {
@@ -60,10 +60,10 @@ impl Manager {
         timeout(TIMEOUT, news).await.expect("a message in time")
     }
 
-    /// Waits for the next sign of life.
+    /// Waits for the next watchdog message.
     async fn sign_of_life(&self) {
         let message = timeout(TIMEOUT, self.message()).await;
-        assert_eq!(message.expect("a sign of life in time"), "WATCHDOG=1");
+        assert_eq!(message.expect("a watchdog message in time"), "WATCHDOG=1");
     }
 }
 

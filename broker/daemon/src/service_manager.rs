@@ -16,14 +16,14 @@ use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-/// Time to send one message.
+/// Time limit for sending one message.
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The service manager that started the program; none by default.
 #[derive(Debug, Clone, Default)]
 pub struct ServiceManager {
     socket: Option<PathBuf>,
-    /// Longest time between two signs of life. After it the service manager kills the program.
+    /// Longest time between two watchdog messages. If it passes without one, the service manager kills the program.
     watchdog: Option<Duration>,
 }
 
@@ -60,8 +60,9 @@ impl ServiceManager {
             .await;
     }
 
-    /// Sends signs of life, if the service manager wants them, until the task is ended. Before each of them, a task must have run on this
-    /// runtime and on each of `workers`. So the service manager restarts a program one of whose threads hangs or has panicked.
+    /// Sends watchdog messages, if the service manager wants them, until the task is ended. Before each message, a task must have run on
+    /// this runtime and on each of `workers`. So if a thread hangs or has panicked, the messages stop, and the service manager restarts
+    /// the program.
     pub async fn keep_alive(self, workers: Vec<Handle>) {
         let Some(watchdog) = self.watchdog else {
             return;
@@ -69,12 +70,14 @@ impl ServiceManager {
         loop {
             for worker in &workers {
                 if worker.spawn(async {}).await.is_err() {
-                    warn!("a worker thread has ended; the service manager gets no more signs of life");
+                    warn!(
+                        "a worker thread has ended; no more watchdog messages are sent to the service manager"
+                    );
                     return;
                 }
             }
             self.send("WATCHDOG=1").await;
-            // Two signs of life may be late before one is missing.
+            // So a message may be late by two thirds of the watchdog time.
             sleep(watchdog / 3).await;
         }
     }
@@ -93,7 +96,7 @@ impl ServiceManager {
     }
 }
 
-/// Returns the path of a socket. A name that begins with `@` is one without a file.
+/// Returns the path of a socket. A name that begins with `@` is that of an abstract socket (unix(7)), whose path begins with a zero byte.
 fn path_of(name: &OsStr) -> PathBuf {
     let mut name = name.as_bytes().to_vec();
     if let Some(first) = name.first_mut().filter(|first| **first == b'@') {
