@@ -32,7 +32,8 @@ pub async fn show(program: &str, view: impl AsyncFnOnce(&Terminal) -> View) -> E
     }
 }
 
-/// Shows the view again every second until SIGINT. While there is none, shows the reason: the program may be about to be restarted.
+/// Shows the view again every second until SIGINT. While there is no view, shows the reason and retries, because the program may be
+/// restarting.
 pub async fn watch(program: &str, mut view: impl AsyncFnMut(&Terminal) -> View) -> ExitCode {
     let mut ticks = interval(REFRESH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,8 +1,8 @@
 //! A client of the HTTP pages of a program: one GET per connection, with limits on time and size.
 //!
-//! Over TLS, the pages of this host are known by their certificate: it must be the one in `tls.http.cert_file`, because the address
-//! in the settings is often one for which no certificate is issued, such as 127.0.0.1. The pages of other hosts must have a
-//! certificate of an authority of `tls.http.ca_file`, or of the system.
+//! Over TLS, a program on this host must show exactly the certificate in `tls.http.cert_file`. Its name is not checked, because the
+//! address in the settings is often one for which no certificate is issued, such as 127.0.0.1. A program on another host must show a
+//! certificate for its host name or IP address, issued by an authority in `tls.http.ca_file`, or by one of the system if that is not set.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -108,7 +108,7 @@ impl PageClient {
         let files = if self.tls.verify {
             self.tls.files()
         } else {
-            // The private key is not needed, and this user may not read it.
+            // The private key is not needed, and this user may lack the permission to read it.
             Files {
                 cert: PathBuf::new(),
                 key: PathBuf::new(),

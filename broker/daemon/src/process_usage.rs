@@ -37,13 +37,14 @@ fn started_at_secs() -> Option<f64> {
     Some(booted_at + stat_field(22)? / TICKS_PER_SEC)
 }
 
-/// Returns the number of open files. Since Linux 6.2 it is the size of their folder; listing the folder takes long with thousands of files.
+/// Returns the number of open files. Since Linux 6.2, stat(2) gives it as the size of `/proc/self/fd`. Older versions give 0, so there
+/// the folder is listed, which takes long with thousands of files.
 fn open_files() -> Option<u64> {
     let size = fs::metadata("/proc/self/fd").ok()?.len();
     if size > 0 { Some(size) } else { listed_files() }
 }
 
-/// Counts the open files. Reading their folder opens one file, which is not counted.
+/// Counts the open files by listing `/proc/self/fd`. The listing itself opens one file, which is not counted.
 fn listed_files() -> Option<u64> {
     let count = fs::read_dir("/proc/self/fd").ok()?.count();
     Some(count.saturating_sub(1) as u64)
@@ -97,7 +98,7 @@ pub fn render() -> String {
     ];
     let mut text = String::new();
     for (name, kind, help, value) in metrics {
-        // A limit that does not exist is infinite, and so is one that cannot be read.
+        // A limit that is not set is written as infinite, and so is any `None`: a value that cannot be read.
         let value = value.map_or("+Inf".to_owned(), |value| value.to_string());
         // Writing to a `String` never fails.
         let _ = writeln!(
