@@ -1,6 +1,6 @@
-//! An examination of a ZooKeeper ensemble, for `doctor`: every server is asked alone, once.
+//! An examination of a ZooKeeper ensemble, for `doctor`: each server is examined once, separately from the others.
 //!
-//! In normal operation a program uses one server of the ensemble and moves on when that fails, so nobody notices that another
+//! In normal operation a program uses one server of the ensemble and moves to another when that fails, so nobody notices that another
 //! server is down, or belongs to another ensemble. The examination connects to each server, opens a session, looks at the path and
 //! closes the session. One of the sessions reads the records. Nothing is written, and every step has a time limit.
 
@@ -35,7 +35,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(2);
 const RECORDS_LIMIT: Duration = Duration::from_secs(4);
 /// Time limit for the close of the session.
 const CLOSE_LIMIT: Duration = Duration::from_millis(300);
-/// Bytes that are read of the answer to the command `srvr`.
+/// Maximum number of bytes that are read from the answer to the command `srvr`.
 const STATUS_BYTES_MAX: u64 = 4096;
 
 /// What was found out about an ensemble.
@@ -45,7 +45,7 @@ pub struct Examination {
     pub path: String,
     /// The hosts, in the order of the settings.
     pub hosts: Vec<HostExamination>,
-    /// The records, if one of the servers could be asked for them.
+    /// The records. `None` if no server could be asked, or if the path does not exist.
     pub records: Option<RecordsExamination>,
 }
 
@@ -82,7 +82,8 @@ pub struct RecordsExamination {
     pub unreadable: Vec<(String, String)>,
     /// Number of records above the limit on nodes.
     pub over_limit: usize,
-    /// What everybody may do with the znode of the path, beyond what the credentials of the settings are meant to allow.
+    /// Permissions that everybody has on the znode of the path, if they go beyond the ACL that the settings give to new znodes. `None` if
+    /// they do not, if the settings have no credentials, or if the ACL cannot be read.
     pub open_permissions: Option<String>,
     /// Reason why the records could not be listed.
     pub error: Option<String>,
