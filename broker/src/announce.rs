@@ -1,4 +1,5 @@
-//! `standin-broker announce`: an agent beside an unmodified `nats-server`, which registers it in ZooKeeper as long as it serves.
+//! `standin-broker announce`: an agent that runs beside an unmodified `nats-server` and registers the server in ZooKeeper as long as
+//! the server serves clients.
 //!
 //! | file | holds |
 //! |---|---|

@@ -2,10 +2,10 @@
 //!
 //! Most checks are a PING on the connection that is kept open. After [`LOGIN_EVERY`] of them, and after a failed check, a new connection
 //! with a new login takes its place, because an old one does not prove that the server still accepts clients. A server in lame duck mode
-//! accepts none, so there the old connection is used to its end.
+//! accepts no new connection, so there the old one is used until the server closes it.
 //!
-//! Two agents for one server: the one that started last holds the record, and the other waits until that ends. An id that a server at
-//! another address holds is an error, which ends an agent that has never registered.
+//! If two agents check one server, the agent that started last holds the record, and the earlier agent waits until the later one ends. If
+//! a server at another address holds the id, this is an error. It ends an agent that has never registered; any other agent retries.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::target::Target;
 /// Number of checks after which the agent logs in anew. A login may cost the server some milliseconds of CPU time (bcrypt, TLS).
 const LOGIN_EVERY: u32 = 30;
 
-/// Minimum time between the starts of two checks. A server that accepts logins and closes each connection is not overrun.
+/// Minimum time between the starts of two checks, so that a server that closes each connection after the login is not flooded.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
 /// The agent's state.
@@ -38,7 +38,8 @@ pub(super) struct Agent {
     registered: Option<Registered>,
     /// Whether a record of the agent was in ZooKeeper at any time.
     has_registered: bool,
-    /// Whether the last check failed. Only the first failure in a row is logged as a warning.
+    /// Whether the last check failed. The first failure in a row is logged as a warning, and so is the one after which the server no
+    /// longer counts as serving. The others are logged at level debug.
     is_failing: bool,
 }
 
@@ -122,7 +123,7 @@ impl Agent {
         } else {
             match ServerConnection::open(&self.target).await {
                 Ok(connection) => self.connection = Some(connection),
-                // It may have entered lame duck mode, and have said so on the old connection.
+                // The server may have entered lame duck mode, and have said so on the old connection.
                 Err(_) if self.is_lame_duck().await => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -32,11 +32,11 @@ pub(super) enum CheckError {
     Sidecar,
     #[error("the server answered -ERR '{text}'{hint}", hint = hint(.text))]
     Refused { text: String },
-    #[error("sent bytes between its INFO and the TLS handshake")]
+    #[error("the server sent bytes between its INFO and the TLS handshake")]
     TlsBytesBefore,
     #[error(
-        "TLS handshake failed: {error}; the certificate of the server must have the name {name:?} (--tls-server-name) and an authority of \
-         --tls-ca-file"
+        "TLS handshake failed: {error}; the certificate of the server must be issued for the name {name:?} (--tls-server-name), by an \
+         authority in --tls-ca-file"
     )]
     TlsHandshake {
         #[source]

@@ -6,14 +6,15 @@ use standin_wire::Info;
 use super::check_error::CheckError;
 use super::target::Target;
 
-/// Returns the record of the server with this INFO. Its `run` is new.
+/// Returns the record of the server with this INFO. Each call gives the record a new `run`.
 pub(super) fn of(target: &Target, info: &Info) -> Result<Node, CheckError> {
     let name = match info.server_name.as_str() {
         "" => info.server_id.as_str(),
         name => name,
     };
     let id = target.id.as_deref().unwrap_or(name);
-    // Other hosts do not reach the pages at a loopback address. If the clients are on this host, so are those who read the pages.
+    // Other hosts cannot reach a monitoring port at a loopback address, so the record leaves it out. If the server's address for clients
+    // is a loopback address too, every reader of the record is on this host, and the port stays.
     let is_here = |ip: Option<std::net::IpAddr>| ip.is_some_and(|ip| ip.is_loopback() || ip.is_unspecified());
     let http = target.http.as_ref();
     let http = http.filter(|http| is_here(target.advertised.ip()) || !is_here(http.ip()));

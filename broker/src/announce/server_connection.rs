@@ -1,7 +1,7 @@
 //! [`ServerConnection`], one connection to the server, logged in as a client. It subscribes to nothing.
 //!
-//! A connection is kept between checks: a server in lame duck mode accepts no new ones, and says so only on those that are open. It also
-//! shows at once that the server has ended.
+//! A connection is kept between checks, for two reasons. A server that enters lame duck mode says so only on its open connections, and
+//! accepts no new ones. And when the server ends, its connections end at once.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ pub(super) struct ServerConnection {
     pub(super) info: Info,
 }
 
-/// A frame of the server that matters to a check.
+/// A frame of the server, as far as a check needs it.
 enum Received {
     Info(Box<Info>),
     Pong,
@@ -42,7 +42,7 @@ enum Received {
 }
 
 impl ServerConnection {
-    /// Connects, begins TLS if the server demands it, logs in, and waits for the answer to a PING.
+    /// Connects, begins TLS if the server demands it or if the flags ask for it, logs in, and waits for the answer to a PING.
     pub(super) async fn open(target: &Target) -> Result<Self, CheckError> {
         let node = &target.node;
         let limit = target.limit;
@@ -69,7 +69,7 @@ impl ServerConnection {
         let wants_tls =
             connection.info.tls_required || connection.info.tls_available && target.tls.is_given();
         if wants_tls && !connection.stream.is_tls() {
-            // They would count as encrypted, although anybody on the way may have added them.
+            // Bytes from before the handshake would be taken for encrypted ones, although anybody on the path may have injected them.
             if !connection.unread.is_empty() {
                 return Err(CheckError::TlsBytesBefore);
             }

@@ -1,4 +1,4 @@
-//! [`Target`], the server to be checked: its addresses, the login, TLS, and what its record has besides.
+//! [`Target`], the server to be checked: its addresses, the login, TLS, and the id, zone and weight for its record.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl Target {
             Some(address) => address.clone(),
             None if is_local(&flags.node) => {
                 return Err(format!(
-                    "--node {}: other hosts do not reach the server at this address, so it cannot be registered; give the address that \
+                    "--node {}: other hosts cannot reach the server at this address, so it cannot be registered; give the address that \
                      clients use with --advertise HOST:PORT",
                     flags.node
                 ));
@@ -90,7 +90,7 @@ impl Target {
             failures: flags.checks.failures,
             successes: flags.checks.successes,
         };
-        // They are read again at each login, so that a changed password is used.
+        // Only a check: the credentials are read again at each login, so that a changed password is used.
         OwnCredentials::read(&target.credentials).map_err(|error| error.to_string())?;
         Ok(target)
     }
@@ -136,7 +136,7 @@ impl Target {
     }
 }
 
-/// Returns whether only this host reaches the address, or none does.
+/// Returns whether other hosts cannot reach the address, because it is a loopback address, 0.0.0.0, `::` or `localhost`.
 fn is_local(address: &Endpoint) -> bool {
     match address.ip() {
         Some(ip) => ip.is_loopback() || ip.is_unspecified(),
