@@ -1,4 +1,4 @@
-//! The flags of `standin-broker announce`. Each flag is also an environment variable, for the unit of systemd.
+//! The flags of `standin-broker announce`. Each flag except `--check` can also be set by an environment variable, for a systemd unit.
 
 use std::path::PathBuf;
 
@@ -257,7 +257,7 @@ pub struct CheckFlags {
     )]
     pub interval_ms: u64,
 
-    /// Time limit of one check
+    /// Time limit of each step of a check: connection, TLS handshake, INFO, PING, /healthz
     #[arg(
         long,
         env = "STANDIN_ANNOUNCE_TIMEOUT_MS",

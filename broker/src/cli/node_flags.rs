@@ -11,7 +11,7 @@ pub struct DoctorFlags {
     #[arg(long)]
     pub json: bool,
 
-    /// The flags with which the broker is started: standin-broker doctor -c /etc/standin/broker.toml
+    /// The flags with which the broker is started, for example: standin-broker doctor -c /etc/standin/broker.toml
     #[arg(
         value_name = "FLAGS OF THE BROKER",
         trailing_var_arg = true,
@@ -31,7 +31,8 @@ pub struct ClusterViewFlags {
     #[arg(long)]
     pub json: bool,
 
-    /// The flags with which the broker is started: standin-broker cluster --watch -c /etc/standin/broker.toml, or -a and -m of its pages
+    /// The flags with which the broker is started, for example: standin-broker cluster --watch -c /etc/standin/broker.toml; or only
+    /// -a and -m, the address and port of its pages
     #[arg(
         value_name = "FLAGS OF THE BROKER",
         trailing_var_arg = true,
