@@ -1,7 +1,7 @@
 //! `standin-broker cluster`: the cluster in a terminal, as its nodes' pages show it.
 //!
-//! The pages of one node are read at the address in the settings. The records in ZooKeeper name the pages of the other nodes; they
-//! are read again from time to time, because each reading opens a session.
+//! The pages of one node are read at the address in the settings. The records in ZooKeeper name the pages of the other nodes. The
+//! records are read only every [`RECORDS_INTERVAL`], because each reading opens a ZooKeeper session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -134,8 +134,7 @@ impl NodePages {
     }
 }
 
-/// Returns the links that only one of two nodes has: the node that lists the other one, and the node that does not. Two nodes of
-/// which neither lists the other are returned both ways.
+/// Returns the missing links: one for each two nodes of which at least one does not list the other.
 pub(crate) fn missing_links(nodes: &[&NodePages]) -> Vec<MissingLink> {
     let mut missing = Vec::new();
     for (at, one) in nodes.iter().enumerate() {

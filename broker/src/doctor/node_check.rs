@@ -28,7 +28,7 @@ const CLUSTER: &str = "cluster name";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Time limit for INFO.
 const INFO_LIMIT: Duration = Duration::from_secs(3);
-/// Days before the expiry of a node's certificate from which on it is a warning.
+/// A node's certificate that expires in fewer days gets a warning.
 const CERTIFICATE_DAYS: i64 = 30;
 
 /// Checks all nodes at the same time. Returns the rows, and the name and INFO of each node that serves clients.
@@ -60,7 +60,7 @@ pub(super) async fn check(settings: &Settings, records: &[Arc<Node>]) -> (Vec<Ro
     (rows, infos)
 }
 
-/// Checks that nodes have the name of the cluster that the settings demand.
+/// Checks that each node's cluster has the name that is in the settings.
 fn cluster_name(settings: &Settings, infos: &[(String, Info)]) -> Vec<Row> {
     let own = settings.cluster_name();
     let differs =

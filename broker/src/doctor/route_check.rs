@@ -13,7 +13,7 @@ const ROUTES: &str = "routes";
 const CLOCK: &str = "clock";
 const PAGES: &str = "pages";
 
-/// Difference of two clocks from which on it is a warning. The time on a page has a resolution of 1 s.
+/// Clocks that differ by this much or more get a warning. The time on a page has a resolution of 1 s.
 const CLOCK_DIFFERENCE: Duration = Duration::from_secs(3);
 
 /// The pages of all nodes that could be read.
@@ -81,7 +81,7 @@ pub(super) fn rows(pages: &ClusterPages) -> Vec<Row> {
         );
         rows.push(Row::fail(ROUTES, format!("{from} - {to}"), found, remedy));
     }
-    // The pages of these nodes could not be read, so only one side of the route can be checked.
+    // Registered nodes whose pages could not be read: only the other side of their routes can be checked.
     for node in &all {
         let is_unread = |name: &&String| !all.iter().any(|read| read.name == **name);
         let without = pages.registered.iter().filter(is_unread);
