@@ -6,8 +6,8 @@
 //! | `addresses` | the addresses on which the sidecar listens |
 //! | `node_check` | one node: dial, TLS, INFO, login, round trip |
 //!
-//! Addresses, ZooKeeper, DNS and the cache file are checked first and at the same time, then all nodes at the same time. Each part has
-//! a time limit, so the whole ends within about 15 s even if every address drops packets.
+//! ZooKeeper and the DNS names are checked at the same time, and after them all nodes at the same time. Each part has a time limit, so
+//! the whole ends within about 15 s even if every address drops packets.
 
 mod addresses;
 mod node_check;

@@ -1,6 +1,7 @@
 //! The latest moves of sessions, and the sessions that ended because no node was left, for `/movez`.
 //!
-//! The log has one line for each of them too. The page for people needs them in order, with numbers, from before it was opened.
+//! The log has one line for each of them too. The page for people shows them in order, with numbers, and also those from before it was
+//! opened.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use crate::doubt::InDoubtCount;
 use crate::peer::Peer;
 
 /// Maximum number of moves that are kept. The death of one node moves all its sessions at once, so this is as many as a large sidecar
-/// has sessions. Memory for them is used only once they happen, at most 2 MB.
+/// has sessions. Memory for them is used only once they happen, at most about 3 MB.
 const MOVES_MAX: usize = 10_000;
 
 /// A session that moved to another node, or that ended because there was none.
@@ -23,7 +24,7 @@ pub(crate) struct Move {
     /// Number of the session.
     pub(crate) session: u64,
     pub(crate) component: Peer,
-    /// `None` if the session ended.
+    /// The lost node and the new one; `None` if the session ended.
     pub(crate) nodes: Option<[Arc<Node>; 2]>,
     /// Name of the [`Cause`](crate::cause::Cause) of the move, or of the [`EndReason`](crate::EndReason).
     pub(crate) cause: &'static str,

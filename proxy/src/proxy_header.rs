@@ -15,8 +15,8 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Limit on the bytes of a header. Version 1 has at most 107. Version 2 has 52 at most for the addresses; the rest are optional
-/// fields, which are ignored.
+/// Limit on the bytes of a header. Version 1 has at most 107. Version 2 has at most 52 with the addresses of a TCP connection; the rest
+/// are optional fields, which are ignored.
 const HEADER_BYTES_MAX: usize = 4096;
 
 /// Timeout from the connect to the last byte of the header. Balancers send it at once.
@@ -45,9 +45,9 @@ pub(crate) enum ProxyHeaderError {
     Broke(#[from] io::Error),
 }
 
-/// Decodes the header at the beginning of `bytes`. Returns the addresses and the length of the header; without addresses, the
-/// connection is one of the balancer itself, such as a health check (LOCAL, UNKNOWN). Returns `None` if the header is incomplete; then
-/// all of `bytes` belong to it.
+/// Decodes the header at the beginning of `bytes`. Returns the addresses and the length of the header. A header without addresses (LOCAL,
+/// UNKNOWN) is of a connection of the balancer itself, such as a health check. Returns `None` if the header is incomplete; then all of
+/// `bytes` belong to it.
 ///
 /// # Errors
 /// [`ProxyHeaderError::NotAHeader`] or [`ProxyHeaderError::TooLong`].
@@ -116,7 +116,8 @@ async fn read(stream: &mut TcpStream) -> Result<Option<Option<Addresses>>, Proxy
 /// Checks what holds for all bytes. Used by the fuzz target `proxy_header` (`tests/fuzz.d`) and by the property test.
 ///
 /// # Panics
-/// If the length of a header is not within the bytes, or if fewer bytes than the header give another result than "incomplete".
+/// If the header is longer than the bytes, if fewer bytes than the header are not "incomplete", or if the bytes after the header change
+/// the result.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn check_decode(bytes: &[u8]) {
     let Ok(Some((addresses, len))) = decode(bytes) else {
@@ -177,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn other_bytes_are_no_header(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_give_consistent_results(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             check_decode(&bytes);
         }
     }

@@ -113,7 +113,7 @@ impl PageView {
         Ok(pages.get(&self.path()).await?.text + "\n")
     }
 
-    /// Returns the page as a table, below a line with the time and the number of rows.
+    /// Returns the page as a table, below a line with the number of rows and the address of the pages.
     ///
     /// # Errors
     /// The reason why there is no page.
@@ -148,7 +148,7 @@ fn text(row: &Value, field: &str) -> String {
     }
 }
 
-/// Returns a duration in the largest unit that has at least one.
+/// Returns a duration in whole days, hours, minutes or seconds: in the largest of these units that is not longer than the duration.
 fn time(secs: u64) -> String {
     match secs {
         0..60 => format!("{secs} s"),

@@ -31,7 +31,7 @@ const NODE_LIMIT: Duration = Duration::from_secs(6);
 const LOOKUP_LIMIT: Duration = Duration::from_secs(4);
 /// Number of nodes that are dialled at the same time.
 const DIALS_MAX: usize = 256;
-/// Days before the expiry of a node's certificate from which on it is a warning.
+/// A node's certificate that expires in fewer days gets a warning.
 const CERTIFICATE_DAYS: i64 = 30;
 
 /// Checks all nodes at the same time. Returns the rows, and each node that can be used with its INFO.
@@ -151,7 +151,7 @@ struct NodeContext<'a> {
 impl NodeContext<'_> {
     /// Checks one node: its name, then a connection for each login. Returns its INFO if a login succeeded or none could be tried.
     async fn check(&self, node: &Arc<Node>) -> (Vec<Row>, Option<Info>) {
-        // The source of this node has a row that says so.
+        // For a node in ZooKeeper a row about its record says so. One in DNS or the cache file is only missing among the usable nodes.
         if self.allowed.refuses(&node.client) {
             return (Vec::new(), None);
         }
@@ -246,7 +246,7 @@ async fn connect_and_ping(
 
 /// What was found out about a node by a login.
 struct LoggedIn {
-    /// Duration of the connection until INFO, and TLS.
+    /// Time from the dial to INFO, with the TLS handshake.
     connected: Duration,
     /// Round-trip time after the login; `None` if no login was tried.
     round_trip: Option<Duration>,
