@@ -1,5 +1,5 @@
-//! The alert rules in `deploy/alerts.yml`. `promtool` tests each of them with made-up series (`tests/alerts.yml`). Those whose fault takes
-//! seconds are also made to fire by the fault itself, on a real Prometheus, with all durations in the rules shortened.
+//! The alert rules in `deploy/alerts.yml`. `promtool` tests each of them with made-up series (`tests/alerts.yml`). If a fault can be caused
+//! within seconds, it is also caused, and its alert must fire on a real Prometheus, with all durations in the rules shortened.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -54,7 +54,7 @@ fn check_settings(document: &str, flags: &[&str]) {
     promtool(&[&["check", "config"], flags, &[&path]].concat(), "");
 }
 
-/// Restarts of the sidecar after which the alert about them fires at the latest.
+/// Limit on the restarts of the sidecar after which the alert about a restart loop must have fired.
 const RESTARTS_MAX: usize = 20;
 /// The alerts that fire from the start, because of the sidecar's certificates.
 const FROM_START: [&str; 2] = ["StandinCertificateExpired", "StandinCertificateExpiresSoon"];
@@ -137,7 +137,7 @@ async fn faults_of_a_program(site: &mut Site) {
     site.fires("StandinOpenFilesNearLimit").await;
 }
 
-/// A node that leaves and does not end, and then cannot register and finds a node that does not answer.
+/// A node in lame duck mode does not end. It is started again, cannot register, and cannot link to a registered node that is silent.
 async fn faults_of_a_node(site: &mut Site) {
     site.registrar
         .put_ephemeral(&format!("{NODES_PATH}/unreadable"), "no record")
@@ -147,12 +147,12 @@ async fn faults_of_a_node(site: &mut Site) {
     site.fires("StandinNodeRecordsUnreadable").await;
     site.fires("StandinLameDuckHangs").await;
     site.mesh.nodes[2].kill();
-    // The node's own record would vanish with its session.
+    // A record of that name which stays; the node's own one would vanish with its session.
     site.registrar.withdraw("n3").await;
     site.registrar
         .put(&format!("{NODES_PATH}/n3"), "not the node's own record")
         .await;
-    // It accepts connections, because the kernel does, and says nothing.
+    // The kernel accepts connections to this socket, and nobody answers on them.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let silent = silent.local_addr().map(|at| at.to_string()).expect("an address");
     let record = serde_json::json!({

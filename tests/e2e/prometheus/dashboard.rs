@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::metric::{deployed, documented, named_in};
 
-/// Checks all expressions of a dashboard. Expressions that show only what is not 0 may have no data.
+/// Checks all expressions of a dashboard. An expression with a condition (`> 0`, `== 0`) may have no data.
 pub(super) async fn works_on(prometheus: &Prometheus, file: &str) {
     let text = deployed(file);
     let table = documented();

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Metric {
     kind: String,
     help: String,
-    /// The values of each label; `None` if they are not listed, because they depend on the settings.
+    /// The values of each label; `None` for the labels in [`OPEN_LABELS`].
     labels: BTreeMap<String, Option<BTreeSet<String>>>,
 }
 
 /// Metrics by name.
 pub(super) type Metrics = BTreeMap<String, Metric>;
 
-/// Labels whose values depend on the settings.
+/// Labels whose values are not listed, because they depend on the settings or on the version of the program.
 const OPEN_LABELS: [&str; 3] = ["account", "door", "version"];
 
 /// Returns a text of the folder `deploy`.

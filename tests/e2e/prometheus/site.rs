@@ -80,7 +80,7 @@ impl Site {
         settings_in(&self.lone_files)
     }
 
-    /// Returns the alerts that have fired by the fast rules within a few seconds: some faults end by themselves.
+    /// Returns the alerts that fired by the fast rules in the last seconds. (Some faults end by themselves, and their alerts with them.)
     pub(super) async fn fired_lately(&self) -> BTreeSet<String> {
         let fired = "max_over_time(ALERTS{alertstate=\"firing\",pace=\"fast\"}[8s])";
         self.prometheus.labels(fired, "alertname").await
@@ -122,7 +122,7 @@ impl Site {
     }
 }
 
-/// Starts a broker that has a user in an account, a certificate and room for four clients. The authority has its files.
+/// Starts a broker that has a user in an account, a certificate and room for four clients. Its files are in the folder of the authority.
 pub(super) async fn broker_of_users() -> (Node, Authority) {
     let files = Authority::new();
     let users = "accounts { shop { users = [ { user: ann, password: secret } ] } }\n";
@@ -145,8 +145,8 @@ fn settings_in(files: &Authority) -> PathBuf {
     files.folder().join("nats.conf")
 }
 
-/// Returns a sidecar with a certificate for components that expires in five days, and one for nodes that has expired. The authority has
-/// its files.
+/// Returns a sidecar with a certificate for components that expires in five days, and one for nodes that has expired. Its files are in
+/// the folder of the authority.
 pub(super) fn sidecar_with_certificates() -> (SidecarBuilder, Authority) {
     let files = Authority::new();
     let end = SystemTime::now() + Duration::from_secs(5 * 24 * 3600);
