@@ -82,7 +82,7 @@ class Client(asyncio.Protocol):
             self.findings.add("S10", text, CLOSED, sidecars=[self.door.name])
 
     async def reconnect(self):
-        """Closes the connection as a component does that is restarted, and connects again."""
+        """Closes the connection and connects again, like a component that is restarted."""
         await self.flush()
         self.leaving = True
         # Nothing is published any more: a closing socket would drop it.
@@ -142,7 +142,10 @@ class Client(asyncio.Protocol):
         self._write(b"PING\r\n")
 
     async def flush(self, seconds_max=READY_SECS_MAX):
-        """Returns whether the server has processed everything sent before, and all that it sent before is received."""
+        """Sends a PING, and returns whether its PONG came in time.
+
+        Then the server has processed all commands before the PING, and what it sent before the PONG has been received.
+        """
         done = asyncio.Event()
         if not self.is_ready:
             return False
@@ -154,7 +157,7 @@ class Client(asyncio.Protocol):
         return True
 
     def oldest_ping_age(self):
-        """Returns the age of the oldest command that is not answered yet."""
+        """Returns the age of the oldest PING that is not answered yet, in seconds."""
         asked = [at for verb, at, _ in self.expected if verb == "PONG"] if self.is_ready else []
         return time.monotonic() - asked[0] if asked else 0.0
 
@@ -201,7 +204,7 @@ class Client(asyncio.Protocol):
             return
         wanted, asked_at, then = self.expected.popleft()
         if wanted != verb:
-            # Either the one is missing, or the other is one too many.
+            # Either the wanted answer is missing, or this one is one too many.
             for promise in ("S5", "S6"):
                 self.findings.add(promise, f"{self.name} got {verb}, but the next answer must be {wanted}")
             return
@@ -245,7 +248,7 @@ class Client(asyncio.Protocol):
 
 
 class Door:
-    """A listener for components: that of a sidecar, or of a node."""
+    """A listener for components: that of a sidecar, or of the spoiler before it."""
 
     def __init__(self, name, address, login, shown=None):
         # `login` are the keys of CONNECT with the credentials, `shown` is the address that INFO must have.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from findings import CLOSED, LATE, MISSING
 from system import NODES
 
-# Before the window: messages that were published then may still be on their way when the harm begins.
+# A window covers this time before it too: messages published then may still be on their way when the harm begins.
 ON_THE_WAY_SECS = 0.5
 
 
@@ -34,7 +34,7 @@ class Window:
     explained: dict = field(default_factory=dict)
 
     def __str__(self):
-        return f"{self.fault:16} {self.detail}; {self.moved} moved, whole again {self.end - self.healed:.1f} s after it"
+        return f"{self.fault:16} {self.detail}; {self.moved} moved, whole again {self.end - self.healed:.1f} s after the harm"
 
     def covers(self, finding):
         """Returns whether this fault explains a finding."""
@@ -159,7 +159,7 @@ async def clock_jump(system, choice, window, scale):
 
 @fault("disk-full", MISSING, moves=True)
 async def disk_full(system, choice, window, scale):
-    """The disk with the caches and a log is full while a node dies, so that the caches would have to be written."""
+    """The disk with the caches of the sidecars and the log of one node is full. A node dies, so the caches cannot be updated."""
     node = choice.choice(system.nodes)
     window.detail = f"and kill of {node.name}"
     filler = system.disk / "filler"
@@ -187,7 +187,7 @@ async def zookeeper_one(system, choice, window, scale):
 
 @fault("zookeeper-all", MISSING, moves=True)
 async def zookeeper_all(system, choice, window, scale):
-    """ZooKeeper is lost as a whole, and a node too: the cached list must do."""
+    """All of ZooKeeper dies, and a node too: the sidecars have only the nodes that they know already."""
     node = choice.choice(system.nodes)
     secs = choice.uniform(1, 1 + 12 * scale)
     window.detail = f"for {secs:.1f} s, and kill of {node.name}"
@@ -197,7 +197,7 @@ async def zookeeper_all(system, choice, window, scale):
     await asyncio.sleep(secs / 2)
     for server in system.ensemble.servers:
         server.start()
-    # A node that starts without ZooKeeper waits for it for seconds, so a short run does not.
+    # A node that starts without ZooKeeper waits for it, which takes seconds. Short runs mostly start it after ZooKeeper.
     if choice.random() > scale:
         await system.wait_for(system.ensemble.trouble, 60)
     node.start()
@@ -216,11 +216,12 @@ async def zookeeper_frozen(system, choice, window, scale):
 
 @fault("session-expiry")
 async def session_expiry(system, choice, window, scale):
-    """ZooKeeper does not hear a node for longer than its session, so its record goes. Its clients and routes stand."""
+    """ZooKeeper hears nothing from a node for longer than the session timeout, so the node's record goes. Its clients and routes
+    stay."""
     number = choice.randrange(NODES)
     window.detail = system.nodes[number].name
     host, zookeeper = system.network.nodes[number], system.ensemble.addresses
-    # Only the node's direction: the host of ZooKeeper is also that of the components.
+    # Only what the node sends is dropped. ZooKeeper is on the host of the components, so the other direction is theirs too.
     system.network.silence(host, zookeeper)
     await asyncio.sleep(5.5 + choice.uniform(0, 4 * scale))
     system.network.end_silence(host, zookeeper)

@@ -9,7 +9,7 @@ LATE = "late"  # a message arrived after a later one of the same publisher
 CLOSED = "closed"  # the connection of a component was closed
 NEVER = "never"  # nothing explains it
 
-# Limit on the findings that are kept, for each promise and kind.
+# Limit on the findings of the kind NEVER that are kept for each promise. All others are kept.
 KEPT_MAX = 2000
 
 

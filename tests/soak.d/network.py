@@ -13,7 +13,7 @@ CABLE = Path(__file__).resolve().parents[1] / "src" / "cable.py"
 NO_STATION = "02:00:00:00:00:01"
 BRIDGE = "switch"
 SWITCH = "soak-switch"
-# A classic BPF program that drops every frame: cable.py has received a copy before.
+# A classic BPF program that drops every frame. cable.py receives a copy of each frame before that.
 DROP_ALL = "1,6 0 0 2"
 
 

@@ -16,13 +16,13 @@ from traffic import Traffic
 TRAFFIC_SECS = 1.0
 # Plants that run at the same time.
 AT_ONCE = 13
-# Not one of the first answers of a connection, for which the traffic would wait before it begins.
+# Numbers of the PONG and the +OK that are spoiled. They are not the first ones: the traffic begins only after those.
 PING_NTH, OK_NTH = 10, 30
 RATE = 0.3
 
 
 class Plant:
-    """One kind of harm, and the promise that it must be found to break."""
+    """One kind of harm, and the promise that the checkers must report as broken."""
 
     def __init__(self, name, promise, picks, harm, nth=5, release=None, connect=None):
         self.name, self.promise, self.picks, self.harm, self.nth = name, promise, picks, harm, nth
@@ -45,7 +45,8 @@ def hold(passage, frame, _plain):
 
 
 def after(wanted):
-    """Returns a frame that was held back, when one with this verb, and with the same subject if it is a message, has passed."""
+    """Returns a function that releases a held frame after the next frame with this verb. With MSG, that is the next message with
+    the subject and the sid of the held one."""
 
     def release(held, frame):
         passed = frame[0] == wanted and (wanted != "MSG" or frame[1:3] == held[1:3])
@@ -108,7 +109,10 @@ PLANTS = [
 
 
 async def run(door, secret):
-    """Plants every error once, in the traffic through this listener. Returns (what was planted, whether it was found)."""
+    """Plants every error once, in the traffic through this listener, and once nothing. Checks the other checkers, too.
+
+    Returns, for each: its name, whether the checkers reported what they must, and what they found.
+    """
     results = []
     wanted = [NEVER, *PLANTS]
     for first in range(0, len(wanted), AT_ONCE):
@@ -150,7 +154,7 @@ def without_traffic():
 
 
 def windows():
-    """A fault explains only its own kinds of findings, in its own time, on its own sidecar."""
+    """Checks that a fault explains only findings of its own kinds, in its own time, on its own sidecar."""
     now = time.monotonic()
     restart = Window("restart-sidecar", frozenset([MISSING, CLOSED]), sidecar="a", start=now, end=now + 1)
     reload = Window("reload", frozenset(), start=now, end=now + 1)

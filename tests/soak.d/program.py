@@ -16,12 +16,12 @@ class Program:
     def __init__(self, name, kind, host, command, log, env=None):
         self.name, self.kind, self.host, self.log = name, kind, host, log
         self.command = host.inside([str(word) for word in command])
-        # The variables that choose the programs are no settings of theirs.
+        # The programs would take variables of the harness, such as STANDIN_PROXY_BIN, for settings.
         own = {key: value for key, value in os.environ.items() if not key.startswith("STANDIN_")}
         self.env = {**own, **(env or {})}
         self.popen = None
         self.lives = 0
-        # True from the start until the harness itself ends or freezes the program.
+        # True from the start until the harness itself ends the program.
         self.should_run = False
 
     def start(self):

@@ -8,7 +8,7 @@ from judge import PROMISES
 from plot import Chart, timeline
 
 MIB = 1 << 20
-# Findings shown for each promise, and in all.
+# Limit on the findings that are shown for each promise.
 SHOWN_MAX = 12
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --faint: #59636e; --line: #d1d9e0; --band: #ffb86b55; --good: #1a7f37; --bad: #d1242f }

@@ -12,7 +12,8 @@ NO_RESPONDERS = b"NATS/1.0 503\r\n"
 PING_EVERY_SECS = 0.2
 NEW = {"protocol": 1, "headers": True, "no_responders": True, "echo": True}
 BIG_BYTES = 96 * 1024
-# A subscription with a maximum is stuck if a plain one to the same subject gets more messages, for longer, while it gets none.
+# A subscription with a maximum is stuck if, since its last message, a plain one to the same subject has got more than this many
+# messages, over more than this time.
 BEHIND_MAX, BEHIND_SECS_MAX = 40, 3.0
 ARRIVES_SECS_MAX = 2.0
 
@@ -56,7 +57,7 @@ class Publisher(Role):
             self.add(self.loop, 20)
 
     def add(self, stream, per_second, header=b""):
-        """Publishes a stream from now on. With a reply subject in the stream's name, see Asker."""
+        """Publishes a stream from now on, this many messages per second (times the rate of the traffic)."""
         self.streams.append((stream, per_second * self.traffic.rate, header))
         self.due[stream.name] = random.random()
 
@@ -82,7 +83,7 @@ class Publisher(Role):
         if found := self.traffic.take(self.receipts, self.name, payload, self.door):
             stream, number = found
             if number <= self.loop_floor:
-                text = f"{self.name} got {stream.name} {number} after the PONG to a PING that it sent after it"
+                text = f"{self.name} got {stream.name} {number} only after the PONG to a later PING"
                 self.traffic.findings.add("S5", text, LATE, at=stream.times[number])
 
 
@@ -145,7 +146,7 @@ class Asker(Publisher):
             at = self.ask.times[int(number)]
             self.traffic.findings.add("requests", text, MISSING, at=at, sidecars=self.traffic.sidecars)
         else:
-            self.traffic.findings.add("requests", f"{self.name} got an answer of nobody: {payload[:80]!r}")
+            self.traffic.findings.add("requests", f"{self.name} got an answer to a request to nobody: {payload[:80]!r}")
 
 
 class Answerer(Subscriber):
@@ -183,7 +184,7 @@ class Counter(Subscriber):
         self.client.ping(lambda: self._know(sid))
 
     def _know(self, sid):
-        """Called with the PONG: the node has the maximum. More messages than that can come before it, but not after it."""
+        """Called with the PONG after UNSUB: the node has the maximum. More messages than that can come only before this PONG."""
         if sid == self.sid:
             self.is_known = True
             self._end_at_maximum()
@@ -214,7 +215,7 @@ class Counter(Subscriber):
     def _end_at_maximum(self):
         if self.is_known and self.count >= self.most:
             self.completed += 1
-            # From now on the client reports each message to it.
+            # From now on the client reports each message to this subscription.
             self.client.forget(self.sid)
             self._begin()
 

@@ -16,7 +16,8 @@ from traffic import Traffic
 QUIET_SECS = 1.0
 # Above this many minutes, times of faults and pauses between them are those of a long run.
 LONG_MINUTES = 5
-# Faults that lose nothing by themselves, for a time with another fault. They must not touch the same program or cable.
+# Faults that lose nothing by themselves, so one of them may happen together with another fault. The two must not touch the same
+# program or cable.
 COMPANIONS = ["clock-jump", "zookeeper-one", "zookeeper-frozen", "slow-link"]
 EXCLUDES = {"lossy-link": "slow", "session-expiry": "zookeeper"}
 COMPANION_SHARE = 0.4
@@ -104,8 +105,8 @@ class Run:
                 return
 
     async def _spread(self, system):
-        """Restarts the raw clients if hardly any is connected to one of the nodes, because sessions stay where they are: the death
-        of a node without sessions would harm nobody."""
+        """Restarts the raw clients if one of the nodes has hardly any session. Sessions do not return to a node by themselves, and
+        the death of a node without sessions would harm nobody."""
         if min(await system.sessions_by_node()) >= SESSIONS_MIN:
             return
         window = faults.Window("restart-components", frozenset([MISSING, LATE]), start=time.monotonic())
@@ -116,7 +117,7 @@ class Run:
         window.detail = f"sessions by node: {await system.sessions_by_node()}"
 
     def _choice(self):
-        """Returns random choices of its own for a fault, so that two faults at a time do not mix theirs."""
+        """Returns a random generator for one fault. The choices of a fault must not depend on another one at the same time."""
         return random.Random(self.choice.random())
 
     def _companion(self, kind):

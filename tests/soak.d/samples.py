@@ -6,17 +6,17 @@ import time
 from findings import NEVER
 
 MIB = 1 << 20
-# A life of a program is judged if it has this many seconds after the first quarter of it, the warm-up.
+# The first quarter of a life of a program is its warm-up. Growth is judged only if this many seconds follow it.
 JUDGED_SECS_MIN = 45
 GROWTH_BYTES_MAX = 16 * MIB
 GROWTH_SHARE_MAX = 0.3
 RSS_BYTES_MAX = 512 * MIB
-# Descriptors beyond the largest number in the first half of a life.
+# After the warm-up, the smallest number of descriptors in the last third may exceed the largest in the first half by this.
 GROWTH_DESCRIPTORS_MAX = 60
 
 
 class Samples:
-    """Samples of one run, `every_secs`. Times are those of time.monotonic()."""
+    """Samples of one run, taken every `every_secs` seconds. Times are those of time.monotonic()."""
 
     def __init__(self, system, traffic, every_secs):
         self.system, self.traffic, self.every_secs = system, traffic, every_secs

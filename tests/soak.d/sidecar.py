@@ -5,7 +5,7 @@ from client import Door
 from program import Program
 
 LISTEN, HTTP = 4300, 8300
-# The run waits until each node is proved again, so probes are more frequent than by default.
+# After a fault the run waits until no node is down for a sidecar, so probes are more frequent than by default.
 PROBE_MS = 5000
 
 

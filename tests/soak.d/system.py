@@ -34,7 +34,7 @@ class System:
 
     def __init__(self, folder, binaries):
         self.folder, self.binaries = folder, binaries
-        # Returns what does not arrive, once there is traffic.
+        # A function that returns which messages do not arrive, or None. It is set when there is traffic.
         self.traffic_trouble = None
         # Called when a sidecar was started again: waits for its components.
         self.restarted = None

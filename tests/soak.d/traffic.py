@@ -21,7 +21,7 @@ TICK_SECS = 0.02
 # After the last publish: time for what is on its way.
 SETTLE_SECS = 1.0
 ANSWER_SECS_MAX = 15
-# Of subscriptions that end after a number of messages.
+# The largest number of messages after which a subscription with a maximum ends.
 MAXIMUM_MAX = 60
 # A message that takes longer is a sign that its way is broken.
 LATE_SECS = 1.0
