@@ -1,5 +1,5 @@
-//! `standin-broker announce`: agents beside unmodified nats-servers register them in ZooKeeper, so that a stock cluster gives the sidecar
-//! what our nodes do.
+//! `standin-broker announce`: an agent beside each unmodified nats-server registers it in ZooKeeper. So a cluster of nats-servers serves
+//! the sidecar as well as one of standin-broker nodes.
 
 use crate::site::{TIMEOUT, component_of, is_served, session_moves_from};
 use e2e::zookeeper::NODES_PATH;
@@ -49,7 +49,7 @@ fn others(cluster: &Mesh, index: usize) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn stock_servers_with_agents_give_the_sidecar_what_our_nodes_do() {
+async fn a_sidecar_finds_stock_servers_that_agents_register_and_moves_sessions_between_them() {
     let (mut zookeeper, mut cluster) =
         tokio::join!(ZooKeeper::start(), Mesh::start(ServerKind::NatsServer, 3));
     let mut registrar = zookeeper.registrar().await;
@@ -247,7 +247,7 @@ async fn a_check_finds_what_an_agent_needs() {
 }
 
 #[tokio::test]
-async fn of_two_agents_for_one_server_the_last_registers_and_an_agent_whose_id_is_taken_ends() {
+async fn the_last_of_two_agents_for_one_server_registers_and_an_agent_exits_if_its_id_is_taken() {
     let (zookeeper, node) = tokio::join!(ZooKeeper::start(), Node::start(ServerKind::NatsServer, &[]));
     let mut registrar = zookeeper.registrar().await;
     let path = format!("{NODES_PATH}/one");

@@ -1,7 +1,7 @@
-//! The pages for people at `/` of both programs, in a real browser: what they show while a node and then the sidecar dies, in the light, in
-//! the dark, on a phone, by keyboard, and what axe finds in them.
+//! The pages for people at `/` of both programs, in a real browser: what they show when a node and then the sidecar is killed. They are
+//! looked at in light and dark colours and at the width of a phone, used with the keyboard, and examined for accessibility by axe.
 //!
-//! With the environment variable `STANDIN_SCREENSHOTS`, screenshots are written to that folder.
+//! If the environment variable `STANDIN_SCREENSHOTS` names a folder, screenshots are written to it.
 
 use e2e::{Mesh, Process, Program, Publishing, RawClient, ServerKind, Sidecar, ZooKeeper, eventually, peers};
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ async fn component(address: SocketAddr, name: &str) -> RawClient {
     client.subscribed("router.>").await
 }
 
-/// Waits for an event of the script. Fails with the text of its error.
+/// Waits until the script `browser.js` prints this event. Fails if it prints an error, with the text of the error.
 async fn wait_for(browser: &mut Process, event: &str) {
     eventually(event, TIMEOUT, async || {
         let lines = browser.lines().clone();

@@ -147,7 +147,7 @@ impl Composed {
         self.running.insert(name.to_owned(), started);
     }
 
-    /// Waits for the services that this one waits for.
+    /// Waits until the services in `depends_on` of this one are healthy.
     async fn wait_for_dependencies(&self, name: &str) {
         let dependencies = self.content["services"][name]["depends_on"].as_object();
         for (other, what) in dependencies.into_iter().flatten() {
@@ -181,7 +181,7 @@ async fn the_old_client_of_the_compose_file_goes_on_when_its_broker_is_killed() 
         let image = zookeeper_image(&composed.content["services"][name]);
         composed.start(name, &image);
     }
-    // It waits for nobody.
+    // The sidecar depends on no other service.
     composed.start("sidecar", &image("proxy"));
     for name in ["broker-1", "broker-2", "broker-3"] {
         composed.wait_for_dependencies(name).await;
@@ -189,7 +189,7 @@ async fn the_old_client_of_the_compose_file_goes_on_when_its_broker_is_killed() 
     }
     composed.wait_for_dependencies("component").await;
 
-    // The file that shows the health of the component is in its own /tmp.
+    // The health of the component is in a file in /tmp. This client is in no container, so the file is moved to a folder of this test.
     let component = &composed.content["services"]["component"];
     let arrived = composed.folder.path().join("arrived").display().to_string();
     let own = |text: &str| text.replace("/tmp/arrived", &arrived);

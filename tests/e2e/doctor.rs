@@ -34,8 +34,8 @@ impl Report {
         }
     }
 
-    /// Asserts that these rows are not OK, and no others: verdict, check, a part of what was found or of the subject, and a part of
-    /// the remedy.
+    /// Asserts that exactly these rows are not OK. Each is described by its verdict, its check, a part of its subject or of what was
+    /// found, and a part of its remedy.
     #[track_caller]
     fn assert_only(&self, wanted: &[(&str, &str, &str, &str)]) {
         let bad: Vec<&Value> = self.rows.iter().filter(|row| row["verdict"] != "ok").collect();
@@ -158,7 +158,7 @@ async fn the_sidecars_doctor_finds_each_fault_and_no_other() {
         .await
         .assert_only(&[("fail", "listen", &pid, "or set http.listen")]);
 
-    // The name does not exist, and nodes come from the settings as well.
+    // The znode does not exist. A node comes from the settings, so only the path is at fault.
     let url = cluster.nodes[0].url();
     Report::of(with(&["--zookeeper-path", "/nowhere", "--upstream", &url]))
         .await
@@ -320,7 +320,8 @@ async fn the_brokers_doctor_finds_each_fault_of_a_mesh_and_no_other() {
         );
     }
 
-    // A node that is not started yet, with a name that another one has. The last flag of a kind counts.
+    // A node that is not started yet, with a name that another one has. Of a flag that is given twice, the
+    // last one counts.
     let (port, cluster, pages) = (free_port(), free_port(), free_port());
     let other = n1
         .command(&doctor)

@@ -70,7 +70,7 @@ fn the_chart_is_valid_with_each_of_its_values() {
     assert_eq!(only(&made, "ConfigMap")["data"]["broker.toml"], settings);
     let pod = &only(&made, "StatefulSet")["spec"]["template"]["spec"];
     let args = texts(&pod["containers"][0]["args"]);
-    // Only the first three, so that more nodes do not restart the others.
+    // Only the first three: the arguments stay the same when nodes are added, so no running node restarts.
     let routes = "--routes=nats://queue-0.queue-headless:6222,nats://queue-1.queue-headless:6222,\
                   nats://queue-2.queue-headless:6222";
     assert!(args.contains(&routes.to_owned()), "{args:?}");
@@ -127,7 +127,7 @@ fn the_containers_have_no_rights() {
     }
 }
 
-/// A chart that depends on this one gets the sidecar with two lines, and its values below the name of this chart.
+/// A chart that depends on this one needs two lines for the sidecar. It sets the values of this chart below the key `standin`.
 #[test]
 fn the_sidecar_of_the_chart_is_that_of_the_manifest() {
     let folder = TempDir::new().expect("a temporary folder");
@@ -239,7 +239,8 @@ impl<'a> Pod<'a> {
         .await;
     }
 
-    /// Ends the pod as the kubelet does: the preStop hook, SIGTERM at once after it, and SIGKILL if the grace period is over.
+    /// Ends the pod as the kubelet does: the preStop hook, and SIGTERM at once after it. Fails if the pod has not ended with code 0 when
+    /// the kubelet would send SIGKILL, at the end of the grace period.
     async fn end(&mut self) {
         let hook = texts(&self.container["lifecycle"]["preStop"]["exec"]["command"]);
         if !hook.is_empty() {

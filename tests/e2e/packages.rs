@@ -80,7 +80,7 @@ fn check_what_is_installed(root: &DebianRoot) {
     assert!(fish.starts_with("--zookeeper-path"), "{fish}");
 }
 
-/// Fails if a user, a folder or a file of settings has not the right owner and mode.
+/// Fails if a folder or a settings file has a wrong owner or mode, or if the user of a program cannot read its settings.
 fn check_owners(root: &DebianRoot) {
     let owners = root.run("stat -c '%n %U:%G %a' /etc/standin/*.toml /var/lib/standin /var/log/standin");
     let expected = [

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::site::TIMEOUT;
 
-/// Longest time between two watchdog messages.
+/// Longest time between two watchdog messages (`WATCHDOG=1`).
 const WATCHDOG: Duration = Duration::from_millis(900);
 
 /// The socket of a service manager.
@@ -103,7 +103,7 @@ async fn tells_when_it_is_ready_reloads_hangs_and_stops(program: fn(SocketAddr) 
 
     manager.sign_of_life().await;
     process.freeze().await;
-    // One may have been sent just before.
+    // A sign of life may have been sent just before.
     while timeout(WATCHDOG / 3, manager.message()).await.is_ok() {}
     timeout(WATCHDOG, manager.message())
         .await
@@ -195,7 +195,7 @@ cases! {
     the_broker_refuses_a_socket_that_is_not_in_the_settings(broker);
 }
 
-/// Clients could connect to the socket, and would wait for ever.
+/// Such a socket must be refused: clients could connect to it, and would wait for ever.
 async fn refuses_a_socket_that_is_not_in_the_settings(program: fn(SocketAddr) -> Program) {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let (given, wanted) = (socket.local_addr().expect("an address"), port::free_address());

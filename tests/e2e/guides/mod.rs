@@ -44,7 +44,7 @@ fn rows(machine: &Machine, page: &str) -> Vec<Value> {
     page["items"].as_array().cloned().unwrap_or_default()
 }
 
-/// Waits until the sidecar of a machine has proved exactly these nodes, which are numbers N of 10.0.0.N.
+/// Waits until the sidecar of a machine has proved exactly these nodes. Node N has the address 10.0.0.N.
 async fn nodes_become(machine: &Machine, wanted: &[usize]) {
     let wanted: Vec<String> = wanted
         .iter()

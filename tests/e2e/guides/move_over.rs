@@ -131,7 +131,7 @@ async fn with_nats_server(guide: &mut Guide, site: &mut Site) {
     site.works_without_old().await;
     let look = site.here.run(&guide.next(step_4));
     assert!(look.contains("10.0.0.3:4222"), "{look}");
-    // In lame duck mode it takes ten seconds to end.
+    // A nats-server in lame duck mode takes ten seconds to end, so it is killed.
     site.old()
         .run("systemctl kill -s KILL nats-server\nsystemctl restart nats-server");
     site.works_with(&[1, 2, 3]).await;

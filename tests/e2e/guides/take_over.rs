@@ -22,7 +22,7 @@ async fn client(machine: &Machine, library: Library, url: &str) -> Component {
     component
 }
 
-/// Connects an old client, and checks that it is served, and whether the sidecar of its machine has its session.
+/// Connects an old client, and checks that it is served. `sidecar` says whether the sidecar of its machine must have its session.
 async fn is_served_by(machine: &Machine, url: &str, sidecar: bool) {
     let mut component = client(machine, Library::C, url).await;
     sessions_become(machine, usize::from(sidecar)).await;
@@ -82,7 +82,7 @@ async fn the_address_on_loopback(guide: &mut Guide, here: &Machine) {
     long.expect_payloads("own", &["moved", "back"]).await;
 }
 
-/// The sidecar's only node is the old server itself, so its own connections must not be redirected.
+/// The sidecar's only node is the old server itself, so the sidecar's own connections must not be redirected.
 async fn a_redirect(guide: &mut Guide, here: &Machine) {
     let section = "A redirect";
     here.run(&guide.next(section));
@@ -150,7 +150,7 @@ async fn a_load_balancer(guide: &mut Guide, here: &Machine, balancer: &Machine, 
         let log = sidecar.run("journalctl -u standin-proxy");
         assert!(!log.contains("refused"), "a health check is not an error:\n{log}");
     }
-    // Only the balancer may say which client it passes on.
+    // Only the balancer may connect, because it says in the PROXY protocol which client it connects for.
     here.run("exec 3<>/dev/tcp/10.0.0.11/4222\nif timeout 5 grep . <&3; then exit 1; fi");
     let metrics = sidecars[0].run("curl -s 127.0.0.1:8223/metrics");
     assert!(metrics.contains("standin_connections_refused_total{reason=\"peer\"} 1"));

@@ -1,4 +1,4 @@
-//! `deploy/trouble.md`, and the metrics in all documents: what they name is in the source.
+//! The log lines that `deploy/trouble.md` names, and the metrics that any document in `deploy/` names, are in the source.
 
 use e2e::machine::top;
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ fn read_sources(folder: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// Joins the string literals that a backslash at the end of a line continues.
+/// Joins the lines of each string literal that is continued on the next line by a backslash.
 fn one_line_literals(text: &str) -> String {
     let mut parts = text.split("\\\n");
     let first = parts.next().unwrap_or_default().to_owned();
