@@ -16,7 +16,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-/// Run by `sh` in the new namespaces: ROOT, then pairs SOURCE TARGET up to `--`, then the command line of the container.
+/// The script that `sh` runs in the new namespaces. Its arguments: ROOT, pairs SOURCE TARGET up to `--`, and the command line of the
+/// container.
 const ENTER: &str = r#"
 root=$1; shift
 mount --bind "$root" "$root"
@@ -36,7 +37,7 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(60);
-/// That of the health checks in `deploy/`.
+/// The timeout of the health checks in the Containerfiles.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 const RUN_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -217,7 +218,7 @@ impl Container {
         }
     }
 
-    /// Returns its process, with its output. Its id is that of the parent of the container's first process.
+    /// Returns the parent of the container's first process. It has the output of the container, and ends with it.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
@@ -264,7 +265,8 @@ impl Container {
         found(what, START_TIMEOUT, async || self.first_process_now()).await
     }
 
-    /// Returns the id of the first process of the container. Before that process has changed its root, it is not the container yet.
+    /// Returns the id of the first process of the container. Returns `None` until that process has changed its root: before that it is
+    /// still the script [`ENTER`].
     fn first_process_now(&self) -> Option<i32> {
         let pid = self.process.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;

@@ -1,5 +1,5 @@
-//! A Debian system in which a test installs packages: the files of this machine, with changes that nobody else sees and that go with the
-//! test. It has its own `/run` and `/tmp`, the package database of this machine, and no running systemd.
+//! A Debian system in which a test installs packages: the files of this machine. Nobody else sees the changes to them, and they are gone
+//! after the test. It has its own `/run` and `/tmp`, the package database of this machine, and no running systemd.
 //!
 //! It is an overlay of `/` in a mount namespace of its own, so it is there at once and needs no downloads. It needs root.
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Mounts the system at `$1/root` and keeps the namespace alive. The changes are in a tmpfs, because an overlay cannot keep its changes in
-/// another overlay, as the root of a container is. apt and man-db are faster without their lists of packages and pages, and the test has no
+/// another overlay, and the root of a container is one. apt and man-db are faster without their lists of packages and pages, and the test has no
 /// network.
 const HOLD: &str = "
 set -e

@@ -51,7 +51,7 @@ impl Image {
     }
 }
 
-/// Returns the texts of a JSON list, which is empty if it is missing.
+/// Returns the texts of a JSON list. A missing list has no texts.
 pub fn texts(list: &Value) -> Vec<String> {
     let list = list.as_array().map_or(&[][..], Vec::as_slice);
     let text = |text: &Value| {

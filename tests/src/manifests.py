@@ -4,8 +4,8 @@ usage: manifests.py kubernetes FILE
        manifests.py chart FOLDER VALUES_JSON
        manifests.py compose FILE SCHEMA
 
-Every object is validated against the schemas of Kubernetes, or the file against SCHEMA, the schema of the Compose Specification. The chart
-is linted and rendered by Helm's own library. An error ends the program with its text.
+Objects of Kubernetes are validated against its schemas, and a Compose file against SCHEMA, that of the Compose Specification. The chart is
+linted and rendered by Helm's own library. An error ends the program with its text.
 """
 
 import json
@@ -68,7 +68,7 @@ def rendered(folder, values):
 
 def composed(file, schema):
     with open(file) as opened:
-        # Merged keys (<<) are how Compose files share parts, so keys are not compared here.
+        # Compose files share parts by merged keys (<<), so this reader does not refuse a key that comes twice.
         content = yaml.safe_load(opened)
     with open(schema) as opened:
         schema = json.load(opened)
