@@ -107,6 +107,11 @@ async fn the_socket_of_a_killed_sidecar_is_replaced_and_that_of_a_living_one_is_
     sidecar.kill();
     assert!(path.exists());
     sidecar.restart().await;
+    // The line comes when all sockets listen.
+    sidecar
+        .process()
+        .wait_for_line("listening for components", TIMEOUT)
+        .await;
     RawClient::open_unix(&path).await;
     let mut second: Process = Program::new(peers::sidecar_binary())
         .args(["--upstream", "127.0.0.1:1", "--listen"])
@@ -378,6 +383,7 @@ async fn a_reload_changes_permissions_at_once_and_keeps_sockets() {
     let nodes = [Node::start(ServerKind::Standin, &[]).await];
     let mut sidecar = restricting(&nodes).await;
     let mut client = RawClient::open(sidecar.address()).await;
+    client.answer_pings();
     client.publish("c", "1").await;
     client
         .expect_line("-ERR 'Permissions Violation for Publish to \"c\"'")

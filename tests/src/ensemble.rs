@@ -1,9 +1,11 @@
 //! Three real ZooKeeper servers with an elected leader, so that a test can kill one of them.
 
 use crate::condition::found;
+use crate::netns::Netns;
 use crate::port::{free_address, free_port};
-use crate::zookeeper::{Membership, ZooKeeper};
+use crate::zookeeper::{Membership, USUAL_PORT, ZooKeeper};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 const SIZE: usize = 3;
@@ -23,20 +25,32 @@ pub struct Ensemble {
 impl Ensemble {
     /// Starts three servers on loopback and waits until all of them serve.
     pub async fn start() -> Self {
+        let address = || (free_address(), None, free_port(), free_port());
+        Self::start_at([address(), address(), address()]).await
+    }
+
+    /// Starts a server in each namespace, at its own address and ZooKeeper's usual ports.
+    pub async fn start_on_usual_ports(hosts: [&Netns; SIZE]) -> Self {
+        let address = |netns: &'_ Netns| SocketAddr::new(netns.address(), USUAL_PORT);
+        Self::start_at(hosts.map(|netns| (address(netns), Some(netns), 2888, 3888))).await
+    }
+
+    /// Starts the servers. Each has an address for clients, a namespace, and the ports for the others: quorum and election.
+    async fn start_at(places: [(SocketAddr, Option<&Netns>, u16, u16); SIZE]) -> Self {
         let mut settings = TIMES.to_owned();
-        for number in 1..=SIZE {
-            let (quorum, election) = (free_port(), free_port());
-            let _ = writeln!(settings, "server.{number}=127.0.0.1:{quorum}:{election}");
+        for (number, (address, _, quorum, election)) in (1..).zip(&places) {
+            let ip = address.ip();
+            let _ = writeln!(settings, "server.{number}={ip}:{quorum}:{election}");
         }
-        let server = |number: usize| {
+        let server = |(number, (address, netns, ..)): (usize, (SocketAddr, Option<&Netns>, u16, u16))| {
             let membership = Membership {
                 number,
                 settings: settings.clone(),
             };
-            ZooKeeper::described(free_address(), None, Some(membership))
+            ZooKeeper::described(address, netns, Some(membership))
         };
         let mut ensemble = Self {
-            servers: (1..=SIZE).map(server).collect(),
+            servers: (1..).zip(places).map(server).collect(),
         };
         for server in &mut ensemble.servers {
             server.launch();

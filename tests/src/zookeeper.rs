@@ -37,7 +37,7 @@ const TLS_JARS: [&str; 10] = [
     "netty-transport-native-unix-common",
     "commons-io",
 ];
-const USUAL_PORT: u16 = 2181;
+pub(crate) const USUAL_PORT: u16 = 2181;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const SRVR_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,10 +1,8 @@
 //! `deploy/move-over.md`: every step and its way back, with an old client that is connected from the first step to the last.
 
-use super::{
-    TIMEOUT, for_node, machine, nodes_become, rows, sessions_become, start_nats_server, zookeeper_hosts,
-};
+use super::{TIMEOUT, for_node, machine, nodes_become, rows, sessions_become, start_nats_server};
 use crate::site::is_served;
-use e2e::{Component, Guide, Lan, Library, Machine, ZooKeeper, eventually};
+use e2e::{Component, Ensemble, Guide, Lan, Library, Machine, eventually};
 
 /// The machines: that of the component, and those of the nodes 1 to 3. Node 1 has the old server.
 struct Site {
@@ -53,9 +51,10 @@ impl Site {
 #[tokio::test]
 async fn a_live_system_moves_over_and_back_as_the_guide_says() {
     let mut guide = Guide::read("move-over.md");
-    let lan = Lan::new(5);
-    let zookeeper = ZooKeeper::start_on_usual_port(lan.host(4)).await;
-    let hosts = zookeeper_hosts(&zookeeper);
+    let lan = Lan::new(7);
+    let _zookeeper = Ensemble::start_on_usual_ports([4, 5, 6].map(|number| lan.host(number))).await;
+    let hosts = [4, 5, 6].map(|number| format!("{} zk{}", lan.host(number).address(), number - 3));
+    let hosts = hosts.join("\n");
     let here = machine(&lan, 0, "10.0.0.5", &hosts).await;
     let nodes = [
         machine(&lan, 1, "10.0.0.1", &hosts).await,
