@@ -130,7 +130,7 @@ impl Signals {
         })
     }
 
-    /// Handles SIGHUP and SIGUSR1. Returns at a signal that ends the program, or when another node holds this node's name.
+    /// Handles SIGHUP, SIGUSR1 and changes of certificate files. Returns at a signal that ends the program, or when another node holds this node's name.
     async fn until_end(
         &mut self,
         cli: &Cli,
@@ -259,7 +259,7 @@ async fn serve(cli: &Cli, sockets: Sockets, settings: Settings, logging: &Loggin
     }
 }
 
-/// Reloads the settings, at SIGHUP.
+/// Reloads the settings, after SIGHUP or a change of a certificate file.
 fn reload(cli: &Cli, server: &Server, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);

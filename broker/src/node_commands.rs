@@ -100,7 +100,7 @@ fn run(command: impl Future<Output = ExitCode>) -> ExitCode {
         Err(error) => return unavailable(&format!("cannot start: {error}")),
     };
     let code = runtime.block_on(command);
-    // The lookup of a name may still hang in the system.
+    // A thread may still be blocked in a lookup of a host name. The program does not wait for it.
     runtime.shutdown_background();
     code
 }

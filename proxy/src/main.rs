@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 
 const PROGRAM: &str = "standin-proxy";
 
-/// Time that the service manager allows for a stop, above `process.shutdown_secs`.
+/// Time that the program requests of the service manager for its stop, in addition to `process.shutdown_secs`.
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
@@ -94,7 +94,7 @@ fn run_command(command: &Command, cli: &Cli) -> ExitCode {
         }
     };
     let code = runtime.block_on(standin_proxy::commands::run(command, PROGRAM, cli));
-    // The lookup of a name may still hang in the system.
+    // A thread may still be blocked in a lookup of a host name. The program does not wait for it.
     runtime.shutdown_background();
     code
 }
@@ -157,7 +157,7 @@ async fn serve(cli: &Cli, inherited: InheritedSockets, settings: Settings, loggi
     EXIT_DONE
 }
 
-/// Handles SIGHUP: loads the settings again and applies them.
+/// Loads the settings again and applies them, after SIGHUP or a change of a certificate file.
 fn reload(cli: &Cli, sidecar: &mut Sidecar, logging: &Logging) {
     let loaded = cli.settings();
     let is_given = loaded.as_ref().is_ok_and(is_limit_given);

@@ -1,4 +1,5 @@
-//! `[tls.…]`: the settings of one door, which are alike for all doors of both programs.
+//! `[tls.…]`: the TLS settings of one door. A door is a kind of connection with TLS settings of its own, such as those from clients,
+//! those between nodes, or HTTP. The keys in this file are the same for all doors of both programs.
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use crate::settings::Millis;
 pub enum TlsMode {
     /// No TLS.
     Off,
-    /// Both, on one port.
+    /// TLS and plain text, on one port.
     Optional,
     /// TLS only.
     Required,

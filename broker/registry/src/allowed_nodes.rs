@@ -65,8 +65,9 @@ pub struct AllowedNodes {
 }
 
 impl AllowedNodes {
-    /// Creates the list from the texts of the setting. Without any text, all nodes are allowed. An invalid text allows nothing:
-    /// the settings were checked with [`AllowedNode::from_str`] before. `configured` are the nodes that the settings name.
+    /// Creates the list from the texts of the setting. Without any text, all nodes are allowed. An invalid text allows no node.
+    /// Invalid texts are not expected, because [`AllowedNode::from_str`] has checked the settings before. `configured` are the
+    /// nodes that the settings name.
     pub fn new<'t>(
         texts: impl IntoIterator<Item = &'t str>,
         configured: impl IntoIterator<Item = Endpoint>,
@@ -143,7 +144,7 @@ mod tests {
             ("::1", "::1", false),
             // The settings name this node.
             ("192.0.2.1", "192.0.2.1", true),
-            // A name is on the list, or else its address has to be.
+            // If a name is not on the list, its address must be.
             ("NATS.example.org.", "127.0.0.1", true),
             ("a.b.nats.local", "127.0.0.1", true),
             ("nats.local", "127.0.0.1", false),

@@ -106,7 +106,7 @@ pub(crate) fn load(path: &Path, nodes_max: usize) -> Result<CacheContents, Strin
             source,
             name: record.list.clone(),
         };
-        // A time out of range is replaced by 1970.
+        // A time that is out of range is replaced by 1970.
         let time = |secs| UNIX_EPOCH.checked_add(Duration::from_secs(secs));
         let left = record.left_at.map(|secs| time(secs).unwrap_or(UNIX_EPOCH));
         let damaged = |error| fail(format!("it is damaged: {error}"));

@@ -41,7 +41,7 @@ async fn a_thawed_node_delivers_messages_of_closed_connections_and_none_of_reset
     let mut mesh = Mesh::start(ServerKind::Standin, 1).await;
     let node = &mut mesh.nodes[0];
     let mut subscriber = node.subscriber("news").await;
-    // Two connections of one component, both without echo, as before and after a sidecar has moved it.
+    // Two connections of one component, both without echo: the one that its sidecar has left, and the one that it has moved to.
     let mut moved_from = RawClient::open_with(node.address(), NO_ECHO).await;
     let mut moved_to = RawClient::open_with(node.address(), NO_ECHO)
         .await

@@ -85,7 +85,7 @@ impl Node {
             run: run.to_string(),
             began: run,
             mesh: mesh_address(number),
-            // Flushes wait for a node that serves, even while it is being sent the complete interest.
+            // Flushes also wait for the acks of a serving node to which the complete interest is still being sent.
             serving: seed.is_multiple_of(2),
             ..Hello::default()
         };
