@@ -272,7 +272,8 @@ impl Outbox {
         self.needs_attention().then(|| self.queue().reason).flatten()
     }
 
-    /// Returns whether the client has ended or has closed its side of the connection. For a client that is not read meanwhile.
+    /// Returns whether the client has ended or has closed its side of the connection. Used while the
+    /// client's socket is not read.
     pub(crate) fn is_gone(&self) -> bool {
         let socket = self.queue().socket.clone();
         self.reason().is_some() || socket.is_none_or(|socket| is_closed(&socket))

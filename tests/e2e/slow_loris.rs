@@ -149,8 +149,8 @@ impl<'d> Witness<'d> {
     }
 }
 
-/// Returns whether each connection of the attack was evicted or is still half-open, and there are not more of these than `bound`. On a
-/// machine with few open files, connections are evicted without a bound too.
+/// Returns whether each connection of the attack was evicted or is still half-open, and at most `bound` are half-open. If the limit on
+/// open files is low, connections are evicted even without `bound`.
 fn is_bounded(half_open: f64, evicted: f64, bound: Option<usize>) -> bool {
     half_open + evicted >= STALLED as f64 && half_open <= bound.unwrap_or(STALLED) as f64
 }
@@ -268,7 +268,7 @@ cases! {
     half_open_handshakes_on_a_sidecar_are_evicted_above_the_bound(true, Some(5000), 96);
 }
 
-/// Also a node's limit on all connections is no way to keep others out, and a payload before CONNECT is not kept.
+/// When the node's limit on all connections is reached, a new connection evicts the oldest one that has not logged in.
 #[tokio::test]
 async fn a_client_gets_in_although_all_places_are_taken_by_connections_that_do_not_log_in() {
     let mut node = Node::start(ServerKind::Standin, &["--user", "a", "--pass", "b"]).await;

@@ -150,7 +150,7 @@ impl RawClient {
     }
 }
 
-/// Connects to a Unix socket. The result is a socket of the type that carries TCP, which reads and writes it alike.
+/// Connects to a Unix socket. The result has the type of a TCP socket, so that callers use both kinds in the same way.
 pub fn unix_stream(path: &Path) -> TcpStream {
     let connected = UnixStream::connect(path).and_then(|stream| {
         stream.set_nonblocking(true)?;

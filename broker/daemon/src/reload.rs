@@ -1,4 +1,4 @@
-//! Reload of the settings after a SIGHUP. Invalid settings change nothing.
+//! Reload of the settings, after SIGHUP or a change of a certificate file. Invalid settings change nothing.
 
 use std::fmt::Display;
 

@@ -86,7 +86,8 @@ impl SessionTask {
             }
             tokio::select! {
                 () = session.client.changed() => {
-                    // If reading takes long, because somebody creates thousands of znodes, half of the time is left.
+                    // Waits for at least as long as the last reading took. So reading takes at most about half of the time, even while
+                    // somebody creates thousands of znodes.
                     let burst = Duration::from_millis(BURST_MS).max(took).min(self.heartbeat);
                     tokio::time::sleep(burst).await;
                     children.mark_stale(session.client.take_changes());

@@ -103,7 +103,7 @@ pub(super) struct Connection {
     since: Instant,
     /// Time at which the node last sent anything.
     pub(super) heard: Instant,
-    /// Time at which the oldest unanswered PING was sent; without one, the last.
+    /// Time at which the oldest unanswered PING was sent. If all PINGs are answered, the time of the last one.
     pub(super) pinged: Instant,
 
     /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
@@ -126,7 +126,7 @@ pub(super) struct Connection {
     pub(super) scanner: ServerScanner,
     /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
     pub(super) partial: BytesMut,
-    /// Journal entry of the last message, for messages that repeat its control line.
+    /// Journal entry of the last message. If the next control line is the same, the entry is not looked up again.
     pub(super) last_slot: Option<Slot>,
     /// Whether the node is not read because the shared buffer budget is exhausted.
     pub(super) starved: bool,

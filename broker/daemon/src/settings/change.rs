@@ -42,7 +42,7 @@ pub fn changes<S: Settings>(old: &S, new: &S) -> Vec<Change> {
         .collect()
 }
 
-/// Returns the settings in force after a SIGHUP: `new`, except that keys whose changes need a restart have the values of `old`.
+/// Returns the settings in force after a reload: `new`, except that keys whose changes need a restart have the values of `old`.
 #[must_use]
 pub fn reloaded<S: Settings>(old: &S, new: S) -> S {
     let (Ok(old), Ok(mut mixed)) = (Table::try_from(old), Table::try_from(&new)) else {
