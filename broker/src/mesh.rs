@@ -225,8 +225,8 @@ impl Mesh {
         self.unregistered(announcement.state())
     }
 
-    /// Waits for `registered` if another node has this node's id and may give it up: it may be ending, or this node precedes it. Its
-    /// record is deleted when it ends.
+    /// Waits for `registered` if another node has this node's id and may give it up, because that node is ending, or because this node
+    /// precedes it. The record of the other node is deleted when that node ends.
     async fn outlast_namesake(&self, registered: impl Future) {
         let now = self.status.borrow().clone();
         if now.has_living_namesake && now.namesake_precedes != Some(true) {
@@ -397,7 +397,8 @@ fn record(shared: &Shared, settings: &Settings, mesh: SocketAddr, http: Option<S
     };
     let client =
         advertised(&settings.advertise, shared.address.port()).unwrap_or_else(|| reachable(shared.address));
-    // Other hosts do not reach the pages at a loopback address. On one host, the address for clients is a loopback address too.
+    // Other hosts do not reach pages at a loopback address. So such an address is announced only if the one for clients is a loopback
+    // address too: then all programs run on this host.
     let is_local = client.ip().is_some_and(|ip| ip.is_loopback());
     let is_found = settings.advertise.is_empty() && shared.address.ip().is_unspecified();
     if is_local && is_found && towards.is_none_or(|host| !host.ip().is_loopback()) {

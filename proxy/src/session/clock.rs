@@ -21,8 +21,8 @@ const OWN_STOP: Duration = Duration::from_millis(500);
 /// Some old client libraries look at an `-ERR` only when more bytes arrive, such as this PING.
 const FIRST_PING: Duration = Duration::from_secs(2);
 
-/// Time for which a session without a node waits for answers to a component that sends nothing more. Without this
-/// limit, a component that reconnects again and again in an outage would leave a session each time.
+/// Time for which a session without a node still waits for the answers to its component, when the component sends nothing more.
+/// Without this limit, a component that reconnects again and again in an outage would leave one session behind each time.
 const ANSWERS_WAIT: Duration = Duration::from_secs(2);
 
 impl Session {
@@ -131,7 +131,8 @@ impl Session {
             if node.verified {
                 (node.heard + patience).max(node.pinged + policy.probe_timeout)
             } else {
-                // Before the PONG after CONNECT, other bytes prove nothing: a server answers at once, and sends little before.
+                // Until the PONG after CONNECT has come, other bytes do not show that the node works: a working server sends this
+                // PONG at once, and little before it.
                 node.pinged + patience.max(policy.handshake_timeout)
             }
         } else {

@@ -282,7 +282,7 @@ impl Simulation {
         }
     }
 
-    /// Passes some of the component's bytes to the session, in some cases after bytes that the session lends.
+    /// Passes some of the component's bytes to the session. In some cases, held bytes come first (see [`Session::lend_held`]).
     fn component_writes(&mut self) {
         let len = self.rng.random_range(0..=self.component.unsent.len().min(200));
         if len == 0 || !self.bench.session.requests().read_component {
@@ -293,7 +293,7 @@ impl Simulation {
         self.bench.component_bytes(&buffer);
     }
 
-    /// Returns a buffer to read into, as the shell does. In some cases it begins with bytes that the session lends.
+    /// Returns a buffer for a read, as the shell prepares it. In some cases it begins with bytes that `lend` moves out of the session.
     fn buffer(&mut self, lend: fn(&mut Session, &mut [u8]) -> usize) -> Vec<u8> {
         let mut buffer = vec![0; 4096];
         let lends: bool = self.rng.random();
