@@ -85,7 +85,7 @@ impl Keys {
                     );
                 }
             }
-            // Routes do not check the certificates of the nodes that they dial.
+            // For routes, `insecure` means that the certificates of the nodes that this node dials are not checked.
             "insecure" => {
                 let insecure = self.switch(entry);
                 flag(self, "verify", !insecure);

@@ -37,12 +37,12 @@ const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 /// Origin of the loss of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LossOrigin {
-    /// A failure of the node, which cools down.
+    /// A failure of the node. The node is then not dialled during its cool-down.
     Node,
     /// Something other than a failure of the node.
     Other,
     /// The node closed the connection after credentials that no node has accepted yet. Its behaviour towards other
-    /// sessions shows whether it refused them or died.
+    /// sessions shows whether it refused the credentials or died.
     Unclear,
 }
 
@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// Ends the session because every known node has refused credentials that one of them had accepted before. The component
-    /// gets the text of the last refusing node, without an event: the end itself is counted.
+    /// gets the `-ERR` of the last node that refused. No event reports this `-ERR`, because the end of the session is counted.
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.connection.is_none()
             && self.ending.is_none()

@@ -81,7 +81,7 @@ impl PageAccess {
     }
 }
 
-/// Answers a request that the token does not admit, and passes on the others.
+/// Answers a request that lacks the needed token with status 401, and passes on all other requests.
 pub(super) async fn authorize(
     State(access): State<watch::Receiver<PageAccess>>,
     request: Request,
