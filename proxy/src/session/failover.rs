@@ -37,7 +37,7 @@ const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 /// Origin of the loss of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LossOrigin {
-    /// A failure of the node. The node is then not dialled during its cool-down.
+    /// A failure of the node. The node is then avoided for its cool-down.
     Node,
     /// Something other than a failure of the node.
     Other,
