@@ -23,7 +23,7 @@ pub(crate) struct Policy {
     pub(crate) tls: Option<ClientTls>,
     /// TLS for routes; `None` if it is off.
     pub(crate) route_tls: Option<RouteTls>,
-    /// Each door's certificate, by its expiry in seconds since 1970.
+    /// The doors with a certificate, each with the expiry of its certificate in seconds since 1970.
     pub(crate) certificates: Vec<(String, i64)>,
     /// Timeout for CONNECT, if credentials are required.
     pub(crate) auth_timeout: Duration,

@@ -33,7 +33,7 @@ pub(crate) struct Policy {
     pub(crate) control_line_bytes_max: usize,
     /// What differs between the listeners, in the order of the settings.
     pub(crate) listeners: Vec<ListenerPolicy>,
-    /// Each door's certificate, by its expiry in seconds since 1970.
+    /// The doors with a certificate, each with the expiry of its certificate in seconds since 1970.
     pub(crate) certificates: Vec<(String, i64)>,
 }
 

@@ -43,7 +43,8 @@ impl Sockets {
         self.component_broke |= begun.is_some_and(|begun| begun.is_err());
     }
 
-    /// Returns `Ready` if the connection to the component takes bytes, after those that are encrypted already.
+    /// Writes the bytes to the component that are encrypted already. Returns `Ready` when all of them are written and the
+    /// connection takes more, or when it is broken.
     pub(crate) fn poll_component_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let writable = poll_writable(&self.component, cx);
         self.component_broke |= matches!(writable, Poll::Ready(Err(_)));
@@ -85,7 +86,7 @@ impl Wires for Sockets {
             self.component_broke = true;
             0
         });
-        // INFO is the first that a component gets, and what follows it is encrypted.
+        // The first bytes to a component are its INFO. All bytes after it are encrypted.
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if written == len && self.tls.as_ref().is_some_and(|tls| !tls.is_optional) {
             self.begin_tls();
@@ -108,8 +109,8 @@ pub(crate) fn keep_alive(socket: &SockRef<'_>, idle: Duration) -> io::Result<()>
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(idle))
 }
 
-/// Closes both connections in an orderly way. A broken connection to the component is only dropped, and so is that of an evicted
-/// one, whose place is needed at once.
+/// Closes both connections in an orderly way. The connection to the component is only dropped if it is broken, or if the
+/// component was evicted, because its place is needed at once.
 pub(crate) async fn close(sockets: Sockets, end: EndReason) {
     let Sockets { component, node, .. } = sockets;
     let close_node = async {

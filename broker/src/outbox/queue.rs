@@ -161,7 +161,7 @@ impl Queue {
     pub(super) fn wrote_parts(&mut self, mut parts: VecDeque<Part>, skip: usize, result: io::Result<usize>) {
         let taken = *result.as_ref().unwrap_or(&0);
         let Some(written) = self.wrote(result) else {
-            // They were counted as dropped before their write ended.
+            // All bytes of `parts` were counted as dropped before the write ended. Those that the socket took are subtracted.
             self.dropped_bytes = self.dropped_bytes.saturating_sub(taken);
             return;
         };
