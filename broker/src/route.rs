@@ -40,7 +40,7 @@ pub(crate) struct Acks {
     pub(crate) asked: AtomicU64,
     /// The last change that the peer has acked.
     pub(crate) acked: AtomicU64,
-    /// 0 while the peer acks in time. Otherwise flushes wait for the peer again once it has acked this change.
+    /// 0 while the peer acks in time. Otherwise, the change that the peer must ack before flushes wait for it again.
     pub(crate) late: AtomicU64,
 }
 

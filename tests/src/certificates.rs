@@ -25,7 +25,8 @@ impl Authority {
         let folder = TempDir::new().expect("a folder for certificates");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Two authorities of one name would differ only in their keys, which is another error.
+        // Each authority has a name of its own. With equal names, a certificate of the wrong authority would cause a different error: a
+        // wrong signature instead of an unknown authority.
         params
             .distinguished_name
             .push(DnType::CommonName, folder.path().display().to_string());
