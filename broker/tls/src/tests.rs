@@ -27,7 +27,8 @@ impl Authority {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let mut params = CertificateParams::new([]).unwrap();
-        // Two authorities of one name would differ only in their keys, which is another error.
+        // Each authority has a name of its own. With equal names, a certificate of the wrong authority would cause a different error: a
+        // wrong signature instead of an unknown authority.
         let name = folder.path().display().to_string();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
