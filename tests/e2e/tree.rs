@@ -141,7 +141,7 @@ fn names_promise(text: &str, number: u32) -> bool {
         })
 }
 
-/// Returns all names before a `(` in a file, outside comments: among them the tests, also those that are rows of a table.
+/// Returns all names before a `(` in a file, outside comments. They include the names of all tests, those in `cases!` too.
 fn called_names(text: &str) -> impl Iterator<Item = &str> {
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split('(')).filter_map(|part| {
@@ -239,7 +239,7 @@ fn every_file_and_test_that_a_crates_readme_names_exists() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
-/// Returns whether a document has a heading to which links with this name lead, as GitHub forms the names.
+/// Returns whether a document has a heading that a link `#name` leads to. The name is made from the heading as on GitHub.
 fn has_heading(document: &str, name: &str) -> bool {
     let headings = document.lines().filter(|line| line.starts_with('#'));
     headings

@@ -4,8 +4,8 @@
 //! Promise S12: the order of publishes and of a subscription's messages is kept over a move. The replay
 //! is sent first, then the publishes in doubt, then the held bytes.
 //!
-//! Promise S13: a planned move waits until the old node has answered everything, so nothing is in doubt, and the component's
-//! connection stays open.
+//! Promise S13 is built in part: a planned move waits for the old node's answers, up to a timeout. If all have come, no publish
+//! is in doubt. The component's connection stays open.
 
 use std::io::IoSlice;
 use std::sync::Arc;
