@@ -159,7 +159,7 @@ async fn only_the_allowed_users_and_groups_may_connect_to_a_unix_socket() {
     }
 }
 
-/// Two kinds of components beside one sidecar: each has its own credentials, and only one of them TLS.
+/// The first listener has credentials for its components, the second has TLS, and the third has neither.
 #[tokio::test]
 async fn each_listener_has_its_own_credentials_and_tls() {
     let authority = Authority::new();
@@ -219,7 +219,7 @@ async fn restricting(nodes: &[Node]) -> Sidecar {
 }
 
 #[tokio::test]
-async fn the_answers_to_what_a_component_may_not_do_are_those_of_nats_server() {
+async fn forbidden_commands_are_answered_as_by_nats_server() {
     let folder = tempfile::tempdir().expect("a folder");
     let theirs = restricted(folder.path()).await;
     let nodes = [Node::start(ServerKind::NatsServer, &[]).await];
@@ -313,7 +313,7 @@ async fn what_was_refused_stays_out_of_the_journal_and_old_components_go_on() {
         Node::start(ServerKind::Standin, &[]).await,
     ];
     let sidecar = restricting(&nodes).await;
-    // npm 0.8.10 is missing: it parses an -ERR again and again, also one of nats-server.
+    // `Library::Node08` is left out: it parses an `-ERR` again and again, also one from nats-server.
     let libraries = [
         Library::Node02,
         Library::NatsPython,

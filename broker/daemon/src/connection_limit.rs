@@ -69,8 +69,8 @@ impl ConnectionLimit {
         self.that_fit_in(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX))
     }
 
-    /// Returns the number of connections that the hard limit on open files allows; without one, that of this process. A program raises
-    /// its soft limit to it at the start.
+    /// Returns the number of connections that the hard limit on open files `hard` allows. `None` stands for the hard limit of this
+    /// process. A program raises its soft limit to the hard limit at its start.
     #[must_use]
     pub fn that_would_fit(self, hard: Option<u64>) -> usize {
         let own = || getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
