@@ -27,7 +27,7 @@
 //! supported) and `policy` (the settings that SIGHUP can change); [`auth`], `password_check`, `permissions` and `account` (who is
 //! admitted, what a user may do, and the separate subject spaces); `close_reason` (reasons for the end of a connection) and `end_log`
 //! (their log lines); `clients` and `client_info` (the state of clients that the monitoring pages show), `connection_stats` (counters of
-//! clients and routes), `cluster_figures` (the place in the cluster); `monitor` (the monitoring pages); [`announce`] (the agent beside a
+//! clients and routes), `cluster_figures` (figures about the cluster); `monitor` (the monitoring pages); [`announce`] (the agent beside a
 //! `nats-server`) and [`import`] (its settings file as TOML); [`node_commands`] (`doctor` and `cluster`), with [`doctor`], `cluster_view`
 //! and `node_pages`; [`process_files`] (pid file and ports file); `identity`.
 //!

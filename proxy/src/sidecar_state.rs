@@ -138,8 +138,8 @@ impl SidecarState {
         self.buffered.load(Relaxed)
     }
 
-    /// Returns TLS to nodes. Reads the files when it is first needed, because without files it needs the authorities of the system, and
-    /// most sidecars need no TLS.
+    /// Returns TLS to nodes. It is made only when a node first needs it, because it may load all authorities of the system, and most
+    /// sidecars need no TLS.
     ///
     /// # Errors
     /// [`TlsError`] if a file cannot be used.
