@@ -1,8 +1,8 @@
-//! Figures about a node's place in the cluster, for `/metrics`.
+//! Figures about the cluster, as this node sees it, for `/metrics`.
 
 use standin_registry::SourceState;
 
-/// Figures about a node's place in the cluster. The keeper of the routes updates them ten times a second. A node without a cluster has
+/// Figures about the cluster, as this node sees it. The keeper of the routes updates them ten times a second. A node without a cluster has
 /// the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ClusterFigures {
