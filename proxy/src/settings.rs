@@ -297,7 +297,7 @@ impl Settings {
         }
     }
 
-    /// Returns the doors that have a certificate, with their files.
+    /// Returns the doors that speak TLS, with their certificate files.
     pub fn tls_doors(&self) -> Doors {
         let (_, section) = self.listener_keys();
         let listeners = self.listeners();

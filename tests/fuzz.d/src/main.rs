@@ -1,5 +1,5 @@
-//! The program that `tests/fuzz` runs: libFuzzer with the target that the environment variable `FUZZ_TARGET` names. One program for
-//! all targets, because linking each of them would take as long as the first minute of fuzzing.
+//! The program that `tests/fuzz` runs: libFuzzer with the target that the environment variable `FUZZ_TARGET` names. One program serves
+//! all targets, because linking a program for each target would take too long.
 
 #![no_main]
 
