@@ -55,7 +55,8 @@ fn with_limits(pages: Router, access: watch::Receiver<PageAccess>) -> Router {
         .layer(axum::middleware::map_response(with_headers))
 }
 
-/// Adds the headers that each response has: the connection is closed, and browsers do not take a page for anything but its media type.
+/// Adds the headers that each response has. They say that the connection is closed, and that browsers must not guess another media
+/// type.
 async fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -25,7 +25,7 @@ pub(super) struct Keys {
     /// The name of the current block with a dot at its end; empty at the top level.
     pub(super) block: &'static str,
     pub(super) cluster_listen: Listen,
-    /// Place of the block `tls`, if it has a key.
+    /// Place of the block `tls` for clients, if there is one.
     pub(super) client_tls: Option<Place>,
     /// Clients may do without TLS.
     pub(super) allows_plain: bool,
@@ -44,8 +44,8 @@ pub(super) struct Listen {
 /// Maximum number of characters of an unknown key in an error.
 const KEY_CHARS_SHOWN: usize = 64;
 
-/// The keys that have no effect in this server, separated by spaces. The keys in the last line have an effect only with TLS.
-/// TLS needs the key `tls`, which is refused.
+/// The keys that have no effect in this server, separated by spaces. The keys in the last line are about OCSP, which this server does
+/// not have.
 const WITHOUT_EFFECT: &str = "server_tags server_metadata max_closed_clients no_system_account no_system no_sys_acc logfile_max_num \
     log_max_num logtime_utc max_traced_msg_len trace_headers connect_error_reports reconnect_error_reports disable_sublist_cache \
     no_sublist_cache prof_block_rate store_dir storedir default_js_domain no_fast_producer_stall feature_flags \
@@ -85,8 +85,8 @@ impl Keys {
         }
     }
 
-    /// Sets the address of the pages to that for clients, if the file has a port for them and no host, once all keys are known. Refuses
-    /// two ports, as nats-server does.
+    /// Checks the keys of the pages, once all keys are known. If the file has a port for the pages and no host, the pages get the host
+    /// of the address for clients. Two ports are refused, as in nats-server.
     fn pages(&mut self) {
         let ports = self.items.iter().filter(|item| item.key == "http.port");
         let (https, http): (Vec<&Item>, Vec<&Item>) =
