@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 const PROGRAM: &str = "standin-broker";
 
-/// Time that the service manager allows for a stop, above that of lame duck mode.
+/// Time that the program requests of the service manager for its stop, in addition to the time of lame duck mode.
 const STOP_MARGIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -80,7 +80,8 @@ fn main() -> ExitCode {
     runtime.block_on(serve(&cli, sockets, settings, &logging)).into()
 }
 
-/// Returns the socket for clients, if the service manager opened it. 0.0.0.0 is also a socket for both families.
+/// Returns the socket for clients, if the service manager opened it. If the settings have 0.0.0.0, a socket for both families (`::`) is
+/// taken too.
 fn sockets(mut inherited: InheritedSockets, settings: &Settings) -> Result<Sockets, InheritedSocketError> {
     let mut addresses: Vec<SocketAddr> = settings.listen().resolve().into_iter().collect();
     let is_any = |address: &&SocketAddr| address.ip() == IpAddr::from([0, 0, 0, 0]);
@@ -130,7 +131,8 @@ impl Signals {
         })
     }
 
-    /// Handles SIGHUP, SIGUSR1 and changes of certificate files. Returns at a signal that ends the program, or when another node holds this node's name.
+    /// Handles SIGHUP, SIGUSR1 and changes of certificate files. Returns at a signal that ends the program, or when another node holds this
+    /// node's name.
     async fn until_end(
         &mut self,
         cli: &Cli,

@@ -140,7 +140,7 @@ impl Files {
     /// Returns when the own certificate expires, in seconds since 1970; `None` if there is none.
     ///
     /// # Errors
-    /// As for the configurations that are made from these files.
+    /// [`TlsError`], which names the file.
     pub fn expires_at(&self) -> Result<Option<i64>, TlsError> {
         let own = self.own()?;
         Ok(own.and_then(|own| certificate::expires_at(own.chain.first()?)))
