@@ -5,14 +5,13 @@
 //! subject in the protocol. A wildcard does not match a scope (`subscriptions/tree.rs`). The subjects of the default account have no
 //! scope, so a node with one account does nothing more than without this file.
 //!
-//! So one table of subscriptions, one cache and one mesh serve all accounts, and whatever is true of different subjects is true of
-//! different accounts.
+//! So one table of subscriptions, one cache and one mesh serve all accounts. Two accounts are as separate as two different subjects.
 //!
 //! *Rates.* An account may have limits on the messages and bytes in a second. Each is a credit that grows with time, up to one second's
 //! worth. A publish is charged to the credits of its account, and so are its deliveries to clients of the same node. While a credit
 //! is overdrawn, the next publish of each client waits (`over_rate = "wait"`), or is refused (`"refuse"`). A client that does not
-//! publish is not affected. The limits hold for each node. Messages from other nodes are charged where they were published only,
-//! because a node that held them would hold the other accounts too.
+//! publish is not affected. The limits hold for each node. A message is charged only on the node on which it was published. If the
+//! nodes that receive it over a route held it back, they would also hold back the messages of other accounts on that route.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{

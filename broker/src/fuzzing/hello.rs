@@ -5,7 +5,7 @@ use crate::route::hello::{Hello, Peer, Refusal, RefusalReason};
 /// Parses the JSON of HELLO, REFUSE and PEERS.
 ///
 /// # Panics
-/// If a HELLO is another one after it was written and parsed.
+/// If a HELLO differs after it was written and parsed again.
 pub fn hello(json: &[u8]) {
     let _ = serde_json::from_slice::<Vec<Peer>>(json);
     let refusal = serde_json::from_slice::<Refusal>(json);

@@ -205,7 +205,7 @@ impl settings::Settings for Settings {
         check_rules(self, places)
     }
 
-    /// Checks that there is a source of nodes, and that the file named by `nodes.zookeeper_auth_file` can be read.
+    /// Checks that there is a source of nodes, and that the files of TLS and of secrets that the settings name can be used.
     fn check_complete(&self) -> Result<(), SettingsError> {
         let nodes = &self.nodes;
         if nodes.zookeeper.is_empty() && nodes.upstream.is_empty() && nodes.dns.is_empty() {
