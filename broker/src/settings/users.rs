@@ -110,7 +110,7 @@ pub enum OverRate {
     /// The next publish of each client waits.
     #[default]
     Wait,
-    /// Their messages are refused with an `-ERR`.
+    /// The next publishes of each client are refused with an `-ERR`.
     Refuse,
 }
 
@@ -254,7 +254,7 @@ pub(super) fn access(
     }
 }
 
-/// Returns a warning for each user that any client can be.
+/// Returns a warning for each user without a password or a key, because any client can log in as this user.
 pub(super) fn warnings(
     authorization: &Authorization,
     accounts: &[AccountEntry],
@@ -343,7 +343,7 @@ fn duplicate<'a>(names: &[&'a str]) -> Option<&'a str> {
         .map(|pair| pair[0])
 }
 
-/// Checks the value of `authorization.default_permissions`, or an entry of `authorization.users` or `accounts`.
+/// Checks a table of permissions, or an entry of `authorization.users` or `accounts`.
 pub(super) fn check_table(key: &str, place: &Place, table: &Table) -> Result<(), SettingsError> {
     match key {
         "authorization.users" => check_user(key, place, table),
