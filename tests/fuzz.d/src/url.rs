@@ -3,7 +3,8 @@
 use standin_daemon::settings::masked_url;
 use standin_registry::{DnsName, Upstream};
 
-/// Parses an address. One that is shown must mean the same without its credentials, and what is shown must not depend on the secret.
+/// Parses an address. What logs show of it leaves out the credentials: it must parse to the same host and port, and must not depend on
+/// the secret.
 pub(crate) fn url(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
