@@ -191,10 +191,14 @@ impl Cli {
 fn with_embedded_tip(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
     let mut pairs = arguments.windows(2);
     let next = pairs.find_map(|pair| pair[1].to_str().filter(|_| pair[0] == "--embedded"));
-    let strange = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(strange)) if error.kind() == ErrorKind::UnknownArgument => {
-            Some(strange.as_str())
-        }
+    // After a flag, clap takes the number for a subcommand or, if more flags follow, for an argument.
+    let strange = match error.kind() {
+        ErrorKind::InvalidSubcommand => error.get(ContextKind::InvalidSubcommand),
+        ErrorKind::UnknownArgument => error.get(ContextKind::InvalidArg),
+        _ => None,
+    };
+    let strange = match strange {
+        Some(ContextValue::String(strange)) => Some(strange.as_str()),
         _ => None,
     };
     if let Some(count) = next.filter(|next| strange == Some(*next)) {

@@ -115,7 +115,8 @@ async fn receive(
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
 async fn run_session((stream, session): AcceptedConnection, shared: Arc<SidecarState>) {
-    let (id, component) = (session.id, session.component);
+    // A reference, because a copy would be kept as long as the session.
+    let (id, component) = (session.id, &session.component);
     if shared.stopping.load(Relaxed) {
         session.send(SessionCommand::ShutDown);
     }

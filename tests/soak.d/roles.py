@@ -143,7 +143,8 @@ class Asker(Publisher):
         elif kind == "ask":
             # The responders' interest is there, except while a node is lost.
             text = f"{self.name} got 503 to a request, though there are responders"
-            at = self.ask.times[int(number)]
+            # A broken node may name a request that was never sent.
+            at = self.ask.times[min(int(number), self.ask.count)]
             self.traffic.findings.add("requests", text, MISSING, at=at, sidecars=self.traffic.sidecars)
         else:
             self.traffic.findings.add("requests", f"{self.name} got an answer to a request to nobody: {payload[:80]!r}")
