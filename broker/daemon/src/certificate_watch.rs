@@ -94,12 +94,13 @@ pub fn warnings(doors: &Doors) -> Vec<String> {
     doors.iter().filter_map(warning).collect()
 }
 
-/// Returns the warning about a certificate that has expired or expires soon, and the days that are left.
+/// Returns the warning about a certificate that has expired or expires soon, and the whole days that are left: less than 0 from the moment
+/// of the expiry.
 pub(crate) fn expiring(files: &Files) -> Option<(&'static str, i64)> {
     let expires_at = files.expires_at().ok()??;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let left_secs = expires_at - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    let days = left_secs / (24 * 3600);
+    let days = left_secs.div_euclid(24 * 3600);
     if left_secs < 0 {
         Some(("certificate has expired, replace it", days))
     } else if left_secs < WARN_SECS_BEFORE {
