@@ -212,6 +212,12 @@ async fn a_check_finds_what_an_agent_needs() {
             "'Authorization Violation'; give the credentials",
         ),
         (announce(node.address()).args(login), 69, "TLS handshake failed"),
+        // Otherwise somebody on the path could take the offer of TLS out of INFO, and read the password.
+        (
+            announce(open.address()).args(tls).args(login),
+            69,
+            "offers no TLS",
+        ),
         (
             announce(sidecar.address()),
             69,

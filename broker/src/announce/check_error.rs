@@ -32,6 +32,10 @@ pub(super) enum CheckError {
     Sidecar,
     #[error("the server answered -ERR '{text}'{hint}", hint = hint(.text))]
     Refused { text: String },
+    #[error(
+        "the server offers no TLS, but flags for TLS (--tls-…) are given; switch TLS on at the server, or leave the flags out"
+    )]
+    TlsMissing,
     #[error("the server sent bytes between its INFO and the TLS handshake")]
     TlsBytesBefore,
     #[error(
@@ -76,7 +80,7 @@ impl CheckError {
             Self::BadInfo(_) => "bad_info",
             Self::Sidecar => "sidecar",
             Self::Refused { .. } => "refused",
-            Self::TlsBytesBefore | Self::TlsHandshake { .. } | Self::TlsFiles(_) => "tls",
+            Self::TlsMissing | Self::TlsBytesBefore | Self::TlsHandshake { .. } | Self::TlsFiles(_) => "tls",
             Self::Credentials(_) => "credentials",
             Self::Unhealthy { .. } | Self::Healthz { .. } => "healthz",
             Self::Record(_) => "record",

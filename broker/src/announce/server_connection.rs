@@ -42,7 +42,7 @@ enum Received {
 }
 
 impl ServerConnection {
-    /// Connects, begins TLS if the server demands it or if the flags ask for it, logs in, and waits for the answer to a PING.
+    /// Connects, begins TLS if the server demands it or a flag for TLS is given, logs in, and waits for the answer to a PING.
     pub(super) async fn open(target: &Target) -> Result<Self, CheckError> {
         let node = &target.node;
         let limit = target.limit;
@@ -66,8 +66,11 @@ impl ServerConnection {
         if !connection.info.sidecars.is_empty() {
             return Err(CheckError::Sidecar);
         }
-        let wants_tls =
-            connection.info.tls_required || connection.info.tls_available && target.tls.is_given();
+        let offers_tls = connection.info.tls_required || connection.info.tls_available;
+        if target.tls.is_given() && !offers_tls && !connection.stream.is_tls() {
+            return Err(CheckError::TlsMissing);
+        }
+        let wants_tls = connection.info.tls_required || target.tls.is_given();
         if wants_tls && !connection.stream.is_tls() {
             // Bytes from before the handshake would be taken for encrypted ones, although anybody on the path may have injected them.
             if !connection.unread.is_empty() {

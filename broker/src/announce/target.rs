@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use standin_daemon::own_credentials::{CredentialsSection, OwnCredentials};
-use standin_registry::Endpoint;
+use standin_registry::{Endpoint, Node};
 use standin_tls::files::Files;
 
 use super::check_error::CheckError;
@@ -53,9 +53,10 @@ impl TargetTls {
         }
     }
 
-    /// Returns whether any flag for TLS was given. Then TLS is used with a server that offers it without demanding it.
+    /// Returns whether any flag for TLS was given. Then a server must offer TLS, even if it does not demand it: somebody on the path
+    /// could take the offer out of INFO to read the password.
     pub(super) fn is_given(&self) -> bool {
-        self.server_name.is_some() || self.files != Files::default()
+        self.first || self.server_name.is_some() || self.files != Files::default()
     }
 }
 
@@ -66,6 +67,11 @@ impl Target {
     /// A text that names the flag and says what to give.
     pub(super) fn new(flags: &AnnounceFlags) -> Result<Self, String> {
         let advertised = match &flags.advertise {
+            Some(address) if address.ip().is_some_and(|ip| ip.is_unspecified()) => {
+                return Err(format!(
+                    "--advertise {address}: nobody reaches this address; give the one by which clients reach the server"
+                ));
+            }
             Some(address) => address.clone(),
             None if is_local(&flags.node) => {
                 return Err(format!(
@@ -90,6 +96,10 @@ impl Target {
             failures: flags.checks.failures,
             successes: flags.checks.successes,
         };
+        if let Some(id) = &flags.id {
+            let record = Node::new(id.as_str(), target.advertised.clone());
+            record.check_record().map_err(|error| format!("--id: {error}"))?;
+        }
         // Only a check: the credentials are read again at each login, so that a changed password is used.
         OwnCredentials::read(&target.credentials).map_err(|error| error.to_string())?;
         Ok(target)
@@ -159,6 +169,32 @@ fn section(flags: &LoginFlags) -> CredentialsSection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        announce: AnnounceFlags,
+    }
+
+    #[test]
+    fn a_record_that_nobody_could_use_is_refused_at_the_start() {
+        let target = |more: &[&str]| {
+            let flags = [&["announce", "--check", "--node", "nats://10.0.0.1:4222"], more].concat();
+            Target::new(&<Flags as clap::Parser>::try_parse_from(flags).unwrap().announce)
+        };
+        assert_eq!(target(&[]).unwrap().advertised.to_string(), "10.0.0.1:4222");
+        assert!(target(&["--advertise", "nats://127.0.0.1:4222", "--id", "n1"]).is_ok());
+        for (flag, value) in [
+            ("--advertise", "0.0.0.0:4222"),
+            ("--advertise", "[::]:4222"),
+            ("--id", ""),
+            ("--id", "a/b"),
+            ("--id", ".."),
+        ] {
+            let error = target(&[flag, value]).unwrap_err();
+            assert!(error.contains(flag), "{value}: {error}");
+        }
+    }
 
     #[test]
     fn an_address_of_this_host_alone_is_local() {

@@ -21,7 +21,12 @@ Examples:
   standin-broker announce --node 10.0.0.1:4222 --check")]
 pub struct AnnounceFlags {
     /// The nats-server, by its address for clients
-    #[arg(long, env = "STANDIN_ANNOUNCE_NODE", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "STANDIN_ANNOUNCE_NODE",
+        value_name = "[nats://]HOST:PORT",
+        value_parser = client_endpoint
+    )]
     pub node: Endpoint,
 
     /// Its monitoring port; /healthz there must answer 200
@@ -34,7 +39,12 @@ pub struct AnnounceFlags {
     pub http: Option<Endpoint>,
 
     /// The address by which clients reach the server [default: --node]
-    #[arg(long, env = "STANDIN_ANNOUNCE_ADVERTISE", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "STANDIN_ANNOUNCE_ADVERTISE",
+        value_name = "[nats://]HOST:PORT",
+        value_parser = client_endpoint
+    )]
     pub advertise: Option<Endpoint>,
 
     /// Id of the record [default: the name of the server in INFO]
@@ -202,7 +212,8 @@ pub struct LoginFlags {
     pub creds_file: Option<PathBuf>,
 }
 
-/// The flags for TLS with the server. Without them, TLS is used if the server demands it.
+/// The flags for TLS with the server. Without them, TLS is used if the server demands it. With any of them, the agent does not log in to
+/// a server that offers no TLS.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "TLS with the server")]
 pub struct NodeTlsFlags {
@@ -299,6 +310,12 @@ pub struct CheckFlags {
     /// Log as one JSON object per line
     #[arg(long, env = "STANDIN_ANNOUNCE_LOG_JSON")]
     pub log_json: bool,
+}
+
+/// Parses an address for clients, with or without `nats://`.
+fn client_endpoint(text: &str) -> Result<Endpoint, String> {
+    let address = text.strip_prefix("nats://").unwrap_or(text);
+    address.parse().map_err(|error| format!("{error}"))
 }
 
 /// Parses the address of a monitoring port, with or without `http://` and a slash at its end.
