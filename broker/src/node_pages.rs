@@ -14,6 +14,9 @@ use standin_registry::Node;
 
 use crate::settings::Settings;
 
+/// Part of the reason why pages are not those of the record's node, by which it is recognised.
+pub(crate) const OTHER_NODE: &str = "has the pages of";
+
 /// The pages of one node.
 #[derive(Debug)]
 pub(crate) struct NodePages {
@@ -122,9 +125,22 @@ impl NodePages {
         })
     }
 
-    /// Reads the pages of all nodes at the same time.
-    pub(crate) async fn read_all(all: &[PageClient]) -> Vec<Result<Self, String>> {
-        join_all(all.iter().map(Self::read)).await
+    /// Reads the pages at the address in the record with this id, and checks that they are not those of another node.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read), or the name of the other node.
+    pub(crate) async fn read_of(id: &str, pages: &PageClient) -> Result<Self, String> {
+        let read = Self::read(pages).await?;
+        if read.name != id {
+            let (address, name) = (&read.address, &read.name);
+            return Err(format!("{address} in the record of {id} {OTHER_NODE} {name}"));
+        }
+        Ok(read)
+    }
+
+    /// Reads the pages of all nodes, each given with the id of its record, at the same time.
+    pub(crate) async fn read_all(all: &[(String, PageClient)]) -> Vec<Result<Self, String>> {
+        join_all(all.iter().map(|(id, pages)| Self::read_of(id, pages))).await
     }
 
     /// Returns the names of the nodes to which this node has routes.

@@ -152,6 +152,12 @@ async fn client(allowed: &AllowedNodes, node: &Node) -> (Row, Option<(String, In
     match found {
         Ok(info) => {
             let took = started.elapsed().as_millis();
+            // A nats-server that an agent has registered may have another name than its record. It has no address for routes.
+            if node.mesh.is_some() && *info.server_name != *node.id {
+                let found = format!("the node {} answers there", info.server_name);
+                let remedy = "correct advertise or the port mapping of the node with this record; if that node is gone, delete the record";
+                return (Row::fail(CLIENT, &subject, found, remedy), None);
+            }
             let found = format!("version {}, INFO after {took} ms", info.version);
             (
                 Row::ok(CLIENT, &subject, found),

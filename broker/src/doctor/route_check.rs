@@ -6,7 +6,7 @@ use std::time::Duration;
 use standin_daemon::doctor::report::Row;
 use standin_registry::Node;
 
-use crate::node_pages::{self, NodePages, missing_links};
+use crate::node_pages::{self, NodePages, OTHER_NODE, missing_links};
 use crate::settings::Settings;
 
 const ROUTES: &str = "routes";
@@ -39,7 +39,7 @@ pub(super) async fn pages(
     let mut clients = Vec::new();
     for node in in_mesh.filter(|node| !is_own(node)) {
         match node_pages::of(node, settings) {
-            Ok(client) => clients.extend(client),
+            Ok(client) => clients.extend(client.map(|client| (node.id.to_string(), client))),
             Err(reason) => rows.push(Row::fail(PAGES, &node.id, reason, "correct http.token_file")),
         }
     }
@@ -49,6 +49,10 @@ pub(super) async fn pages(
             Ok(pages) => nodes.push(pages),
             Err(reason) if reason.contains("401") => {
                 let remedy = "set nodes.allowed_nodes, so that doctor may send the token of http.token_file to other nodes, and use one token on all";
+                rows.push(Row::warn(PAGES, "", reason, remedy));
+            }
+            Err(reason) if reason.contains(OTHER_NODE) => {
+                let remedy = "correct http.addr, http.port or the port mapping of the node with this record; if that node is gone, delete the record";
                 rows.push(Row::warn(PAGES, "", reason, remedy));
             }
             Err(reason) => {
