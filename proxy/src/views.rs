@@ -119,7 +119,12 @@ impl PageView {
     /// The reason why there is no page.
     pub async fn lines(&self, pages: &PageClient, terminal: &Terminal) -> View {
         let page = pages.json(&self.path()).await?;
-        let rows = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = page["items"].as_array().ok_or_else(|| {
+            format!(
+                "{}{} is no page of a sidecar: --http must be the address of the sidecar's pages",
+                pages.address, self.page
+            )
+        })?;
         let headings: Vec<&str> = self.columns.iter().map(|(heading, _)| *heading).collect();
         let mut table = Table::new(&headings);
         for row in rows {

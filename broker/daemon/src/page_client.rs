@@ -93,7 +93,11 @@ impl PageClient {
         connection.abort();
         let text = String::from_utf8_lossy(&body).into_owned();
         if !status.is_success() {
-            return Err(format!("answers {status}: {}", text.trim()));
+            let why = match text.trim() {
+                "" => String::new(),
+                text => format!(": {text}"),
+            };
+            return Err(format!("answers {status}{why}"));
         }
         Ok(Page { text, date })
     }

@@ -6,6 +6,8 @@ use crate::terminal::{Terminal, printable};
 const GAP: &str = "  ";
 /// Width below which a column is not cut.
 const COLUMNS_MIN: usize = 8;
+/// Width above which a column is cut, so that one long text does not widen every row. The last column has no such limit.
+const COLUMNS_MAX: usize = 64;
 
 /// A table.
 #[derive(Debug)]
@@ -35,6 +37,11 @@ impl Table {
         let mut widths: Vec<usize> = (0..columns)
             .map(|column| width(column).unwrap_or_default())
             .collect();
+        if let Some((_last, others)) = widths.split_last_mut() {
+            others
+                .iter_mut()
+                .for_each(|width| *width = (*width).min(COLUMNS_MAX));
+        }
         if let Some((line_max, _)) = terminal.size {
             let gaps = GAP.len() * columns.saturating_sub(1);
             while widths.iter().sum::<usize>() + gaps > line_max {
@@ -91,6 +98,11 @@ mod tests {
         );
         let narrow = Terminal::of_size(26, 10);
         assert_eq!(table.lines(&narrow)[2], "node-2  down   cannot con…");
+        table.add(vec!["n".repeat(300), "up".into(), "e".repeat(300)]);
+        let wide = table.lines(&Terminal::default());
+        let blanks = wide[1].find("up").unwrap();
+        assert_eq!(blanks, COLUMNS_MAX + GAP.len());
+        assert!(wide[3].contains("n…  up     eee") && wide[3].ends_with(&"e".repeat(300)));
         let tiny = Terminal::of_size(5, 10);
         assert!(table.lines(&tiny).iter().all(|line| line.chars().count() <= 5));
     }
