@@ -151,7 +151,7 @@ fn cache(config: &Config) -> Source {
     let name = path.display();
     let (row, nodes) = match cached_nodes(path, config.nodes_max) {
         Err(reason) => {
-            let remedy = "delete the file (the running sidecar writes it again), or correct nodes.cache_file";
+            let remedy = "correct nodes.cache_file if the file belongs to another program, because the sidecar overwrites it; else delete the file";
             (Row::fail(CACHE, &name, reason, remedy), Vec::new())
         }
         Ok(None) => {

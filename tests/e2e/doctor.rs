@@ -181,6 +181,20 @@ async fn the_sidecars_doctor_finds_each_fault_and_no_other() {
     )]);
     cluster.registrar.delete(&format!("{NODES_PATH}/bad")).await;
 
+    let copied = cluster.nodes[0].address();
+    cluster.registrar.announce(Record::Plain, "copy", copied).await;
+    Report::of(with(&[])).await.assert_only(&[(
+        "warn",
+        "zookeeper record",
+        "have the same address for clients",
+        "delete their records",
+    )]);
+    cluster.registrar.withdraw("copy").await;
+
+    Report::of(with(&["--listen", "unix:/nowhere/proxy.sock"]))
+        .await
+        .assert_only(&[("fail", "listen", "/nowhere is not there", "create the folder")]);
+
     let below_a_file = format!("{config}/nodes.json");
     Report::of(with(&["--cache", &below_a_file])).await.assert_only(&[
         ("fail", "cache file", "it cannot be read", "delete the file"),

@@ -319,7 +319,10 @@ fn remedy(login: &Login, error: &DialError) -> String {
         DialError::NotAllowed(_) => "add the address to nodes.allowed_nodes, or correct the record",
         DialError::Connect(_) => "start the node, or correct its address",
         DialError::ConnectTimeout(_) => "is the host up, and does a firewall on the way drop the packets?",
-        DialError::InfoTimeout(_) | DialError::PongTimeout(_) => {
+        DialError::InfoTimeout(_) => {
+            "if this is a node's port for clients, the node is frozen or overloaded: restart it; else correct the address"
+        }
+        DialError::PongTimeout(_) => {
             "the node accepts connections but does not answer: it is frozen or overloaded, restart it"
         }
         DialError::Closed | DialError::Broke(_) => "look at the node's log for the reason",
@@ -343,6 +346,8 @@ fn tls_remedy(text: &str) -> String {
         "replace the certificate of the node, or set the clock of this host if it is wrong (timedatectl)"
     } else if text.contains("not valid yet") || text.contains("NotValidYet") {
         "set the clock of this host (timedatectl), or of the host that made the certificate"
+    } else if text.contains("CaUsedAsEndEntity") {
+        "the certificate of the node is that of an authority (openssl req -x509 makes one, unless told basicConstraints=CA:FALSE): give the node one with CA:FALSE"
     } else if text.contains("UnknownIssuer") {
         "set tls.node.ca_file to the authority that certified the node"
     } else if text.contains("not valid for name") {

@@ -1,8 +1,11 @@
 //! ZooKeeper: each server, whether all of them are one ensemble, the path, its ACL, and the records.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use standin_registry::{AllowedNodes, Examination, NodeState, RecordsExamination, ServerExamination};
+use standin_registry::{
+    AllowedNodes, Endpoint, Examination, NodeState, RecordsExamination, ServerExamination,
+};
 
 use super::report::Row;
 
@@ -107,7 +110,9 @@ fn ensemble(found: &Examination) -> Option<Row> {
             .count()
     };
     let with_session = servers.iter().filter(|server| server.session.is_ok()).count();
-    let all = format!("{with_session} of {} servers serve", servers.len());
+    // A name without an address stands for at least one server.
+    let unresolved = found.hosts.iter().filter(|host| host.servers.is_err()).count();
+    let all = format!("{with_session} of {} servers serve", servers.len() + unresolved);
     if with_session == 0 {
         let remedy = "see the rows above; until then nodes come only from sources other than ZooKeeper";
         return Some(Row::fail(ENSEMBLE, "", all, remedy));
@@ -178,6 +183,7 @@ fn record_rows(
             "correct or delete the znode, or let these credentials read it; until then this node is not used";
         rows.push(Row::fail(RECORD, znode, reason, remedy));
     }
+    rows.extend(shared_addresses(records));
     let refused = records.nodes.iter().filter(|node| allowed.refuses(&node.client));
     rows.extend(refused.map(|node| {
         let found = format!("{} is refused by nodes.allowed_nodes", node.client);
@@ -222,4 +228,51 @@ fn record_rows(
         Row::ok(RECORD, path, found)
     });
     rows
+}
+
+/// Returns a row for each address that several records have: there are fewer nodes than records.
+fn shared_addresses(records: &RecordsExamination) -> Vec<Row> {
+    let mut ids: BTreeMap<&Endpoint, Vec<&str>> = BTreeMap::new();
+    for node in &records.nodes {
+        ids.entry(&node.client).or_default().push(&node.id);
+    }
+    let shared = ids.into_iter().filter(|(_, ids)| ids.len() > 1);
+    let row = |(address, ids): (&Endpoint, Vec<&str>)| {
+        let found = format!("these records have the same address for clients, {address}");
+        let remedy = "correct the address of all but one (advertise of a node; --node and --advertise of an agent), or delete their records";
+        Row::warn(RECORD, ids.join(", "), found, remedy)
+    };
+    shared.map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use standin_registry::Node;
+
+    use super::*;
+
+    #[test]
+    fn records_with_the_same_address_are_named() {
+        let node = |id: &str, address: &str| Arc::new(Node::new(id, address.parse().unwrap()));
+        let records = RecordsExamination {
+            nodes: vec![
+                node("n1", "10.0.0.1:4222"),
+                node("n2", "10.0.0.1:4222"),
+                node("n3", "10.0.0.3:4222"),
+            ],
+            unreadable: Vec::new(),
+            over_limit: 0,
+            open_permissions: None,
+            error: None,
+        };
+        let rows = shared_addresses(&records);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let text = format!("{rows:?}");
+        assert!(
+            text.contains("n1, n2") && text.contains("10.0.0.1:4222"),
+            "{text}"
+        );
+    }
 }

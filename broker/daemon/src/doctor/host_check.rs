@@ -41,13 +41,20 @@ fn hard_limit(pid: u32) -> Option<u64> {
 #[must_use]
 pub fn file(check: &'static str, path: &Path, key: &str) -> Row {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match writable(folder.unwrap_or(Path::new("."))) {
+    let can_be_written = if path.is_dir() {
+        Err("it is a folder".to_owned())
+    } else {
+        writable(folder.unwrap_or(Path::new(".")))
+    };
+    match can_be_written {
         Ok(()) => Row::ok(check, path.display(), "can be written"),
         Err(reason) => Row::fail(
             check,
             path.display(),
             format!("cannot be written: {reason}"),
-            format!("let the user of the service write to the folder, or set {key} to another path"),
+            format!(
+                "let the user of the service write to the folder of the file, or set {key} to another path"
+            ),
         ),
     }
 }
@@ -85,5 +92,7 @@ mod tests {
         assert!(writable(&file.join("x")).unwrap_err().contains("file"));
         assert!(writable(&file).unwrap_err().contains("is not a folder"));
         assert_eq!(writable(Path::new("a-new-folder-here")), Ok(()));
+        let row = super::file("file", folder.path(), "log.file");
+        assert!(format!("{row:?}").contains("it is a folder"), "{row:?}");
     }
 }

@@ -107,7 +107,7 @@ fn held_row(
         }
         Some((_, by)) => {
             let key = &address.key;
-            let remedy = format!("stop {by}, or set {key} to another address");
+            let remedy = format!("stop {by}, or set {key} to another one");
             Row::fail(CHECK, name, format!("held by {holder}"), remedy)
         }
         None => Row::warn(
@@ -134,6 +134,16 @@ fn unix_row(address: &ListenAddress, path: &Path, program: &str, running: &mut O
             format!("remove the file, or set {} to another path", address.key),
         );
     }
+    // The program creates no folder. The folders in /run are often created by the unit that starts it.
+    if !folder.as_os_str().is_empty() && !folder.exists() {
+        let found = format!("the folder {} is not there", folder.display());
+        let remedy = "create the folder, or let the unit create it (RuntimeDirectory= of systemd)";
+        return if folder.starts_with("/run") {
+            Row::warn(CHECK, name, found, remedy)
+        } else {
+            Row::fail(CHECK, name, found, remedy)
+        };
+    }
     match super::host_check::writable(folder) {
         Ok(()) => Row::ok(CHECK, name, "free"),
         Err(reason) => Row::fail(
@@ -148,4 +158,26 @@ fn unix_row(address: &ListenAddress, path: &Path, program: &str, running: &mut O
 fn is_socket(file: &fs::Metadata) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     file.file_type().is_socket()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_unix_socket_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = |path: &Path| {
+            let address = ListenAddress {
+                text: format!("unix:{}", path.display()),
+                key: "listen".to_owned(),
+                may_be_missing: false,
+            };
+            format!("{:?}", check(&[address], "standin-proxy").0)
+        };
+        let there = row(&folder.path().join("x.sock"));
+        assert!(there.contains("free"), "{there}");
+        let missing = row(&folder.path().join("missing/x.sock"));
+        assert!(missing.contains("is not there"), "{missing}");
+    }
 }
