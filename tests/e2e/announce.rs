@@ -236,7 +236,7 @@ async fn a_check_finds_what_an_agent_needs() {
         ),
         (
             announce(open.address()).args(["--id", "a/b"]),
-            69,
+            64,
             "give another id with --id",
         ),
         (local, 64, "--advertise"),

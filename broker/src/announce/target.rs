@@ -98,7 +98,9 @@ impl Target {
         };
         if let Some(id) = &flags.id {
             let record = Node::new(id.as_str(), target.advertised.clone());
-            record.check_record().map_err(|error| format!("--id: {error}"))?;
+            record
+                .check_record()
+                .map_err(|error| format!("{error}; give another id with --id"))?;
         }
         // Only a check: the credentials are read again at each login, so that a changed password is used.
         OwnCredentials::read(&target.credentials).map_err(|error| error.to_string())?;
