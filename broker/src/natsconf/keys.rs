@@ -67,11 +67,38 @@ impl Keys {
         }
         self.client_tls_mode();
         self.pages();
+        self.lame_duck();
         // `trace` overrides `debug`, whatever their order.
         let trace = self.trace.take().map(|place| ("trace", place));
         let level = trace.or(self.debug.take().map(|place| ("debug", place)));
         if let Some((level, place)) = level {
             self.put(&place, level, "log.level", Value::String(level.to_owned()));
+        }
+    }
+
+    /// Shortens the lame duck time by the grace period, once both are known: in nats-server the one includes the other, and here it follows.
+    fn lame_duck(&mut self) {
+        const GRACE_SECS_DEFAULT: i64 = 10;
+        let set = |items: &[Item], key| items.iter().rposition(|item| item.key == key);
+        let Some(whole) = set(&self.items, "process.lame_duck_secs") else {
+            return;
+        };
+        let place = self.items[whole].place.clone();
+        let grace = set(&self.items, "process.lame_duck_grace_secs").unwrap_or_else(|| {
+            let default = Value::Integer(GRACE_SECS_DEFAULT);
+            self.put(
+                &place,
+                "lame_duck_duration",
+                "process.lame_duck_grace_secs",
+                default,
+            );
+            self.items.len() - 1
+        });
+        if let (Some(secs), Some(grace)) = (
+            self.items[whole].value.as_integer(),
+            self.items[grace].value.as_integer(),
+        ) {
+            self.items[whole].value = Value::Integer(secs.saturating_sub(grace).max(1));
         }
     }
 

@@ -82,6 +82,7 @@ fn a_nats_server_file_is_converted() {
         trace: off
         logtime: true
         pid_file: /tmp/pid
+        # It includes the grace period, as in nats-server.
         lame_duck_duration: \"1m30s\"
         lame_duck_grace_period: \"2s\"
     ";
@@ -109,7 +110,7 @@ fn a_nats_server_file_is_converted() {
         level = "debug"
         [process]
         pid_file = "/tmp/pid"
-        lame_duck_secs = 90
+        lame_duck_secs = 88
         lame_duck_grace_secs = 2
     "#;
     assert_eq!(
