@@ -229,6 +229,32 @@ async fn pages_with_a_token_answer_only_requests_that_carry_it() {
     }
 }
 
+/// A site that a browser of this host has open may lead its own name to a loopback address (DNS rebinding).
+#[tokio::test]
+async fn pages_on_loopback_are_not_served_under_the_name_of_a_site() {
+    let pages = Pages::start(&[]).await;
+    let as_host = |host: &str, url: &str| status(&["--header", &format!("Host: {host}"), url]);
+    for (address, page) in pages.addresses().into_iter().zip(["/varz", "/sessionz"]) {
+        let url = |page: &str| format!("http://{address}{page}");
+        for host in ["evil.example.com", "127.0.0.1.evil.example.com:8222"] {
+            for page in ["/", page, "/metrics", "/healthz?nodes=1", "/page/page.css"] {
+                assert_eq!(as_host(host, &url(page)), 403, "{host} {address}{page}");
+            }
+            assert_eq!(
+                as_host(host, &url("/healthz")),
+                200,
+                "{host} {address}: for supervisors"
+            );
+        }
+        for host in ["localhost", "node-1:8222", "10.0.0.1", "[::1]:8222", ""] {
+            assert_eq!(as_host(host, &url(page)), 200, "{host} {address}");
+        }
+    }
+    let node = Node::start_in(ServerKind::Standin, &[], &[("STANDIN_HTTP_ADDR", "0.0.0.0")]).await;
+    let url = format!("http://127.0.0.1:{}/varz", node.http().address.port());
+    assert_eq!(as_host("node-1.example.org", &url), 200, "on every address");
+}
+
 /// A port of a settings file means a loopback address; a flag or a file of nats-server means what it means to nats-server.
 #[tokio::test]
 async fn pages_are_on_loopback_unless_told_otherwise() {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `limited_listener` | connections, with their limits |
 //! | `page_access` | TLS, and the token that a request must carry |
+//! | `page_host` | the name under which a request asks for a page, against DNS rebinding |
 //! | [`page`] | the page for people at `/` |
 //!
 //! *Architecture invariant:* no client of this port can block the program. The number and duration of connections and the size
@@ -12,6 +13,7 @@
 mod limited_listener;
 pub mod page;
 mod page_access;
+mod page_host;
 
 use std::future::IntoFuture as _;
 
@@ -23,6 +25,7 @@ use tokio::sync::watch;
 
 use self::limited_listener::LimitedListener;
 pub use self::page_access::PageAccess;
+use self::page_access::PageGuard;
 
 /// Serves `pages` on `listener` until `shutdown` completes. Then returns without waiting for the open connections.
 /// Only GET and HEAD are allowed. Each connection serves one request, so the limits on connections also limit requests.
@@ -32,7 +35,14 @@ pub async fn serve(
     access: watch::Receiver<PageAccess>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let pages = with_limits(pages, access.clone());
+    let on_loopback = listener
+        .local_addr()
+        .is_ok_and(|own| own.ip().to_canonical().is_loopback());
+    let guard = PageGuard {
+        access: access.clone(),
+        on_loopback,
+    };
+    let pages = with_limits(pages, guard);
     let server = axum::serve(LimitedListener::new(listener, access), pages);
     tokio::select! {
         ended = server.into_future() => if let Err(error) = ended {
@@ -42,14 +52,14 @@ pub async fn serve(
     }
 }
 
-/// Adds the check of the token and the answers to unknown paths and methods to `pages`, and the headers of [`with_headers`] to each
+/// Adds the checks of `guard` and the answers to unknown paths and methods to `pages`, and the headers of [`with_headers`] to each
 /// response.
-fn with_limits(pages: Router, access: watch::Receiver<PageAccess>) -> Router {
+fn with_limits(pages: Router, guard: PageGuard) -> Router {
     pages
         .fallback(not_found)
         .method_not_allowed_fallback(only_get)
         .layer(axum::middleware::from_fn_with_state(
-            access,
+            guard,
             page_access::authorize,
         ))
         .layer(axum::middleware::map_response(with_headers))

@@ -4,6 +4,8 @@
 //! looks whether the process lives should hold no secret. With a query it may give reasons, such as the error of a node, so then it
 //! needs the token too. The page for people needs none either, because it holds no data. A browser cannot add the token by itself, so the
 //! page asks for it and its script sends it.
+//!
+//! Pages without a token and without TLS on a loopback address are not served under a foreign name: see `page_host`.
 
 use std::io;
 use std::path::Path;
@@ -20,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::page::is_page;
+use super::page_host::{is_known, public_name};
 use crate::settings::{Secret, SettingsError, secret_file};
 use crate::tls::TlsSection;
 
@@ -72,27 +75,58 @@ impl PageAccess {
         Ok((stream, Some(*timeout)))
     }
 
+    /// Returns whether anybody who reaches the pages can read them. Then only the network protects them.
+    fn is_open(&self) -> bool {
+        self.token.is_none() && self.tls.is_none()
+    }
+
     fn admits(&self, request: &Request) -> bool {
         let Some(token) = &self.token else { return true };
-        let is_open = request.uri().path() == HEALTH && request.uri().query().is_none() || is_page(request);
+        let is_open = is_health(request) || is_page(request);
         let given = request.headers().get(header::AUTHORIZATION);
         let given = given.and_then(|value| bearer(value.as_bytes()));
         is_open || given.is_some_and(|given| given.ct_eq(token.reveal().as_bytes()).into())
     }
 }
 
-/// Answers a request that lacks the needed token with status 401, and passes on all other requests.
-pub(super) async fn authorize(
-    State(access): State<watch::Receiver<PageAccess>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if access.borrow().admits(&request) {
+/// The checks of one listener.
+#[derive(Debug, Clone)]
+pub(super) struct PageGuard {
+    pub(super) access: watch::Receiver<PageAccess>,
+    /// Whether the listener is on a loopback address.
+    pub(super) on_loopback: bool,
+}
+
+impl PageGuard {
+    /// Returns the name under which the request wants an open page on loopback, if it may be that of a site which a browser of this
+    /// host has open.
+    fn suspect_name(&self, request: &Request) -> Option<String> {
+        let is_open = self.on_loopback && self.access.borrow().is_open();
+        public_name(request).filter(|_| is_open && !is_health(request))
+    }
+}
+
+/// Answers a request under a suspect name with status 403, and one that lacks the needed token with status 401. Passes on all other
+/// requests.
+pub(super) async fn authorize(State(guard): State<PageGuard>, request: Request, next: Next) -> Response {
+    if let Some(name) = guard.suspect_name(&request)
+        && !is_known(&name).await
+    {
+        let text = "pages on a loopback address are served under an IP address, localhost, a name without a dot, or a name in /etc/hosts; \
+             for other names set http.token_file\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    if guard.access.borrow().admits(&request) {
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"standin\"")];
     let text = "give the token of http.token_file: Authorization: Bearer TOKEN\n";
     (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+}
+
+/// Returns whether the request is that of a supervisor.
+fn is_health(request: &Request) -> bool {
+    request.uri().path() == HEALTH && request.uri().query().is_none()
 }
 
 /// Returns the token in the value of the header Authorization. The name of the scheme is not case-sensitive.
