@@ -130,6 +130,11 @@ impl NodeBook {
         had_failed
     }
 
+    /// Records that `node` has announced its shutdown to a session.
+    pub(crate) fn leaves(&self, node: &Arc<Node>, now: Instant) {
+        self.with_entry(node, |entry, settings| entry.leaves(settings, now));
+    }
+
     /// Waits until a failed node is proved again.
     pub(crate) async fn recovered(&self) {
         self.recovered.notified().await;

@@ -57,6 +57,8 @@ pub(super) struct NodeEntry {
     pub(super) proved_at: Option<Instant>,
     /// Time at which the node last failed while it was proved.
     pub(super) unproved_at: Option<Instant>,
+    /// Whether the node has announced its shutdown to a session, and has neither failed nor been proved since.
+    is_leaving: bool,
     /// Time of the next probe if the node has no session by then.
     pub(super) probe_at: Instant,
     /// Time until which a failed node is probed at each retry time; see [`SPREAD`](super::SPREAD).
@@ -84,6 +86,7 @@ impl NodeEntry {
             last_failure: None,
             proved_at: None,
             unproved_at: None,
+            is_leaving: false,
             probe_at: now + probe_wait(settings, FIRST_PROBE),
             eager_until: None,
             sessions: 0,
@@ -133,6 +136,7 @@ impl NodeEntry {
         if self.is_cooling(now) && !trial {
             return (false, false);
         }
+        self.is_leaving = false;
         let was_proved = self.is_proved(settings, now);
         if was_proved {
             self.unproved_at = Some(now);
@@ -166,6 +170,7 @@ impl NodeEntry {
     /// Records a proof. Returns whether the node had failed when it was last tried.
     pub(super) fn proved(&mut self, settings: &Settings, now: Instant) -> bool {
         self.proved_at = Some(now);
+        self.is_leaving = false;
         self.cooling_until = None;
         self.retry_at = None;
         self.last_failure = None;
@@ -176,6 +181,12 @@ impl NodeEntry {
             self.recovered_at = Some(now);
         }
         had_failed
+    }
+
+    /// Records that the node has announced its shutdown. It is probed soon, because it may be back after a moment or not at all.
+    pub(super) fn leaves(&mut self, settings: &Settings, now: Instant) {
+        self.is_leaving = true;
+        self.probe_at = self.probe_at.min(now + probe_wait(settings, FIRST_PROBE));
     }
 
     /// Returns whether a trial may begin now.
@@ -209,6 +220,7 @@ impl NodeEntry {
             _ if self.is_cooling(now) => "cooling",
             _ if self.has_failed() => "down",
             NodeState::Draining => "draining",
+            NodeState::Up if self.is_leaving => "draining",
             NodeState::Up if self.is_proved(settings, now) => "up",
             NodeState::Up => "unproved",
         }

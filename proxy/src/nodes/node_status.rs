@@ -17,8 +17,8 @@ pub(crate) struct NodeStatus {
     /// Source of the node: `zookeeper`, `cache`, `dns`, `fixed`, `gossip`.
     pub(crate) source: &'static str,
     /// `up`: a session or a probe has proved it recently. `unproved`: not tried recently. `cooling`: failed, and not
-    /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining. `refused`: never tried,
-    /// because it is not in `nodes.allowed_nodes`.
+    /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining, or it has
+    /// announced its shutdown to a session and was not tried since. `refused`: never tried, because it is not in `nodes.allowed_nodes`.
     pub(crate) state: &'static str,
     /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,

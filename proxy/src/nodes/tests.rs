@@ -175,6 +175,26 @@ fn cool_downs_double_up_to_their_bound_and_a_failure_reported_twice_counts_once(
     }
 }
 
+/// Without ZooKeeper no record says that a node leaves, so its own announcement does, until it is tried again.
+#[test]
+fn a_node_that_announces_its_shutdown_is_draining_until_it_is_proved_or_fails() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = nodes(&["a:1"]);
+    let state = |now| book.status(now).remove(0).state;
+    book.proved(&nodes[0], now);
+    assert_eq!(state(now), "up");
+    book.leaves(&nodes[0], now);
+    assert_eq!(state(now + secs(1)), "draining");
+    book.proved(&nodes[0], now + secs(1));
+    assert_eq!(state(now + secs(1)), "up");
+    book.leaves(&nodes[0], now + secs(1));
+    book.failed(&nodes[0], "refused", true, now + secs(2));
+    assert_eq!(state(now + secs(2)), "cooling");
+    assert_eq!(state(now + secs(4)), "down");
+    book.proved(&nodes[0], now + secs(4));
+    assert_eq!(state(now + secs(4)), "up");
+}
+
 #[test]
 fn the_avoided_node_comes_last_and_a_draining_one_after_failed_ones() {
     let (book, now) = (book(), Instant::now());

@@ -100,7 +100,12 @@ impl Task {
                 debug!(session = id, component = %self.session_info.component, ?client, "component sent CONNECT");
                 self.session_info.status().client = client;
             }
-            SessionEvent::Leaving => debug!(session = id, "node is draining, dialling another"),
+            SessionEvent::Leaving => {
+                debug!(session = id, "node is draining, dialling another");
+                if let Some(node) = self.session.node() {
+                    self.shared.book.leaves(node, Instant::now());
+                }
+            }
         }
     }
 
