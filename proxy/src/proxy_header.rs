@@ -96,7 +96,11 @@ async fn read(stream: &mut TcpStream) -> Result<Option<Option<Addresses>>, Proxy
     let mut buffer = [0; HEADER_BYTES_MAX];
     let mut taken = 0;
     loop {
-        let seen = stream.peek(&mut buffer[taken..]).await?;
+        let seen = match stream.peek(&mut buffer[taken..]).await {
+            // Some health checks close with a reset.
+            Err(error) if taken == 0 && error.kind() == io::ErrorKind::ConnectionReset => 0,
+            seen => seen?,
+        };
         if seen == 0 {
             return if taken == 0 {
                 Ok(None)

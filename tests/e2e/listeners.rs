@@ -475,6 +475,9 @@ async fn the_client_that_a_load_balancer_names_is_shown_logged_and_limited() {
     }
     // A health check sends nothing. A client that is not behind the balancer sends no header.
     drop(balanced(&sidecar, &[]).await);
+    let check = balanced(&sidecar, &[]).await;
+    check.set_zero_linger().expect("the connection ends with a reset");
+    drop(check);
     let other = balanced(&sidecar, &[CONNECT_NEW.as_bytes(), b"\r\n"]).await;
     let (bytes, _) = e2e::Conversation::new("other", other).read_to_end().await;
     assert!(bytes.is_empty(), "{bytes:?}");
