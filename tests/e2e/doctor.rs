@@ -216,6 +216,32 @@ async fn the_sidecars_doctor_finds_each_fault_and_no_other() {
     )]);
 }
 
+/// As root on a host that redirects the address of the old server to the sidecar, doctor meets the sidecar.
+#[tokio::test]
+async fn the_sidecars_doctor_says_that_a_sidecar_answers_at_the_address_of_a_node() {
+    let mut nodes = [Node::start(ServerKind::Standin, &[]).await];
+    let sidecar = Sidecar::builder().nodes(&nodes).start().await;
+    let address = sidecar.address().to_string();
+    let well = Report::of(doctor(&["--upstream", &address])).await;
+    well.assert_only(&[]);
+    let found = |row: &Value| {
+        row["found"]
+            .as_str()
+            .is_some_and(|text| text.contains("a sidecar answers"))
+    };
+    assert!(well.rows.iter().any(found), "{:?}", well.rows);
+    nodes[0].kill();
+    Report::of(doctor(&["--upstream", &address])).await.assert_only(&[
+        (
+            "fail",
+            "node",
+            "no PONG within",
+            "a sidecar answers at this address",
+        ),
+        ("fail", "nodes", "0 of 1", ""),
+    ]);
+}
+
 #[tokio::test]
 async fn the_sidecars_doctor_finds_faults_of_nodes_without_zookeeper() {
     let authority = Authority::new();

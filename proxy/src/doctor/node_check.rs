@@ -173,7 +173,7 @@ impl NodeContext<'_> {
         (rows, usable)
     }
 
-    async fn log_in(&self, node: &Node, login: &Login) -> Result<LoggedIn, DialError> {
+    async fn log_in(&self, node: &Node, login: &Login) -> Result<LoggedIn, LoginError> {
         let tls =
             || -> Result<Arc<Dialler>, TlsError> { Ok(Arc::new(self.settings.tls.node.section.dialler()?)) };
         let context = DialContext {
@@ -197,7 +197,11 @@ impl NodeContext<'_> {
         if fields.is_some() || !found.info.auth_required {
             let limit = self.settings.dial.handshake_timeout_ms.duration();
             let pinged = timeout(limit, connect_and_ping(&mut stream, fields.unwrap_or_default()));
-            found.round_trip = Some(pinged.await.map_err(|_| DialError::PongTimeout(limit))??);
+            let pinged = pinged.await.unwrap_or(Err(DialError::PongTimeout(limit)));
+            found.round_trip = Some(pinged.map_err(|error| LoginError {
+                error,
+                is_sidecar: found.is_sidecar(),
+            })?);
         }
         standin_daemon::linger::close(stream).await;
         Ok(found)
@@ -255,7 +259,28 @@ struct LoggedIn {
     info: Info,
 }
 
+/// Reason why a login failed.
+struct LoginError {
+    error: DialError,
+    /// Whether the INFO was that of a sidecar.
+    is_sidecar: bool,
+}
+
+impl From<DialError> for LoginError {
+    fn from(error: DialError) -> Self {
+        Self {
+            error,
+            is_sidecar: false,
+        }
+    }
+}
+
 impl LoggedIn {
+    /// Returns whether a sidecar answers at the address of the node.
+    fn is_sidecar(&self) -> bool {
+        !self.info.sidecars.is_empty()
+    }
+
     fn rows(&self, node: &Node, login: &Login) -> Vec<Row> {
         let Info {
             version,
@@ -263,13 +288,18 @@ impl LoggedIn {
             ..
         } = &self.info;
         let tls = if self.expires_at.is_some() { ", TLS" } else { "" };
+        let sidecar = if self.is_sidecar() {
+            ", a sidecar answers"
+        } else {
+            ""
+        };
         let connected = self.connected.as_millis();
         let login = match (self.round_trip, auth_required) {
             (Some(took), true) => format!("login with {}, round trip {:.1} ms", login.origin(), millis(took)),
             (Some(took), false) => format!("no login needed, round trip {:.1} ms", millis(took)),
             (None, _) => "login not tried: the components must send the credentials".to_owned(),
         };
-        let found = format!("version {version}{tls}, INFO after {connected} ms, {login}");
+        let found = format!("version {version}{tls}{sidecar}, INFO after {connected} ms, {login}");
         let mut rows = vec![Row::ok(CHECK, name(node), found)];
         if self.info.ldm {
             let remedy = "none if the node is about to be stopped or restarted";
@@ -309,8 +339,16 @@ fn now_secs() -> i64 {
     i64::try_from(now.unwrap_or_default().as_secs()).unwrap_or(i64::MAX)
 }
 
-fn failed(node: &Node, login: &Login, error: &DialError) -> Row {
-    Row::fail(CHECK, name(node), error.to_string(), remedy(login, error))
+fn failed(node: &Node, login: &Login, failure: &LoginError) -> Row {
+    let LoginError { error, is_sidecar } = failure;
+    let remedy = if *is_sidecar {
+        "a sidecar answers at this address, and has no node: look at that sidecar; if it is that of this host, to which the address is \
+         redirected (take-over.md), run doctor as the user of the sidecar"
+            .to_owned()
+    } else {
+        remedy(login, error)
+    };
+    Row::fail(CHECK, name(node), error.to_string(), remedy)
 }
 
 fn remedy(login: &Login, error: &DialError) -> String {
