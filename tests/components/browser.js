@@ -153,10 +153,14 @@ async function look(browser) {
   await examine(sidecar, "token");
   await sidecar.type("#token", "wrong\n");
   await shows(sidecar, "#access-error", "refused this token");
+  // A token that no request can carry is refused too, and is not kept.
+  await sidecar.type("#token", "s3cr3t✓\n");
+  await sidecar.reload();
+  await sidecar.waitForSelector("#access:not([hidden])");
   await sidecar.type("#token", `${token}\n`);
 
   await shows(sidecar, "#picture .card.up .name", victim);
-  await shows(sidecar, "#sessions", "<script>window.hacked=1</script>");
+  await shows(sidecar, "#sessions", "?<script>window.hacked=1</script>");
   await shows(broker, "#picture .card.up .name", victim);
   await shows(broker, "#links th", victim);
   await Promise.all([sidecar, broker].map((page) => page.waitForSelector("#messages .line-0[d]")));

@@ -10,14 +10,14 @@ use std::time::Duration;
 const TOKEN: &str = "s3cr3t-of-the-pages";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Names of the components. The last one is hostile.
+/// Names of the components. The last one is hostile: a script, behind a character that turns the direction of writing.
 const NAMES: [&str; 6] = [
     "gorouter",
     "gorouter",
     "cloud_controller",
     "health_manager",
     "dea",
-    "<script>window.hacked=1</script>",
+    "\u{202e}<script>window.hacked=1</script>",
 ];
 
 /// Connects a component with this name and a subscription.

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{self, IsTerminal as _};
+use std::ops::RangeInclusive;
 
 /// The escape sequence that ends a colour.
 const PLAIN: &str = "\x1b[0m";
@@ -52,8 +53,28 @@ impl Terminal {
     }
 }
 
-/// Returns `text` with a `?` for each control character: texts of other programs must not control the terminal.
+/// Returns `text` with a `?` for each character that controls: texts of other programs must not control the terminal, and a name must
+/// not look like another one because some of its characters are invisible or change the direction of writing.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    text.replace(char::is_control, "?")
+    const FORMATTING: [RangeInclusive<char>; 4] = [
+        '\u{200b}'..='\u{200f}',
+        '\u{2028}'..='\u{202e}',
+        '\u{2060}'..='\u{206f}',
+        '\u{feff}'..='\u{feff}',
+    ];
+    let controls =
+        |letter: char| letter.is_control() || FORMATTING.iter().any(|range| range.contains(&letter));
+    text.replace(controls, "?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_that_control_or_are_invisible_are_shown_as_question_marks() {
+        assert_eq!(printable("\x1b[31m\u{202e}gnp.exe\u{200b}\n"), "?[31m?gnp.exe??");
+        assert_eq!(printable("gorouter é 路 😀"), "gorouter é 路 😀");
+    }
 }

@@ -12,6 +12,8 @@ class TokenNeeded extends Error {}
 /** Returns a page of the program as JSON. */
 export async function read(path) {
   const token = sessionStorage.getItem(TOKEN);
+  // Other characters are in no token, and the browser would refuse to send most of them.
+  if (token && !/^[!-~]+$/.test(token)) throw new TokenNeeded();
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   const response = await fetch(path, { headers, signal, cache: "no-store", credentials: "omit" });

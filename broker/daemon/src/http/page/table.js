@@ -1,5 +1,11 @@
 // Tables that change in place, so that a selection, the scroll position and the focus stay.
 
+/** Characters that control, are invisible or change the direction of writing: with them a name could look like another one. */
+const CONTROLS = /[\p{Cc}\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/gu;
+
+/** Returns the text with a question mark for each of them, except for line breaks. */
+const printable = (text) => String(text).replaceAll(CONTROLS, (letter) => (letter === "\n" ? letter : "?"));
+
 /**
  * Shows these rows in the body of a table. A row is a list of cells. A cell is a text, or `{ text, kind, title }` with a class and a
  * tooltip. The first cell of a row is its heading. Texts are set as text, so nothing in them becomes markup.
@@ -13,7 +19,8 @@ export function fill(body, rows, empty) {
     if (row && row.cells.length !== cells.length) row.replaceChildren();
     row ??= body.insertRow();
     cells.forEach((cell, column) => {
-      const { text, kind = "", title = "" } = typeof cell === "object" ? cell : { text: cell };
+      const { text: given, kind = "", title: tip = "" } = typeof cell === "object" ? cell : { text: cell };
+      const [text, title] = [printable(given), printable(tip)];
       let target = row.cells[column];
       if (!target) {
         const isHeading = column === 0 && rows.length > 0;
@@ -22,7 +29,7 @@ export function fill(body, rows, empty) {
         if (rows.length === 0) target.colSpan = columns;
         row.append(target);
       }
-      if (target.textContent !== String(text)) target.textContent = text;
+      if (target.textContent !== text) target.textContent = text;
       if (target.className !== kind) target.className = kind;
       if (target.title !== title) target.title = title;
     });
