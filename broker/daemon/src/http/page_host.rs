@@ -15,6 +15,9 @@ use axum::http::uri::Authority;
 /// The names of hosts that this host knows without DNS.
 const HOSTS_FILE: &str = "/etc/hosts";
 
+/// Last labels of names that are always this host, also for systemd's nss-myhostname. The public DNS does not have them.
+const LOCAL: [&str; 2] = ["localhost", "localdomain"];
+
 /// Returns the name of the server in the request, if it may be in the public DNS.
 pub(super) fn public_name(request: &Request) -> Option<String> {
     host(request).filter(|name| may_be_public(name))
@@ -49,7 +52,7 @@ fn host(request: &Request) -> Option<String> {
 fn may_be_public(name: &str) -> bool {
     let last = name.rsplit_once('.').map(|(_, last)| last);
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
-    !name.starts_with('[') && last.is_some_and(|last| last != "localhost" && !is_number(last))
+    !name.starts_with('[') && last.is_some_and(|last| !LOCAL.contains(&last) && !is_number(last))
 }
 
 /// Returns whether `hosts`, the text of a hosts file, has the name.
@@ -86,6 +89,7 @@ mod tests {
             ("localhost:8222", false),
             ("LocalHost.", false),
             ("app.localhost:8222", false),
+            ("localhost.localdomain:8222", false),
             ("node-1:8222", false),
             ("my_host", false),
         ] {
