@@ -69,20 +69,23 @@ fn write_pages(command: &Command, files: &str, folder: &Path) -> io::Result<()> 
     subcommands().try_for_each(|subcommand| write_pages(subcommand, files, folder))
 }
 
-/// Returns a section of a man page. Its text is filled like a paragraph. An indented line and one that begins with a label, such as
-/// `Signals: `, begin a new line, and an empty one a new paragraph.
+/// Returns a section of a man page. Its text is filled like a paragraph. An indented line, one after it, and one that begins with a
+/// label, such as `Signals: `, begin a new line, and an empty one a new paragraph.
 fn section(title: &str, text: &str) -> String {
     let mut section = format!(".SH {title}\n.nh\n");
+    let mut after_indented = false;
     for line in text.lines() {
+        let is_indented = line.starts_with(' ');
         let label = line.split_once(": ").map(|(label, _)| label);
-        let is_labelled = label.is_some_and(|label| !line.starts_with(' ') && label.split(' ').count() <= 2);
+        let is_labelled = label.is_some_and(|label| !is_indented && label.split(' ').count() <= 2);
         section.push_str(if line.is_empty() {
             ".PP\n"
-        } else if is_labelled {
+        } else if is_labelled || after_indented && !is_indented {
             ".br\n"
         } else {
             ""
         });
+        after_indented = is_indented;
         // A line that begins with one of these would be a command. A plain "-" is a hyphen, which cannot be copied as the dash of a flag.
         let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
         let line = line.replace('\\', "\\e").replace('-', "\\-");

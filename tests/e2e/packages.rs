@@ -68,6 +68,11 @@ fn check_what_is_installed(root: &DebianRoot) {
         assert!(pages.contains(text), "{text}: {pages}");
     }
     assert!(!pages.contains("warning:"), "{pages}");
+    // Each file begins a line.
+    assert!(
+        pages.contains("settings of the service\n       /usr/share/doc/"),
+        "{pages}"
+    );
     let bash = "
         . /usr/share/bash-completion/completions/standin-proxy
         COMP_WORDS=(standin-proxy --up) COMP_CWORD=1
@@ -114,6 +119,8 @@ async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
     root.run("echo lines >/var/log/standin/broker.log && chown standin-broker: /var/log/standin/broker.log");
     root.run("logrotate --force --state /tmp/state /etc/logrotate.d/standin-broker && test -e /var/log/standin/broker.log.1");
 
+    root.run("systemctl enable standin-announce");
+
     root.run("rm *.deb");
     packages(2, built.path())
         .iter()
@@ -132,7 +139,13 @@ async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
         root.run("ls /etc/standin; ! command -v standin-proxy"),
         "broker.toml\nproxy.toml\n"
     );
-    root.run(&guide.next("Remove"));
+    // A process of the user, such as one in a shell of the operator, does not make the purge fail. Only the user stays.
+    let process = "setpriv --reuid standin-broker --clear-groups sleep 60 >/dev/null 2>&1 &";
+    let purge = guide.next("Remove");
+    let said = root.run(&format!(
+        "{process} sleep 0.2; {purge}\nkill $!; userdel standin-broker"
+    ));
+    assert!(said.contains("the user stays"), "{said}");
     let left = "
         find /etc /usr/bin /usr/lib/systemd /usr/share/{bash-completion,doc,fish,lintian,man,zsh} /var/lib /var/log -xdev -name '*standin*'
         getent passwd standin-proxy standin-broker || true";
