@@ -58,7 +58,7 @@ fn the_chart_is_valid_with_each_of_its_values() {
         "fullnameOverride": "queue",
         "imagePullSecrets": ["registry"],
         "broker": {
-            "replicas": 5, "settings": settings, "secrets": ["queue-tls"], "hostAntiAffinity": "preferred",
+            "replicas": 5, "settings": settings, "secrets": ["settings", "queue.tls"], "hostAntiAffinity": "preferred",
             "env": [{ "name": "STANDIN_LOG_LEVEL", "value": "debug" }],
             "lameDuck": { "graceSecs": 5, "secs": 295 },
             "nodeSelector": { "disk": "none" }, "tolerations": [{ "key": "queue", "operator": "Exists" }],
@@ -75,6 +75,14 @@ fn the_chart_is_valid_with_each_of_its_values() {
                   nats://queue-2.queue-headless:6222";
     assert!(args.contains(&routes.to_owned()), "{args:?}");
     assert!(pod["terminationGracePeriodSeconds"].as_u64() > Some(300));
+    // Names of volumes differ, and have no dots.
+    let volumes: Vec<&Value> = pod["volumes"].as_array().into_iter().flatten().collect();
+    let names: Vec<&Value> = volumes.iter().map(|volume| &volume["name"]).collect();
+    assert_eq!(names, ["settings", "secret-0", "secret-1"]);
+    assert_eq!(volumes[2]["secret"]["secretName"], "queue.tls");
+    let mounted = &pod["containers"][0]["volumeMounts"][2];
+    assert_eq!(mounted["name"], "secret-1");
+    assert_eq!(mounted["mountPath"], "/etc/standin-secrets/queue.tls");
 
     let servers = "zk-0.zk:2181,zk-1.zk:2181";
     let made = chart(&json!({ "zookeeper": servers, "broker": { "settingsSecret": "s", "replicas": 1 } }));
