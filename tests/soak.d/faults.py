@@ -14,6 +14,8 @@ from system import NODES
 
 # A window covers this time before it too: messages published then may still be on their way when the harm begins.
 ON_THE_WAY_SECS = 0.5
+# Time for the sidecars to see that a killed node has gone. They see the end of its connections at once.
+NOTICED_SECS_MAX = 0.5
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Window:
     # The end of the harm, and the moment at which the system was whole again.
     healed: float = 0.0
     end: float = 0.0
+    # The time in which no node ran, and all sidecars knew it: they hold what is published then.
+    held: tuple | None = None
     # Sessions that moved to another node meanwhile.
     moved: int = 0
     explained: dict = field(default_factory=dict)
@@ -88,7 +92,9 @@ async def outage(system, choice, window, scale):
     secs = choice.uniform(1, 1 + 8 * scale)
     window.detail = f"all nodes for {secs:.1f} s"
     await asyncio.gather(*(node.kill() for node in system.nodes))
+    noticed = time.monotonic() + NOTICED_SECS_MAX
     await asyncio.sleep(secs)
+    window.held = (noticed, time.monotonic())
     for node in system.nodes:
         node.start()
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import judge
 import logs
@@ -10,6 +11,7 @@ import samples
 from faults import Window
 from findings import CLOSED, MISSING, Findings
 from spoiler import Spoiler, encode
+from streams import Book, Receipts, Stream
 from traffic import Traffic
 
 # The errors are planted while traffic runs for this time.
@@ -151,6 +153,7 @@ def without_traffic():
     logs.judge("a program", ["INFO fine", "ERROR broken", "thread 'x' panicked at y"], findings)
     yield "an error and a panic in a log", len(findings.list) == 2, []
     yield from windows()
+    yield from outages()
 
 
 def windows():
@@ -169,3 +172,20 @@ def windows():
         findings.add("S3", "lost", MISSING, at=at, sidecars=[sidecar])
         judge.explain(findings, [window])
         yield f"a loss {name} is {'' if wanted else 'not '}explained", bool(findings.list[0].explained_by) == wanted, []
+
+
+def outages():
+    """The window of an outage explains a loss, but not of what the sidecars held."""
+    now = time.monotonic()
+    window = Window("outage", frozenset([MISSING]), start=now - 1, end=now + 2, held=(now, now + 1))
+    for lost in (2, 20):
+        findings, book = Findings(), Book()
+        stream = book.open(Stream("plain", "a", "planted", "a"))
+        receipts = Receipts("b", book, findings, lambda _stream: True)
+        for number in range(100):
+            payload = stream.next()
+            stream.times[-1] = now + number / 100
+            if number >= lost:
+                receipts.take("b", payload)
+        judge.outages(findings, [window], SimpleNamespace(book=book, all_receipts={"b": receipts}))
+        yield f"{lost} of 100 messages are lost that an outage held", bool(findings.list) == (lost > 5), []

@@ -94,7 +94,8 @@ class Receipts:
         """Returns the highest number of a stream that arrived."""
         return max(0, self.seen.get(stream.name, b"").rfind(1))
 
-    def missing(self, stream):
-        """Returns the numbers of a stream that did not arrive."""
+    def missing(self, stream, first=1, last=None):
+        """Returns the numbers of a stream, from the first to the last, that did not arrive."""
         seen = self.seen.get(stream.name, b"")
-        return [number for number in range(1, stream.count + 1) if number >= len(seen) or not seen[number]]
+        last = stream.count if last is None else last
+        return [number for number in range(first, last + 1) if number >= len(seen) or not seen[number]]
