@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import judge
 import logs
+import report
 import samples
 from faults import Window
 from findings import CLOSED, MISSING, Findings
@@ -154,6 +155,7 @@ def without_traffic():
     yield "an error and a panic in a log", len(findings.list) == 2, []
     yield from windows()
     yield from outages()
+    yield from floods()
 
 
 def windows():
@@ -189,3 +191,14 @@ def outages():
                 receipts.take("b", payload)
         judge.outages(findings, [window], SimpleNamespace(book=book, all_receipts={"b": receipts}))
         yield f"{lost} of 100 messages are lost that an outage held", bool(findings.list) == (lost > 5), []
+
+
+def floods():
+    """Many findings of one promise do not hide those of another, nor that there are more."""
+    findings = Findings()
+    for number in range(100):
+        findings.add("S4", f"message {number // 2}")
+    findings.add("S11", "refused")
+    rows = [(promise, text) for promise, _, text in report.summary(findings.list)]
+    wanted = {("S4", "message 0 (2 times)"), ("S11", "refused"), ("S4", f"and {100 - 2 * report.SHOWN_MAX} more")}
+    yield "the report of many findings shows each promise, and how many are left out", wanted <= set(rows), []

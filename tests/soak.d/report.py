@@ -3,12 +3,13 @@
 from collections import Counter
 from html import escape
 
+from faults import ALL
 from findings import MISSING
 from judge import PROMISES
 from plot import Chart, timeline
 
 MIB = 1 << 20
-# Limit on the findings that are shown for each promise.
+# Limit on the different findings that are shown for each promise.
 SHOWN_MAX = 12
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --faint: #59636e; --line: #d1d9e0; --band: #ffb86b55; --good: #1a7f37; --bad: #d1242f }
@@ -27,6 +28,8 @@ def write(path, run):
     verdict = '<span class="good">every promise was kept</span>'
     if broken := run.findings.unexplained():
         verdict = f'<span class="bad">{len(broken)} findings that no fault explains</span>'
+    elif unnoticed := sum(not as_wanted for _, as_wanted, _ in run.planted):
+        verdict = f'<span class="bad">{unnoticed} planted errors were not noticed</span>'
     facts = [
         f"seed <code>{run.seed}</code>", f"{run.end - run.start:.0f} s", f"{len(run.windows)} faults",
         f"{run.traffic.published:,} messages published, {run.traffic.received:,} received", *map(escape, run.versions),
@@ -35,7 +38,7 @@ def write(path, run):
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>Soak of {run.seed}</title><style>{STYLE}</style>",
         f"<h1>Soak: {verdict}</h1><p class='faint'>{' · '.join(facts)}</p>",
-        f"<p>Run it again: <code>tests/soak {run.minutes:g} --seed {run.seed}</code></p>",
+        f"<p>Run it again: <code>{escape(again(run))}</code></p>",
         *charts(run),
         promises(run),
         found(broken, run.start),
@@ -44,6 +47,13 @@ def write(path, run):
         "</html>",
     ]
     path.write_text("\n".join(parts))
+
+
+def again(run):
+    """Returns the command that makes the same faults in the same order."""
+    only = "" if len(run.kinds) == len(ALL) else f" --only {','.join(kind.name for kind in run.kinds)}"
+    rate = "" if run.rate == 1 else f" --rate {run.rate:g}"
+    return f"tests/soak {run.minutes:g} --seed {run.seed}{only}{rate}"
 
 
 def charts(run):
@@ -107,13 +117,25 @@ def promises(run):
 def found(broken, start):
     if not broken:
         return ""
-    shown, rows = Counter(), []
-    for finding in broken:
-        at = f"{finding.at - start:.1f}"
-        shown[finding.promise] += 1
-        if shown[finding.promise] <= SHOWN_MAX:
-            rows.append((finding.promise, at, escape(finding.text)))
+    rows = [(promise, f"{at - start:.1f}", escape(text)) for promise, at, text in summary(broken)]
     return "<h2>Not explained</h2>" + table(("promise", "at (s)", "what was found"), rows, numbers=[1])
+
+
+def summary(broken):
+    """Returns (promise, time, text) of the first different findings of each promise, and how many there are of each and left out."""
+    firsts, counts = {}, Counter((one.promise, one.text) for one in broken)
+    for finding in broken:
+        firsts.setdefault((finding.promise, finding.text), finding)
+    shown, rest, rows = Counter(), {}, []
+    for (promise, text), finding in firsts.items():
+        shown[promise] += 1
+        count = counts[promise, text]
+        if shown[promise] <= SHOWN_MAX:
+            rows.append((promise, finding.at, f"{text} ({count} times)" if count > 1 else text))
+        else:
+            first, left = rest.get(promise, (finding.at, 0))
+            rest[promise] = (first, left + count)
+    return rows + [(promise, at, f"and {left} more") for promise, (at, left) in rest.items()]
 
 
 def faults(run):
