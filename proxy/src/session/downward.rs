@@ -170,7 +170,10 @@ impl Session {
         let node = self.connection.as_mut()?;
         Some(match server::frame(bytes, span) {
             Ok(Frame::Ping) => {
-                node.own.extend_from_slice(encode::PONG);
+                // Before CONNECT, a node that wants credentials refuses everything else, also this answer.
+                if self.client.is_some() || !node.auth_required {
+                    node.own.extend_from_slice(encode::PONG);
+                }
                 (false, Vec::new())
             }
             Ok(Frame::Pong) => (self.node_pong(now), self.own_answers()),

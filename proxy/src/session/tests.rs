@@ -547,6 +547,25 @@ fn s9_a_probe_sends_nothing_before_connect() {
     assert_eq!(bench.sent(), "");
 }
 
+/// Seen when a component took longer for its CONNECT than the node's `ping_interval`.
+#[test]
+fn s9_pings_of_a_node_that_wants_credentials_are_answered_from_connect_on() {
+    for wants_credentials in [true, false] {
+        let mut bench = Bench::new(policy());
+        if wants_credentials {
+            bench.node_with_login_up();
+        } else {
+            bench.node_up();
+        }
+        bench.node("PING\r\n");
+        assert_eq!(bench.sent(), if wants_credentials { "" } else { "PONG\r\n" });
+        bench.component("CONNECT {}\r\n");
+        bench.sent();
+        bench.node("PONG\r\nPING\r\n");
+        assert_eq!(bench.sent(), "PONG\r\n");
+    }
+}
+
 #[test]
 fn a_node_gets_more_time_for_many_subscriptions() {
     let mut bench = Bench::connected(policy());

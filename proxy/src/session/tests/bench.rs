@@ -104,8 +104,21 @@ impl Bench {
 
     /// Connects a node. With `hold`, the session holds the component's publishes.
     pub(crate) fn node_up_with(&mut self, hold: bool) {
-        let (node, info) = (Arc::new(node("n:1")), Info::default());
-        self.call(|session, now, wires| session.node_up(node, &info, hold, now, wires));
+        self.node_up_as(&Info::default(), hold);
+    }
+
+    /// Connects a node that wants credentials.
+    pub(crate) fn node_with_login_up(&mut self) {
+        let info = Info {
+            auth_required: true,
+            ..Info::default()
+        };
+        self.node_up_as(&info, false);
+    }
+
+    fn node_up_as(&mut self, info: &Info, hold: bool) {
+        let node = Arc::new(node("n:1"));
+        self.call(|session, now, wires| session.node_up(node, info, hold, now, wires));
     }
 
     /// Calls a method of the session that takes only the time and the sockets.
