@@ -111,9 +111,10 @@ async fn a_live_system_moves_over_and_back_as_the_guide_says() {
     guide.assert_all_taken();
 }
 
-/// Runs a block with `doctor`, which may end with warnings.
+/// Runs a block with `doctor`, which may end with warnings. It is repeated while it fails, because the agent that was started before it may
+/// not have registered its server yet.
 fn run_doctor(machine: &Machine, block: &str) {
-    machine.run(&format!("{block} || [ $? = 1 ]"));
+    machine.run(&format!("until {{ {block}\n}} || [ $? = 1 ]; do sleep 0.2; done"));
 }
 
 /// Steps 3 and 4 with `nats-server`, and back to the end of step 2.
