@@ -174,6 +174,8 @@ impl ContainerBuilder {
             format!("--reuid={user}"),
             format!("--regid={group}"),
             "--clear-groups".to_owned(),
+            // The change of the user takes away the signal that `unshare --kill-child` has set.
+            "--pdeathsig=KILL".to_owned(),
             "--no-new-privs".to_owned(),
             "--inh-caps=-all".to_owned(),
             "--bounding-set=-all".to_owned(),
