@@ -11,20 +11,20 @@ use tempfile::TempDir;
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Mounts the system at `$1/root` and keeps the namespace alive. The changes are in a tmpfs, because an overlay cannot keep its changes in
+/// Mounts the system at `$1/system` and keeps the namespace alive. The changes are in a tmpfs, because an overlay cannot keep its changes in
 /// another overlay, and the root of a container is one. apt and man-db are faster without their lists of packages and pages, and the test has no
 /// network.
 const HOLD: &str = "
 set -e
 mount -t tmpfs changes $1
-mkdir $1/root $1/upper $1/work
-mount -t overlay standin -o lowerdir=/,upperdir=$1/upper,workdir=$1/work $1/root
-mount -t tmpfs run $1/root/run
-mount -t tmpfs tmp $1/root/tmp
-mount -t tmpfs lists $1/root/var/lib/apt/lists
-rm -f $1/root/var/lib/man-db/auto-update
-mount -t proc proc $1/root/proc
-mount --rbind /dev $1/root/dev
+mkdir $1/system $1/upper $1/work
+mount -t overlay standin -o lowerdir=/,upperdir=$1/upper,workdir=$1/work $1/system
+mount -t tmpfs run $1/system/run
+mount -t tmpfs tmp $1/system/tmp
+mount -t tmpfs lists $1/system/var/lib/apt/lists
+rm -f $1/system/var/lib/man-db/auto-update
+mount -t proc proc $1/system/proc
+mount --rbind /dev $1/system/dev
 echo mounted
 exec sleep infinity";
 
@@ -61,7 +61,7 @@ impl DebianRoot {
         let name = file.file_name().unwrap_or_default();
         // The mounts are not visible from here, but through the process that holds them.
         let folder = PathBuf::from(format!("/proc/{}/root", self.holder.pid()));
-        let root = self.folder.path().join("root/srv").join(name);
+        let root = self.folder.path().join("system/srv").join(name);
         let target = folder.join(root.strip_prefix("/").unwrap_or(&root));
         std::fs::copy(file, &target).unwrap_or_else(|error| panic!("cannot copy to {target:?}: {error}"));
     }
@@ -72,7 +72,7 @@ impl DebianRoot {
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.pid()))
             .args(["--", "chroot"])
-            .arg(self.folder.path().join("root"))
+            .arg(self.folder.path().join("system"))
             .args(["bash", "-euo", "pipefail", "-c", &format!("cd /srv; {commands}")])
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
