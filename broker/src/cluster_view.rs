@@ -270,21 +270,11 @@ mod tests {
 
     #[test]
     fn a_linked_node_without_a_record_is_known_by_name() {
-        let pages = |name: &str, peers: &[&str]| {
-            let routes: Vec<Value> = peers.iter().map(|peer| json!({ "remote_name": peer })).collect();
-            NodePages {
-                name: name.to_owned(),
-                address: String::new(),
-                varz: Value::Null,
-                routez: json!({ "routes": routes }),
-                clock_ahead: None,
-            }
-        };
         let record = |id: &str| Arc::new(Node::new(id, "10.0.0.2:4222".parse().unwrap()));
         let seen = Seen {
-            own: pages("a", &["b", "c"]),
+            own: NodePages::linked("a", &["b", "c"]),
             others: vec![
-                (record("b"), Ok(pages("b", &["a", "d"]))),
+                (record("b"), Ok(NodePages::linked("b", &["a", "d"]))),
                 (record("e"), Err("no answer".to_owned())),
             ],
         };

@@ -34,17 +34,7 @@ pub fn run_doctor(flags: &DoctorFlags) -> ExitCode {
                 report
             }
         };
-        let text = if json {
-            report.json()
-        } else {
-            report.table(&Terminal::of_stdout())
-        };
-        let printed = print(PROGRAM, &text);
-        if printed == ExitCode::SUCCESS {
-            report.exit_code().into()
-        } else {
-            printed
-        }
+        report.print(json)
     })
 }
 

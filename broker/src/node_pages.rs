@@ -187,25 +187,34 @@ pub(crate) struct MissingLink {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn node(name: &str, peers: &[&str]) -> NodePages {
-        let routes: Vec<Value> = peers.iter().map(|peer| json!({ "remote_name": peer })).collect();
-        NodePages {
+impl NodePages {
+    /// Creates the pages of a node that has routes to these nodes.
+    pub(crate) fn linked(name: &str, peers: &[&str]) -> Self {
+        let routes: Vec<Value> = peers
+            .iter()
+            .map(|peer| serde_json::json!({ "remote_name": peer }))
+            .collect();
+        Self {
             name: name.to_owned(),
             address: String::new(),
             varz: Value::Null,
-            routez: json!({ "routes": routes }),
+            routez: serde_json::json!({ "routes": routes }),
             clock_ahead: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_link_must_be_listed_by_both_nodes() {
-        let nodes = [node("a", &["b", "c"]), node("b", &["a"]), node("c", &["b"])];
+        let nodes = [
+            NodePages::linked("a", &["b", "c"]),
+            NodePages::linked("b", &["a"]),
+            NodePages::linked("c", &["b"]),
+        ];
         let link = |from: &str, to: &str, is_one_way| MissingLink {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -213,7 +222,7 @@ mod tests {
         };
         let all: Vec<&NodePages> = nodes.iter().collect();
         assert_eq!(missing_links(&all), [link("c", "a", true), link("b", "c", true)]);
-        let apart = [node("a", &[]), node("b", &[])];
+        let apart = [NodePages::linked("a", &[]), NodePages::linked("b", &[])];
         let all: Vec<&NodePages> = apart.iter().collect();
         assert_eq!(missing_links(&all), [link("a", "b", false)]);
     }

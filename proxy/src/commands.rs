@@ -13,13 +13,13 @@ use crate::views::{self, NODES, PageView, SESSIONS};
 /// Runs a subcommand. `cli` has the flags of settings, which all subcommands share. Returns the exit code.
 pub async fn run(command: &Command, program: &'static str, cli: &Cli) -> ExitCode {
     match command {
-        Command::Doctor { json } => run_doctor(program, cli, *json).await,
+        Command::Doctor { json } => run_doctor(cli, *json).await,
         Command::Nodes(flags) => run_view(program, cli, NODES, *flags).await,
         Command::Sessions(flags) => run_view(program, cli, SESSIONS, *flags).await,
     }
 }
 
-async fn run_doctor(program: &str, cli: &Cli, json: bool) -> ExitCode {
+async fn run_doctor(cli: &Cli, json: bool) -> ExitCode {
     let report = match cli.settings() {
         Ok(loaded) => doctor::examine_all(&loaded, cli.config.as_deref()).await,
         Err(error) => {
@@ -28,17 +28,7 @@ async fn run_doctor(program: &str, cli: &Cli, json: bool) -> ExitCode {
             report
         }
     };
-    let text = if json {
-        report.json()
-    } else {
-        report.table(&Terminal::of_stdout())
-    };
-    let printed = print(program, &text);
-    if printed == ExitCode::SUCCESS {
-        report.exit_code().into()
-    } else {
-        printed
-    }
+    report.print(json)
 }
 
 async fn run_view(program: &str, cli: &Cli, view: PageView, flags: ViewFlags) -> ExitCode {

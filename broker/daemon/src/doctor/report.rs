@@ -4,10 +4,12 @@
 //! never removed or renamed.
 
 use std::fmt::{self, Write as _};
+use std::process::ExitCode;
 
 use serde::Serialize;
 
 use crate::cli::{EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE, EXIT_WARNINGS};
+use crate::live_view;
 use crate::terminal::{Terminal, printable};
 
 /// Help text about the exit codes, for both programs.
@@ -125,6 +127,22 @@ pub struct Report {
 }
 
 impl Report {
+    /// Prints the report to standard output, as JSON or as a table. Returns the exit code: that of the report, if it could be printed.
+    #[must_use]
+    pub fn print(&self, as_json: bool) -> ExitCode {
+        let text = if as_json {
+            self.json()
+        } else {
+            self.table(&Terminal::of_stdout())
+        };
+        let printed = live_view::print(self.program, &text);
+        if printed == ExitCode::SUCCESS {
+            self.exit_code().into()
+        } else {
+            printed
+        }
+    }
+
     /// Creates an empty report of `program`.
     #[must_use]
     pub const fn new(program: &'static str, version: &'static str) -> Self {
