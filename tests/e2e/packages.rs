@@ -143,7 +143,13 @@ async fn packages_are_installed_upgraded_and_removed_as_the_guide_says() {
     let process = "setpriv --reuid standin-broker --clear-groups sleep 60 >/dev/null 2>&1 &";
     let purge = guide.next("Remove");
     let said = root.run(&format!(
-        "{process} sleep 0.2; {purge}\nkill $!; userdel standin-broker"
+        "{process}
+        process=$!
+        timeout 20 bash -c 'until pgrep -u standin-broker >/dev/null; do sleep 0.1; done'
+        {purge}
+        kill $process
+        wait $process || true
+        userdel standin-broker"
     ));
     assert!(said.contains("the user stays"), "{said}");
     let left = "
