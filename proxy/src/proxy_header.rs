@@ -15,9 +15,13 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Limit on the bytes of a header. Version 1 has at most 107. Version 2 has at most 52 with the addresses of a TCP connection; the rest
+/// Limit on the bytes of a header of version 2. It has at most 52 with the addresses of a TCP connection; the rest
 /// are optional fields, which are ignored.
 const HEADER_BYTES_MAX: usize = 4096;
+
+/// The beginning of a header of version 1, and the limit on its bytes.
+const V1_BEGINNING: &[u8] = b"PROXY ";
+const V1_BYTES_MAX: usize = 107;
 
 /// Timeout from the connect to the last byte of the header. Balancers send it at once.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,7 +60,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Option<Addresses>, usize)>,
         include_tlvs: false,
         ..ParseConfig::default()
     };
+    // The crate accepts other bytes in place of the blank, and a longer line if it comes in one piece.
+    let is_v1 = bytes.first() == V1_BEGINNING.first();
+    if is_v1
+        && !bytes
+            .iter()
+            .zip(V1_BEGINNING)
+            .all(|(byte, expected)| byte == expected)
+    {
+        return Err(ProxyHeaderError::NotAHeader);
+    }
     match ProxyHeader::parse(bytes, config) {
+        Ok((_, len)) if is_v1 && len > V1_BYTES_MAX => Err(ProxyHeaderError::NotAHeader),
         Ok((_, len)) if len > HEADER_BYTES_MAX => Err(ProxyHeaderError::TooLong),
         Ok((header, len)) => Ok(Some((header.proxied_address().and_then(of_tcp), len))),
         Err(proxy_header::Error::BufferTooShort) if bytes.len() >= HEADER_BYTES_MAX => {
@@ -196,12 +211,15 @@ mod tests {
         long.resize(16 + 0xffff, 0);
         assert!(matches!(decode(&long), Err(ProxyHeaderError::TooLong)));
         let endless = [&b"PROXY TCP4 "[..], &[b'1'; 100]].concat();
+        let too_long = [&b"PROXY UNKNOWN "[..], &[b'M'; 100], b"\r\n"].concat();
         for other in [
             &b"CONNECT {\"verbose\":false}\r\n"[..],
             b"PROXY TCP4 1.2.3.4 5.6.7.8 1 70000\r\n",
             b"PROXY TCP4 ::1 ::1 1 2\r\n----",
             b"\x16\x03\x01",
+            b"PROXY\tTCP4 1.2.3.4 5.6.7.8 1 2\r\n",
             &endless,
+            &too_long,
         ] {
             assert!(
                 matches!(decode(other), Err(ProxyHeaderError::NotAHeader)),

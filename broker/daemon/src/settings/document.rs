@@ -149,7 +149,8 @@ fn item(key: String, offset: usize, value: &Spanned<DeValue<'_>>, lines: &Lines<
     }
 }
 
-/// Returns the value without its spans. An integer of more than 64 bits becomes a float, which no setting accepts.
+/// Returns the value without its spans. An integer of more than 64 bits, and an incomplete date in a text with errors, become a float that
+/// no setting accepts.
 fn plain(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -157,7 +158,10 @@ fn plain(value: &DeValue<'_>) -> Value {
         DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
             .map_or_else(|_| float(digits.as_str()), Value::Integer),
         DeValue::Float(digits) => float(digits.as_str()),
-        DeValue::Datetime(date) => Value::Datetime(*date),
+        DeValue::Datetime(date) => date
+            .to_string()
+            .parse()
+            .map_or(Value::Float(f64::NAN), Value::Datetime),
         DeValue::Array(array) => Value::Array(array.iter().map(|item| plain(item.get_ref())).collect()),
         DeValue::Table(table) => Value::Table(
             table
@@ -224,6 +228,22 @@ mod tests {
             values,
             [Value::Integer(8_388_608), Value::Integer(16), Value::Float(1e20)]
         );
+    }
+
+    #[test]
+    fn an_incomplete_date_can_be_shown() {
+        for text in [
+            "a = 1:]2\n",
+            "a = 1979-05-27T\n",
+            "a = 07:32\n",
+            "a = 1979-05-27\n",
+        ] {
+            let document = parse("x", text, &[]);
+            document
+                .items
+                .iter()
+                .for_each(|item| drop(item.value.to_string()));
+        }
     }
 
     #[test]
