@@ -25,6 +25,8 @@ pub enum Verb {
     Unsub,
     /// States the options and credentials of the client.
     Connect,
+    /// A step of a move; see [`moves`](crate::moves). Only sidecars send it.
+    Move,
 }
 
 /// A client's frame. Borrows the bytes that were received.
@@ -42,6 +44,8 @@ pub enum Frame<'a> {
     Ping,
     /// `PONG`
     Pong,
+    /// `MOVE {json}`
+    Move(&'a [u8]),
 }
 
 /// The arguments and the body of PUB or HPUB.
@@ -106,6 +110,7 @@ impl Dialect for Client {
                 (b"SUB", true, Verb::Sub),
                 (b"UNSUB", true, Verb::Unsub),
                 (b"CONNECT", false, Verb::Connect),
+                (b"MOVE", true, Verb::Move),
             ],
         )
     }
@@ -117,7 +122,7 @@ impl Dialect for Client {
             Verb::Sub => sub_args(args).map(|_| Body::Nothing),
             Verb::Unsub => unsub_args(args).map(|_| Body::Nothing),
             Verb::Connect if trim(args).is_empty() => Err(wrong("CONNECT", "CONNECT {json}")),
-            Verb::Connect | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
+            Verb::Connect | Verb::Ping | Verb::Pong | Verb::Move => Ok(Body::Nothing),
         }
     }
 }
@@ -160,6 +165,7 @@ pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireEr
         Verb::Connect => Frame::Connect(trim(args)),
         Verb::Ping => Frame::Ping,
         Verb::Pong => Frame::Pong,
+        Verb::Move => Frame::Move(trim(args)),
     })
 }
 

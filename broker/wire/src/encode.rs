@@ -41,6 +41,7 @@ pub fn client(frame: &client::Frame<'_>, out: &mut Vec<u8>) {
         },
         client::Frame::Ping => out.extend_from_slice(PING),
         client::Frame::Pong => out.extend_from_slice(PONG),
+        client::Frame::Move(json) => line(out, b"MOVE", &[json]),
     }
 }
 
@@ -53,6 +54,7 @@ pub fn server(frame: &server::Frame<'_>, out: &mut Vec<u8>) {
         server::Frame::Err(text) => err(text, out),
         server::Frame::Ping => out.extend_from_slice(PING),
         server::Frame::Pong => out.extend_from_slice(PONG),
+        server::Frame::Move(json) => line(out, b"MOVE", &[json]),
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Info {
     /// A sidecar that finds its own mark here is connected to itself.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sidecars: String,
+    /// The server knows MOVE; see [`moves`](crate::moves).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub moves: bool,
 }
 
 #[expect(
@@ -108,6 +111,7 @@ impl Default for Info {
             connect_urls: Vec::new(),
             ldm: false,
             sidecars: String::new(),
+            moves: false,
         }
     }
 }
@@ -187,8 +191,9 @@ impl Info {
             return line;
         }
         let mut short = self.clone().with_safe_names();
-        let trims: [fn(&mut Self); 15] = [
+        let trims: [fn(&mut Self); 16] = [
             |_| {},
+            |info| info.moves = false,
             |info| info.cluster.clear(),
             |info| info.connect_urls.clear(),
             |info| info.client_ip.clear(),
@@ -284,6 +289,7 @@ mod tests {
             ldm: true,
             // The largest number of sidecars in a chain.
             sidecars: ["1a2b3c4d"; 9].join("-"),
+            moves: true,
         }
     }
 

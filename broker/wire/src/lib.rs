@@ -12,11 +12,12 @@
 //! | [`limits`] | the limits of the protocol |
 //! | [`scanner`] | [`Scanner`], which finds the next whole frame at the start of a buffer, in either direction |
 //! | [`line`](mod@line) | the parts of a control line: blanks, tokens, sizes |
-//! | [`client`] | the frames that a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG |
-//! | [`server`] | the frames that a server sends: INFO MSG HMSG PING PONG +OK -ERR |
+//! | [`client`] | the frames that a client sends: CONNECT PUB HPUB SUB UNSUB PING PONG MOVE |
+//! | [`server`] | the frames that a server sends: INFO MSG HMSG PING PONG +OK -ERR MOVE |
 //! | [`subject`] | the rules of subjects and wildcards; [`Pattern`] |
 //! | [`permissions`] | [`Permissions`]: the subjects that a client may publish and subscribe to |
 //! | [`connect`], [`info`] | the JSON arguments of CONNECT and INFO |
+//! | [`moves`] | the JSON argument of MOVE, with which a sidecar and two brokers move a client |
 //! | [`refusal`] | the texts of `-ERR` and their meaning |
 //! | [`WireError`], [`ClientFault`] | protocol errors in a frame; the `-ERR` texts for them |
 //! | [`encode`] | encoding of frames |
@@ -36,6 +37,7 @@ pub mod info;
 mod json;
 pub mod limits;
 pub mod line;
+pub mod moves;
 pub mod permissions;
 pub mod refusal;
 pub mod scanner;
@@ -47,6 +49,7 @@ pub use connect::Connect;
 pub use error::WireError;
 pub use fault::ClientFault;
 pub use info::Info;
+pub use moves::{Move, MoveId};
 pub use permissions::{Permissions, Rules, Violation};
 pub use refusal::Refusal;
 pub use scanner::{Scanner, Span};

@@ -22,6 +22,8 @@ pub enum Verb {
     Pong,
     /// Describes the server.
     Info,
+    /// A step of a move; see [`moves`](crate::moves). Only sidecars are sent it.
+    Move,
 }
 
 /// A server's frame. Borrows the bytes that were received.
@@ -39,6 +41,8 @@ pub enum Frame<'a> {
     Ping,
     /// `PONG`
     Pong,
+    /// `MOVE {json}`
+    Move(&'a [u8]),
 }
 
 /// The arguments and the body of MSG or HMSG.
@@ -84,6 +88,7 @@ impl Dialect for Server {
                 (b"+OK", false, Verb::Ok),
                 (b"-ERR", false, Verb::Err),
                 (b"INFO", false, Verb::Info),
+                (b"MOVE", true, Verb::Move),
             ],
         )
     }
@@ -92,7 +97,7 @@ impl Dialect for Server {
     fn body(verb: Verb, args: &[u8]) -> Result<Body, WireError> {
         match verb {
             Verb::Msg | Verb::Hmsg => message_args(verb, args).map(|args| Body::Payload(args.total)),
-            Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong => Ok(Body::Nothing),
+            Verb::Info | Verb::Ok | Verb::Err | Verb::Ping | Verb::Pong | Verb::Move => Ok(Body::Nothing),
         }
     }
 }
@@ -134,6 +139,7 @@ pub fn frame<'a>(bytes: &'a [u8], span: &Span<Verb>) -> Result<Frame<'a>, WireEr
         Verb::Ping => Frame::Ping,
         Verb::Pong => Frame::Pong,
         Verb::Info => Frame::Info(trim(args)),
+        Verb::Move => Frame::Move(trim(args)),
     })
 }
 

@@ -63,6 +63,7 @@ fn client_frame() -> impl Strategy<Value = Vec<u8>> {
         }),
         1 => Just(b"PING\r\n".to_vec()),
         1 => Just(b"PONG\r\n".to_vec()),
+        1 => Just(b"MOVE {}\r\n".to_vec()),
     ]
 }
 
@@ -77,6 +78,7 @@ fn server_frame() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"+OK\r\n".to_vec()),
         1 => Just(b"PING\r\n".to_vec()),
         1 => Just(b"PONG\r\n".to_vec()),
+        1 => Just(b"MOVE {}\r\n".to_vec()),
     ]
 }
 
@@ -113,7 +115,7 @@ fn sorted_cuts() -> impl Strategy<Value = Vec<usize>> {
 
 /// Bytes that resemble the protocol more than random bytes do.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
-    let words = "PUB |HPUB |SUB |UNSUB |MSG |HMSG |PING|PONG|+OK|-ERR |INFO |CONNECT |\r\n|\n|\r| |\t|0|3|12|999999999|a|'|{}";
+    let words = "PUB |HPUB |SUB |UNSUB |MSG |HMSG |PING|PONG|+OK|-ERR |INFO |CONNECT |MOVE |\r\n|\n|\r| |\t|0|3|12|999999999|a|'|{}";
     let words: Vec<&str> = words.split('|').collect();
     vec(
         prop_oneof![
@@ -234,7 +236,7 @@ proptest! {
     #[test]
     fn s7_a_short_info_line_is_short_and_valid(
         texts in vec("\\PC{0,300}|[\u{0}-\u{1f}\"\\\\]{0,300}", 10), urls in vec("[a-z0-9.:]{1,40}", 0..40),
-        numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 7]>(),
+        numbers in any::<(u16, i64, u64, u32)>(), flags in any::<[bool; 8]>(),
     ) {
         let info = Info {
             server_id: texts[0].clone(),
@@ -247,6 +249,7 @@ proptest! {
             git_commit: texts[7].clone(),
             go: texts[8].clone(),
             sidecars: texts[9].clone(),
+            moves: flags[7],
             connect_urls: urls,
             port: numbers.0,
             max_payload: numbers.1,
