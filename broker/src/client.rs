@@ -20,7 +20,7 @@ use standin_tls::certificate::CertificateNames;
 use standin_wire::client::{self, Frame, Publish, Sub, Unsub, Verb};
 use standin_wire::limits::FrameLimits;
 use standin_wire::subject::{valid_publish, valid_subscription};
-use standin_wire::{ClientFault, ClientScanner, Connect, Span, Violation, encode};
+use standin_wire::{ClientFault, ClientScanner, Connect, Move, Span, Violation, encode};
 use tracing::warn;
 
 use crate::account::{self, Account};
@@ -106,6 +106,10 @@ pub(crate) struct Client {
     /// The text in INFO that a user with a key signs; empty if there are no such users.
     pub(crate) nonce: Box<str>,
     took_pong: bool,
+    /// The client arrives from another node, and its sidecar does not know yet whether it can.
+    arrives: bool,
+    /// The client leaves for another node, and sends nothing more.
+    leaves: bool,
     pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
     messages_in: u64,
@@ -153,10 +157,17 @@ impl Client {
             scoped: Vec::new(),
             nonce,
             took_pong: false,
+            arrives: false,
+            leaves: false,
             flush: ClientFlush::default(),
             messages_in: 0,
             bytes_in: 0,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
     }
 
     /// Returns whether the client's CONNECT was accepted.
@@ -308,7 +319,10 @@ impl Client {
     /// # Errors
     /// The reason why the connection must end. Frames before the error have taken effect.
     pub(crate) fn take(&mut self, bytes: &[u8], router: &mut Router) -> Result<usize, CloseReason> {
-        self.flush.send_pong(&self.outbox, &mut router.stage);
+        if self.flush.is_started() {
+            self.flush.send_pong(&self.outbox, &mut router.stage);
+            self.answer_arrival(router);
+        }
         self.finish_login(router)?;
         if self.must_connect() && !begins_connect(bytes) {
             return Err(CloseReason::AuthorizationViolation);
@@ -339,6 +353,7 @@ impl Client {
     /// Removes the client's subscriptions, if any are left. Returns how many of them had not reached their maximum of messages.
     pub(crate) fn end(&mut self) -> usize {
         self.flush.end(&self.outbox, &self.shared.flush);
+        self.shared.moves.forget(&self.outbox, &self.shared.interest);
         let live = self.client_info.live_subscriptions();
         let subscriptions = std::mem::take(&mut *self.client_info.subscriptions());
         if let Some(account) = self.account.take() {
@@ -392,6 +407,9 @@ impl Client {
         if !self.is_connected() && self.policy.access.has_users() && !matches!(frame, Frame::Connect(_)) {
             self.log_in_without_connect(router)?;
         }
+        if self.leaves && !matches!(frame, Frame::Pong) {
+            return Err(CloseReason::Protocol("Unknown Protocol Operation"));
+        }
         match frame {
             Frame::Connect(json) => return self.connect(json, router),
             Frame::Publish(message) => return self.publish(bytes, &message, router),
@@ -401,10 +419,61 @@ impl Client {
                 let shared = &self.shared;
                 self.flush
                     .ping(&self.outbox, &shared.flush, &shared.interest, &mut router.stage);
+                if !self.flush.is_started() {
+                    self.answer_arrival(router);
+                }
             }
+            Frame::Move(json) => return self.take_step(json, router),
             Frame::Pong => self.took_pong = true,
         }
         Ok(())
+    }
+
+    /// Handles a step of the client's move.
+    fn take_step(&mut self, json: &[u8], router: &mut Router) -> Result<(), CloseReason> {
+        let wrong = CloseReason::Protocol("Unknown Protocol Operation");
+        let shared = Arc::clone(&self.shared);
+        let (moves, interest) = (&shared.moves, &shared.interest);
+        let taken = match Move::parse(json).map_err(|_| wrong)? {
+            Move::Arrive { .. } if self.flush.has_subscribed() => Err("the client has subscriptions already"),
+            Move::Arrive { id, from } => {
+                let taken = moves.arrive(id, &from, &self.client_info, interest);
+                self.arrives = taken.is_ok();
+                taken
+            }
+            Move::Leave { id, to } => {
+                let taken = moves.leave(id, &to, &self.client_info, interest, &mut router.stage);
+                self.leaves = taken.is_ok();
+                taken
+            }
+            Move::Go => {
+                moves.go(&self.outbox, interest, &mut router.stage);
+                Ok(())
+            }
+            Move::Ready | Move::Left | Move::Settled | Move::Refused { .. } => return Err(wrong),
+        };
+        if let Err(why) = taken {
+            self.send_step(&Move::Refused { why: why.to_owned() }, router);
+        }
+        Ok(())
+    }
+
+    /// Tells the sidecar of a client that arrives whether every node knows the client's subscriptions. Called after the PONG.
+    fn answer_arrival(&mut self, router: &mut Router) {
+        if !std::mem::take(&mut self.arrives) {
+            return;
+        }
+        let step = if self.flush.is_known_everywhere(&self.shared.interest.routes) {
+            Move::Ready
+        } else {
+            let why = "a node has not confirmed the subscriptions in time".to_owned();
+            Move::Refused { why }
+        };
+        self.send_step(&step, router);
+    }
+
+    fn send_step(&self, step: &Move, router: &mut Router) {
+        step.encode(&mut router.stage.of(&self.outbox).bytes);
     }
 
     fn connect(&mut self, json: &[u8], router: &mut Router) -> Result<(), CloseReason> {
@@ -729,7 +798,9 @@ impl Client {
             Entry::Occupied(entry) if !entry.get().is_over() => None,
             entry => {
                 let client = Arc::clone(&self.outbox);
-                let added = Arc::new(Subscription::new(client, &subject, sub.queue, sub.sid));
+                let added = Subscription::new(client, &subject, sub.queue, sub.sid);
+                let arrives = sub.queue.is_some() && self.outbox.is_arriving();
+                let added = Arc::new(if arrives { added.uncounted() } else { added });
                 added.set_filter(filter);
                 let recorded = interest.subscribe(&added);
                 entry.insert(added);

@@ -43,6 +43,7 @@ use standin_wire::encode;
 use tracing::warn;
 
 use crate::interest::Interest;
+use crate::moves::{MOVING, Source};
 use crate::outbox::Outbox;
 use crate::route::Route;
 use crate::route::frame;
@@ -185,16 +186,29 @@ fn is_acked(routes: &Routes, change: u64) -> bool {
     routes.load().iter().all(|route| has_acked(route, change))
 }
 
-/// Returns whether this client gets messages from a route whose last ack is of the change `acked`: see *A client that moves* above.
+/// Returns whether this client gets messages of this source: see *A client that moves* above, and [`moves`](crate::moves).
 #[inline]
-pub(crate) fn admits(client: &Outbox, acked: u64) -> bool {
-    client.watermark.load(Relaxed) <= acked
+pub(crate) fn admits(client: &Outbox, source: Source) -> bool {
+    match client.watermark.load(Relaxed) {
+        MOVING => client.moving().is_none_or(|moving| moving.admits(source)),
+        watermark => watermark <= source.acked(),
+    }
+}
+
+/// Asks all routes to ack this change, before anything that this worker stages later.
+pub(crate) fn ask_all(change: u64, interest: &Interest, stage: &mut Stage) {
+    let routes = interest.routes.load();
+    routes
+        .iter()
+        .for_each(|route| ask_before_what_follows(route, change, stage));
 }
 
 /// State of one client's flush.
 #[derive(Debug, Default)]
 pub(crate) struct ClientFlush {
     has_subscribed: bool,
+    /// The number of the client's last change, or of a later one of any client.
+    last_change: u64,
     /// Set if other nodes may not know the client's last change yet: the number of this change, or of a later one of any client, whose
     /// ack covers it.
     changed: Option<u64>,
@@ -209,7 +223,8 @@ impl ClientFlush {
     /// route has acked the watermark. Returns whether the SUB is the first. If so, the caller calls [`ask_all`](Self::ask_all) after it.
     pub(crate) fn suppress_in_flight(&mut self, client: &Outbox, interest: &Interest) -> bool {
         let is_first = !std::mem::replace(&mut self.has_subscribed, true);
-        if is_first && !interest.routes.load().is_empty() {
+        let is_moving = client.watermark.load(Relaxed) == MOVING;
+        if is_first && !is_moving && !interest.routes.load().is_empty() {
             client.watermark.store(interest.next_change(), Relaxed);
         }
         is_first
@@ -219,17 +234,30 @@ impl ClientFlush {
     /// must follow the ack, or it is suppressed. Also asks the routes that are not waited for, because the client gets only messages that
     /// follow their acks.
     pub(crate) fn ask_all(&self, interest: &Interest, stage: &mut Stage) {
-        let routes = interest.routes.load();
-        if let Some(change) = self.changed.filter(|_| !routes.is_empty()) {
+        let has_routes = !interest.routes.load().is_empty();
+        if let Some(change) = self.changed.filter(|_| has_routes) {
             interest.announce_all();
-            routes
-                .iter()
-                .for_each(|route| ask_before_what_follows(route, change, stage));
+            ask_all(change, interest, stage);
         }
     }
 
     pub(crate) const fn changed(&mut self, change: u64) {
         self.changed = Some(change);
+        self.last_change = change;
+    }
+
+    /// Returns whether every node that may serve clients has acked all changes of the client.
+    pub(crate) fn is_known_everywhere(&self, routes: &Routes) -> bool {
+        routes.load().iter().all(|route| {
+            let acks = &route.acks;
+            let joins = !acks.snapshot_sent.load(SeqCst) && !route.serving.load(Relaxed);
+            joins || acks.acked.load(SeqCst) >= self.last_change
+        })
+    }
+
+    /// Returns whether the client has subscribed.
+    pub(crate) const fn has_subscribed(&self) -> bool {
+        self.has_subscribed
     }
 
     /// Handles the client's PING: sends the PONG, or lets it wait for the acks.
@@ -295,7 +323,9 @@ impl ClientFlush {
 
 /// Sends PONG, and clears the client's watermark. From now on the client also gets messages of routes that have not acked in time.
 fn pong(client: &Arc<Outbox>, stage: &mut Stage) {
-    client.watermark.store(0, Relaxed);
+    if client.watermark.load(Relaxed) != MOVING {
+        client.watermark.store(0, Relaxed);
+    }
     stage.of(client).bytes.extend_from_slice(encode::PONG);
 }
 
@@ -454,7 +484,7 @@ mod tests {
         assert!(client.is_started());
         stage.flush();
         let mut expected = Vec::new();
-        frame::put_interest(&mut expected, b"a", None, 1);
+        frame::put_interest(&mut expected, b"a", None, Some(1));
         frame::put_token(&mut expected, frame::PING, recorded.change);
         let sent = std::mem::take(&mut *wire.lock().unwrap());
         let sent: Vec<u8> = sent.into_iter().flat_map(|(_, bytes)| bytes).collect();

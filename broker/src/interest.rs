@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use standin_wire::{Permissions, Rules};
 
 use crate::generations::Generations;
+use crate::leaving_members::LeavingMembers;
 use crate::name_index::NameIndex;
 use crate::outbox::Outbox;
 use crate::route::Route;
@@ -40,6 +41,8 @@ pub(crate) struct Recipients {
 #[derive(Debug, Default)]
 pub(crate) struct GroupRecipients {
     pub(crate) members: Vec<Arc<Subscription>>,
+    /// Number of local members that are [counted](Subscription::is_counted).
+    pub(crate) counted: usize,
     pub(crate) remote: Vec<Arc<Subscription>>,
 }
 
@@ -76,6 +79,7 @@ pub(crate) struct Interest {
     pub(crate) local: Subscriptions,
     pub(crate) remote: Subscriptions,
     pub(crate) routes: Routes,
+    pub(crate) leaving_members: LeavingMembers,
     announcer: Mutex<Announcer>,
     /// The subscriptions that are accepted from other nodes.
     pub(crate) accepted: Rules,
@@ -99,6 +103,7 @@ impl Interest {
             local: Subscriptions::new(Arc::clone(&generations)),
             remote: Subscriptions::new(Arc::clone(&generations)),
             routes: Routes::default(),
+            leaving_members: LeavingMembers::default(),
             announced: shared.publish.clone(),
             announcer: Mutex::new(Announcer::new(shared.publish)),
             accepted: shared.subscribe,
@@ -194,6 +199,7 @@ impl Interest {
         let mut here = Matched::default();
         self.local.collect(subject, &mut here);
         let groups = here.groups.into_iter().map(|members| GroupRecipients {
+            counted: members.iter().filter(|member| member.is_counted()).count(),
             members,
             remote: Vec::new(),
         });
@@ -224,8 +230,8 @@ impl Interest {
             match recipients.group_index(name) {
                 Some(at) => recipients.groups[at].remote = elsewhere,
                 None => recipients.push_group(GroupRecipients {
-                    members: Vec::new(),
                     remote: elsewhere,
+                    ..GroupRecipients::default()
                 }),
             }
         }

@@ -18,6 +18,7 @@
 //! | `router`, `cache`, `lookups` | from a published message to its subscribers, with a cache of the matches |
 //! | `flush` | the cluster-wide flush before a PONG; no duplicates for a client that moves to another node |
 //! | `interest` | the interest of local clients and of other nodes |
+//! | `moves`, `leaving_members` | planned moves of clients between nodes |
 //! | `subscriptions`, `subscription` | the subscriptions: a table of literal subjects, a tree of wildcard subjects, `name_index` of queue groups; `generations` detects changes, `tokens` splits subjects |
 //! | `stage`, `outbox` | the output of the current batch, and the pending output of one client or route |
 //! | `route` | the routes to other nodes, and the frames on them |
@@ -59,9 +60,11 @@ mod identity;
 pub mod import;
 mod intake;
 mod interest;
+mod leaving_members;
 mod lookups;
 mod mesh;
 mod monitor;
+mod moves;
 mod name_index;
 mod natsconf;
 pub mod node_commands;

@@ -437,6 +437,7 @@ fn hello(shared: &Shared, settings: &Settings, record: &Node) -> Hello {
         user: settings.cluster.user.clone(),
         password: settings.cluster.password.clone(),
         no_advertise: settings.cluster.no_advertise,
+        workers: u32::try_from(shared.workers).unwrap_or(u32::MAX),
         ..Hello::default()
     }
 }

@@ -31,6 +31,7 @@ use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
 use crate::account::Account;
 use crate::close_reason::CloseReason;
+use crate::moves::{MOVING, Moving};
 
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;
@@ -47,9 +48,13 @@ pub(crate) struct Outbox {
     pub(crate) echo: AtomicBool,
     /// A subscription of the client has reached its maximum since the client's task last checked.
     pub(crate) has_ended: AtomicBool,
-    /// Number of a change, or 0. The client gets messages from a route only after that route has acked this change; see
+    /// Number of a change, 0, or [`MOVING`]. The client gets messages from a route only after that route has acked this change; see
     /// [`flush`](crate::flush).
     pub(crate) watermark: AtomicU64,
+    /// State of the client's move; `None` if it does not move.
+    moving: ArcSwapOption<Moving>,
+    /// The outbox belongs to a route whose peer has the feature [`MOVES`](crate::route::hello::MOVES).
+    pub(crate) knows_moves: bool,
     /// The client publishes to a client that cannot keep up.
     stalled: AtomicBool,
     /// Messages sent to the client, for the monitoring pages.
@@ -77,6 +82,8 @@ impl Outbox {
             takes_headers: AtomicBool::new(false),
             echo: AtomicBool::new(true),
             watermark: AtomicU64::new(0),
+            moving: ArcSwapOption::empty(),
+            knows_moves: false,
             stalled: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
@@ -94,6 +101,29 @@ impl Outbox {
     pub(crate) const fn with_pending_bytes_max(mut self, bytes: usize) -> Self {
         self.pending_bytes_max = Some(bytes);
         self
+    }
+
+    /// Sets the state of the client's move, or removes it.
+    pub(crate) fn set_moving(&self, moving: Option<Arc<Moving>>) {
+        let watermark = if moving.is_some() { MOVING } else { 0 };
+        self.moving.store(moving);
+        self.watermark.store(watermark, Relaxed);
+    }
+
+    /// Returns the state of the client's move.
+    pub(crate) fn moving(&self) -> Option<Arc<Moving>> {
+        self.moving.load_full()
+    }
+
+    /// Sets whether the outbox belongs to a route whose peer knows moves.
+    pub(crate) const fn with_moves(mut self, knows_moves: bool) -> Self {
+        self.knows_moves = knows_moves;
+        self
+    }
+
+    /// Returns whether the client arrives from another node and does not get all its messages here yet.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.moving.load().as_ref().is_some_and(|moving| moving.arrives())
     }
 
     /// Creates an outbox that sends nothing, for tests.

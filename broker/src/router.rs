@@ -14,8 +14,9 @@ use crate::cache::Cache;
 use crate::flush;
 use crate::interest::{GroupRecipients, Interest, Recipients, Scope};
 use crate::lookups::Lookups;
+use crate::moves::Source;
 use crate::outbox::{Outbox, Staged};
-use crate::route::frame;
+use crate::route::frame::{self, Passage};
 use crate::stage::Stage;
 use crate::subscription::{Delivery, Subscription};
 
@@ -27,6 +28,9 @@ const SHARED_BYTES_MIN: usize = 8 * 1024;
 /// writes: with 10,000, a message to a hundred subscribers took 1.6 times the CPU.
 const TURN_DELIVERIES_MAX: usize = 50_000;
 
+/// Maximum number of times that a message for a queue group is passed on because its member has just left.
+const PASSES_MAX: u8 = 3;
+
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) stage: Stage,
@@ -35,6 +39,8 @@ pub(crate) struct Router {
     /// Recipients of messages from other nodes.
     pub(crate) route_cache: Cache,
     rng: FastRng,
+    /// A member of a queue group on this node comes before those on other nodes (`cluster.queue_preference`).
+    pub(crate) prefers_local: bool,
     /// Queue groups of the present message whose chosen member is on another node. Each entry is the index of the group in `groups`,
     /// and the index of the chosen node in the group's `remote`.
     chosen: Vec<(usize, usize)>,
@@ -77,6 +83,7 @@ impl Router {
             names: Vec::new(),
             scoped: Vec::new(),
             rng: FastRng(rand::random::<u64>() | 1),
+            prefers_local: false,
             fanout_max: 0,
             delivered: 0,
             delivered_bytes: 0,
@@ -137,23 +144,25 @@ impl Router {
             shared: shared.as_ref(),
             interest,
         };
+        let source = Source::Own(self.stage.worker());
         let echo = from.echo.load(Relaxed);
         let exports = interest.exports(message.subject);
         let mut delivered = false;
         for subscription in &to.each {
-            if echo || subscription.client.id != from.id {
+            if (echo || subscription.client.id != from.id) && flush::admits(&subscription.client, source) {
                 delivered |= self.deliver(&sent, subscription);
             }
         }
         for (at, group) in to.groups.iter().enumerate() {
             let not = if echo { None } else { Some(from.id) };
-            let here = self.deliver_to_one(&sent, group, not);
-            delivered |= here;
-            if !here
-                && exports
-                && let Some(place) = self.choose(&group.remote)
-            {
+            let remote: &[_] = if exports { &group.remote } else { &[] };
+            if self.takes_local(group, remote) && self.deliver_to_one(&sent, group, not) {
+                delivered = true;
+            } else if let Some(place) = self.choose(remote) {
                 self.chosen.push((at, place));
+            } else {
+                delivered |=
+                    self.deliver_to_one(&sent, group, not) || self.deliver_to_arriving(&sent, group, not);
             }
         }
         if exports && !to.routes.is_empty() || !self.chosen.is_empty() {
@@ -165,12 +174,12 @@ impl Router {
     }
 
     /// Stages a message from another node for local clients: for each plain subscriber, and for one member of each queue group
-    /// that the message names. `acked` is the last change that the other node acked before the message. Plain subscribers with a
-    /// later watermark do not get the message (see [`flush`]). Returns whether any client gets it.
+    /// that the message names. A plain subscriber does not get the message if it got it on another node (see [`flush::admits`]). If a
+    /// group has no member here any more, the message is passed on to another node. Returns whether any client or node gets it.
     pub(crate) fn deliver_here(
         &mut self,
         from: &Arc<Outbox>,
-        acked: u64,
+        source: Source,
         message: &frame::Message<'_>,
         to: &Recipients,
         interest: &Interest,
@@ -194,40 +203,103 @@ impl Router {
         if !interest.imports(subject) {
             return false;
         }
-        for subscription in &to.each {
-            if flush::admits(&subscription.client, acked) {
+        // A message that was passed on for a group has reached the plain subscribers directly.
+        let each = match message.passage.passes {
+            0 => &to.each[..],
+            _ => &[],
+        };
+        for subscription in each {
+            if flush::admits(&subscription.client, source) {
                 taken |= self.deliver(&sent, subscription);
             }
         }
         for name in message.queues {
-            if let Some(at) = to.group_index(name) {
-                taken |= self.deliver_to_one(&sent, &to.groups[at], None);
-            }
+            let group = to.group_index(name).map(|at| &to.groups[at]);
+            taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None))
+                || self.deliver_to_leaving(&sent, message.published.subject, name)
+                || self.pass_on(&sent, message, name, true)
+                || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None))
+                || self.pass_on(&sent, message, name, false);
         }
         self.stage.bound();
         taken
     }
 
-    /// Stages the message for one local member of the group: the first that can take it, starting at a random one. The client `not`
-    /// is skipped. Returns whether a member took it.
+    /// Returns whether a local member of the group is chosen. Each member in the cluster is chosen alike, unless local ones come first.
+    fn takes_local(&mut self, group: &GroupRecipients, remote: &[Arc<Subscription>]) -> bool {
+        if remote.is_empty() || self.prefers_local {
+            return true;
+        }
+        let elsewhere: usize = remote.iter().map(weight).sum();
+        self.rng.below(group.counted + elsewhere) < group.counted
+    }
+
+    /// Stages the message for one local member of the group: the first that can take it, starting at a random one. Members that are
+    /// still arriving and the client `not` are skipped. Returns whether a member took it.
     fn deliver_to_one(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
         let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
         let mut members = from_start.iter().chain(before);
-        members.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
+        members.any(|member| {
+            Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member)
+        })
+    }
+
+    /// Like [`deliver_to_one`](Self::deliver_to_one), for a member that is still arriving: it gets a message that nobody else takes.
+    fn deliver_to_arriving(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
+        let mut arriving = group.members.iter().filter(|member| !member.is_counted());
+        arriving.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
+    }
+
+    /// Stages the message for a member of the group that is about to leave this node. Returns whether there was one.
+    fn deliver_to_leaving(&mut self, sent: &Sent<'_>, scoped_subject: &[u8], queue: &[u8]) -> bool {
+        let members = sent.interest.leaving_members.matching(scoped_subject, queue);
+        members.iter().any(|member| self.deliver(sent, member))
+    }
+
+    /// Passes a message for a group that has no member here any more on to another node; with `to_counted`, only to one with members that
+    /// are counted. Returns whether there was one.
+    fn pass_on(
+        &mut self,
+        sent: &Sent<'_>,
+        message: &frame::Message<'_>,
+        queue: &[u8],
+        to_counted: bool,
+    ) -> bool {
+        if message.passage.passes >= PASSES_MAX || !sent.interest.exports(sent.message.subject) {
+            return false;
+        }
+        let found = self.cache.find(message.published.subject, sent.interest);
+        let recipients = &found.recipients;
+        let Some(at) = recipients.group_index(queue) else {
+            return false;
+        };
+        let Some(place) = self.choose(&recipients.groups[at].remote) else {
+            return false;
+        };
+        if to_counted && weight(&recipients.groups[at].remote[place]) == 0 {
+            return false;
+        }
+        let route = Arc::clone(&recipients.groups[at].remote[place].client);
+        if !route.knows_moves {
+            return false;
+        }
+        self.forward_to(&route, sent, recipients, &[(at, place)], message.passage.passes + 1);
+        true
     }
 
     /// Chooses one of the nodes that have members of a group, at random, weighted by their numbers of members. If the route to
     /// that node is closing, takes the next node. Returns the index, or `None` if there is no node with an open route.
     fn choose(&mut self, remote: &[Arc<Subscription>]) -> Option<usize> {
-        let weight = |one: &Arc<Subscription>| one.members.load(Relaxed) as usize;
         let total: usize = remote.iter().map(weight).sum();
         let mut left = self.rng.below(total);
         let first = remote.iter().position(|one| {
             let found = left < weight(one);
             left = left.saturating_sub(weight(one));
             found
-        })?;
+        });
+        // Without a weight, all members are still arriving.
+        let first = first.unwrap_or(0);
         let mut places = (first..remote.len()).chain(0..first);
         places.find(|place| remote[*place].client.reason().is_none())
     }
@@ -236,14 +308,14 @@ impl Router {
     fn forward(&mut self, sent: &Sent<'_>, to: &Recipients) {
         let chosen = std::mem::take(&mut self.chosen);
         for route in &to.routes {
-            self.forward_to(route, sent, to, &chosen);
+            self.forward_to(route, sent, to, &chosen, 0);
         }
         let chosen_route = |(group, place): &(usize, usize)| &to.groups[*group].remote[*place].client;
         for (number, choice) in chosen.iter().enumerate() {
             let route = chosen_route(choice);
             let mut earlier = to.routes.iter().chain(chosen[..number].iter().map(chosen_route));
             if !earlier.any(|known| Arc::ptr_eq(known, route)) {
-                self.forward_to(route, sent, to, &chosen);
+                self.forward_to(route, sent, to, &chosen, 0);
             }
         }
         self.chosen = chosen;
@@ -256,6 +328,7 @@ impl Router {
         sent: &Sent<'_>,
         to: &Recipients,
         chosen: &[(usize, usize)],
+        passes: u8,
     ) {
         self.names.clear();
         for (group, place) in chosen {
@@ -270,12 +343,19 @@ impl Router {
             ..*sent.message
         };
         let message = &scoped;
+        let passage = match route.knows_moves {
+            true => Passage {
+                worker: self.stage.worker(),
+                passes,
+            },
+            false => Passage::default(),
+        };
         let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;
         let start = staged.bytes.len();
         let out = &mut staged.bytes;
-        frame::put_message_head(out, &self.names, message);
+        frame::put_message_head(out, &self.names, passage, message);
         match sent.shared {
             Some(shared) => staged.share(shared.body.slice(..shared.body.len() - 2)),
             None => {
@@ -357,6 +437,11 @@ impl Router {
         }
         true
     }
+}
+
+/// Returns the number of members of a group on another node that are counted.
+fn weight(group: &Arc<Subscription>) -> usize {
+    group.members.load(Relaxed) as usize
 }
 
 /// A message on its way to its recipients.

@@ -29,7 +29,7 @@ mod cluster;
 mod listen_address;
 mod users;
 
-pub use cluster::{Cluster, Nodes};
+pub use cluster::{Cluster, Nodes, QueuePreference};
 pub(crate) use cluster::{address_towards, credentials, split_url};
 pub use listen_address::ListenAddress;
 pub use users::{
@@ -221,6 +221,7 @@ const SCHEMA: Schema = Schema {
         "cluster.routes",
         "cluster.zone",
         "cluster.weight",
+        "cluster.queue_preference",
         "cluster.sync_timeout_ms",
         "cluster.connect_timeout_ms",
         "cluster.ping_interval_ms",

@@ -28,6 +28,7 @@ use crate::password_check::PasswordChecker;
 use crate::policy::{ClientTls, Policy};
 use crate::route::Route;
 use crate::route::hello::ACCOUNTS;
+use crate::moves::Moves;
 use crate::settings::Settings;
 
 /// The field `go` of INFO and /varz, where `nats-server` has its version of Go.
@@ -91,6 +92,7 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     pub(crate) interest: Interest,
     pub(crate) flush: Flush,
+    pub(crate) moves: Moves,
     pub(crate) lookups: Lookups,
     pub(crate) clients: Clients,
     pub(crate) accounts: Arc<Accounts>,
@@ -126,11 +128,14 @@ impl Shared {
         let started_at = SystemTime::now();
         let accounts = Arc::new(Accounts::default());
         accounts.configure(settings.account_limits());
+        let workers = match settings.process.workers {
+            0 => cores(),
+            workers => workers,
+        };
+        let server_id = identity::server_id();
         Ok(Self {
-            workers: match settings.process.workers {
-                0 => cores(),
-                workers => workers,
-            },
+            workers,
+            moves: Moves::new(&server_id, workers),
             policy: ArcSwap::from_pointee(Policy::new(&settings)?),
             loaded_at: ArcSwap::from_pointee(started_at),
             reload_failed: AtomicBool::new(false),
@@ -152,7 +157,7 @@ impl Shared {
             evicted_handshakes: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             stalls: AtomicU64::new(0),
-            server_id: identity::server_id(),
+            server_id,
             address,
             started: Instant::now(),
             started_at,
@@ -209,7 +214,7 @@ impl Shared {
     /// Closes the routes to nodes whose program does not know accounts, once there are any.
     fn close_unaware_routes(&self) {
         let routes = self.interest.routes.load();
-        let is_aware = |route: &Arc<Route>| route.peer.features.iter().any(|feature| feature == ACCOUNTS);
+        let is_aware = |route: &Arc<Route>| route.peer.has(ACCOUNTS);
         if !self.accounts.is_empty() {
             let unaware = routes.iter().filter(|route| !is_aware(route));
             unaware.for_each(|route| route.outbox.close(CloseReason::Refused));
@@ -328,6 +333,7 @@ impl Shared {
             nonce: nonce.to_owned(),
             cluster: self.cluster_name().to_string(),
             connect_urls: self.connect_urls(advertised),
+            moves: self.mesh_address().is_some(),
             ..Info::default()
         };
         let mut info = info.with_safe_names();

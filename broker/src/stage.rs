@@ -72,6 +72,11 @@ impl Stage {
         }
     }
 
+    /// Returns the number of the worker.
+    pub(crate) const fn worker(&self) -> usize {
+        self.worker
+    }
+
     /// Returns the split counter, which other threads read.
     pub(crate) const fn split(&self) -> &Split {
         &self.split

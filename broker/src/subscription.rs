@@ -27,8 +27,11 @@ pub(crate) struct Subscription {
     /// Index in the list of subscriptions to the same subject (and queue group), so that it is removed without a search. Changed only
     /// under the write lock of the table.
     pub(crate) place: AtomicU32,
-    /// Number of members of the queue group on the other node, if this is the interest of another node.
+    /// Number of members of the queue group on the other node, if this is the interest of another node. It is 0 if all members are
+    /// still arriving there; see [`is_counted`](Self::is_counted).
     pub(crate) members: AtomicU32,
+    /// See [`is_counted`](Self::is_counted). Changed only under the write lock of the table.
+    is_counted: AtomicBool,
 }
 
 /// Result of counting a delivery.
@@ -57,7 +60,24 @@ impl Subscription {
             max: AtomicU64::new(0),
             place: AtomicU32::new(0),
             members: AtomicU32::new(1),
+            is_counted: AtomicBool::new(true),
         }
+    }
+
+    /// Makes this a subscription that [`is_counted`](Self::is_counted) leaves out.
+    pub(crate) fn uncounted(self) -> Self {
+        self.set_counted(false);
+        self
+    }
+
+    pub(crate) fn set_counted(&self, is_counted: bool) {
+        self.is_counted.store(is_counted, Ordering::Relaxed);
+    }
+
+    /// Returns whether the subscription counts as a member of its queue group. A subscription of a client that is still arriving here
+    /// (see [`moves`](crate::moves)) does not, because the client is counted on the node that it leaves.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted.load(Ordering::Relaxed)
     }
 
     /// Sets or removes the filter.

@@ -190,6 +190,22 @@ impl Subscriptions {
         self.record(&mut known, subscription, removed.unwrap_or(Edge::None))
     }
 
+    /// Counts a member of a queue group that was not [counted](Subscription::is_counted). Its group's size is announced later.
+    pub(crate) fn count(&self, member: &Arc<Subscription>) {
+        let subject = member.subject();
+        let wild = has_wildcard(subject);
+        let mut known = self.write();
+        let entry = if wild {
+            known.wild.find_mut(Tokens::of(subject))
+        } else {
+            let hash = self.hasher.hash_one(subject);
+            known.literal[shard_of(hash)].find_mut(hash, |entry| entry.subject() == subject)
+        };
+        let edge = entry.map_or(Edge::None, |entry| entry.count(member));
+        self.generations.changed(subject, wild);
+        self.record(&mut known, member, edge);
+    }
+
     /// Records the change to be announced, if there is one. Changed sizes of queue groups are recorded later, by
     /// [`count_members`](Self::count_members).
     fn record(&self, known: &mut Known, changed: &Arc<Subscription>, edge: Edge) -> Recorded {
@@ -197,13 +213,13 @@ impl Subscriptions {
         let members = match edge {
             Edge::Members(members) if changed.queue().is_some() => {
                 if is_followed {
-                    self.resize(known, Change::new(changed, members));
+                    self.resize(known, Change::new(changed, Some(members)));
                 }
                 None
             }
             Edge::None | Edge::Members(_) => None,
-            Edge::First => Some(1),
-            Edge::Last => Some(0),
+            Edge::First => Some(Some(changed.is_counted().into())),
+            Edge::Last => Some(None),
         };
         let Some(members) = members else {
             return Recorded {
@@ -286,7 +302,7 @@ impl Subscriptions {
     /// Reads the next piece of the table: calls `each` with a change that adds the interest, for each subject and queue group. Returns the
     /// number of the last change if this was the last piece.
     pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
-        let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, members)));
+        let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, Some(members))));
         let known = self.read();
         if let Some(shard) = known.literal.get(cursor.shards) {
             shard.iter().for_each(&mut read);

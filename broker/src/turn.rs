@@ -10,6 +10,7 @@ use crate::close_reason::CloseReason;
 use crate::outbox::Outbox;
 use crate::pause::{CHECK_INTERVAL, PauseWatch};
 use crate::router::Router;
+use crate::settings::QueuePreference;
 use crate::shared::Shared;
 use crate::stage::Stage;
 
@@ -31,7 +32,9 @@ struct Turns {
 
 /// Makes the present thread the worker with this number.
 pub(crate) fn begin(number: usize, shared: &Shared) {
-    let router = Router::new(number, shared.settings.load().process.match_cache_max);
+    let settings = shared.settings.load();
+    let mut router = Router::new(number, settings.process.match_cache_max);
+    router.prefers_local = settings.cluster.queue_preference == QueuePreference::Local;
     shared.flush.add_stage(&router.stage);
     TURNS.set(Some(Turns {
         router,
@@ -114,6 +117,19 @@ pub(crate) async fn keep_flushing() {
             flusher.task.get_or_insert_with(|| cx.waker().clone());
             flusher.called = false;
             turns.router.stage.flush();
+        });
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+/// Makes the cuts of this worker (see [`moves`](crate::moves)), forever. To be spawned on each worker.
+pub(crate) async fn keep_making_cuts(shared: Arc<Shared>) {
+    poll_fn(|cx| {
+        with_turns(|turns| {
+            let stage = &mut turns.router.stage;
+            shared.moves.register(stage.worker(), cx.waker());
+            shared.moves.make_cuts(stage.worker(), &shared.interest, stage);
         });
         Poll::<()>::Pending
     })

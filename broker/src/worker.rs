@@ -67,6 +67,7 @@ impl Worker {
 
 async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
     let flushing = tokio::spawn(turn::keep_flushing());
+    let cutting = tokio::spawn(turn::keep_making_cuts(Arc::clone(&shared)));
     let watching = tokio::spawn(turn::watch_for_pauses(Arc::clone(&shared)));
     let mut routes = JoinSet::new();
     while let Some(newcomer) = newcomers.recv().await {
@@ -91,6 +92,7 @@ async fn serve(mut newcomers: Receiver<Newcomer>, shared: Arc<Shared>) {
     shared.all_clients_closed().await;
     while routes.join_next().await.is_some() {}
     flushing.abort();
+    cutting.abort();
     watching.abort();
 }
 

@@ -172,7 +172,7 @@ impl ServerConnection {
                     self.send(encode::PONG).await?;
                     continue;
                 }
-                Frame::Message(_) | Frame::Ok => Received::Other,
+                Frame::Message(_) | Frame::Ok | Frame::Move(_) => Received::Other,
             };
             self.unread.drain(..len);
             return Ok(received);

@@ -62,11 +62,16 @@ mod tests {
         let subject = subjects[rng.random_range(0..subjects.len())];
         let queue: Option<&[u8]> = [None, Some(&b"q"[..]), Some(&b""[..])][rng.random_range(0..3)];
         let payload = vec![b'x'; [0, 1, 5, 300, 9000][rng.random_range(0..5)]];
-        match rng.random_range(0..8) {
-            0..=2 => frame::put_interest(out, subject, queue, rng.random_range(0..5)),
+        match rng.random_range(0..9) {
+            0..=2 => frame::put_interest(out, subject, queue, rng.random_range(0_u32..6).checked_sub(1)),
             3 => frame::put_token(out, frame::PING, rng.random()),
             4 => frame::put_token(out, frame::PONG, rng.random()),
-            5 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),
+            5 => out.extend(match rng.random_range(0..3) {
+                0 => frame::cut(rng.random_range(0..3), "run"),
+                1 => frame::mark(rng.random_range(0..3), rng.random_range(0..3)),
+                _ => frame::cut_done(rng.random_range(0..3)),
+            }),
+            6 => frame::put(out, rng.random_range(0..20), &payload[..payload.len().min(5)]),
             _ => {
                 let mut names = Vec::new();
                 (0..rng.random_range(0..3)).for_each(|_| frame::text(&mut names, queue.unwrap_or(b"r")));
@@ -78,7 +83,11 @@ mod tests {
                     headers,
                     payload: &payload,
                 };
-                frame::put_message_head(out, &names, &published);
+                let passage = frame::Passage {
+                    worker: rng.random_range(0..3),
+                    passes: rng.random_range(0..5),
+                };
+                frame::put_message_head(out, &names, passage, &published);
                 out.extend_from_slice(headers.unwrap_or_default());
                 out.extend_from_slice(&payload);
             }

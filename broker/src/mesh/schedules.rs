@@ -5,6 +5,7 @@
 //! A failing seed is printed; `STANDIN_SEED=… cargo test -p standin-broker schedules` repeats it.
 
 mod cost;
+mod moves;
 mod node;
 mod truth;
 mod world;

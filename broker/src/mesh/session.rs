@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use standin_daemon::linger;
 use standin_tls::stream::Stream;
+use standin_wire::MoveId;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -25,11 +26,12 @@ use crate::account;
 use crate::cache::CachedRecipients;
 use crate::close_reason::CloseReason;
 use crate::flush::PeerFlush;
+use crate::moves::Source;
 use crate::outbox::Outbox;
 use crate::route::Route;
 use crate::route::event::RouteEvent;
 use crate::route::frame::{self, FRAME_BYTES_MAX, Frame, Message};
-use crate::route::hello::Hello;
+use crate::route::hello::{Hello, MOVES};
 use crate::route::incoming::Incoming;
 use crate::router::Router;
 use crate::shared::Shared;
@@ -132,11 +134,12 @@ impl RouteSession {
             greeting,
             events,
         } = parameters;
+        let outbox = outbox.with_moves(peer.has(MOVES));
         outbox.append(&greeting);
         outbox.set_wants_room(true);
         let route = Arc::new(Route::new(number, Arc::new(outbox), peer, address, dialled));
         // From here on, messages and changes of interest are sent over the route.
-        shared.interest.add_route(&route);
+        shared.moves.add_route(&route, &shared.interest);
         let cluster = &shared.settings.load().cluster;
         let mut session = Self {
             flush: PeerFlush::new(&shared.interest),
@@ -204,7 +207,20 @@ impl RouteSession {
             Frame::Pong(change) => {
                 self.flush
                     .acked(change, &self.route, &shared.flush, &shared.interest, stage);
+                shared.moves.acked(&shared.interest);
             }
+            Frame::Cut { id, to } => {
+                let to = str::from_utf8(to).unwrap_or_default();
+                shared.moves.cut_received(MoveId(id), to, &self.route);
+            }
+            Frame::Mark { id, worker } => {
+                // What came before the mark is delivered first.
+                stage.flush();
+                shared
+                    .moves
+                    .marked(MoveId(id), worker, &self.route, &shared.interest);
+            }
+            Frame::CutDone(id) => shared.moves.cut_done(MoveId(id), &shared.interest),
             _ => {
                 if let Some(event) = self.incoming.apply(frame, &shared.interest.remote)? {
                     self.sent_goodbye |= event == RouteEvent::Goodbye;
@@ -238,7 +254,12 @@ impl RouteSession {
             self.incoming.check_subject(reply)?;
         }
         let from = &self.route.outbox;
-        if !router.deliver_here(from, acked, message, &found.recipients, interest) {
+        let source = Source::Route {
+            number: self.route.number,
+            worker: message.passage.worker,
+            acked,
+        };
+        if !router.deliver_here(from, source, message, &found.recipients, interest) {
             self.route.undelivered.fetch_add(1, Relaxed);
         }
         Ok(())
@@ -256,6 +277,7 @@ impl RouteSession {
         let interest = &self.shared.interest;
         self.incoming.remove_all(&interest.remote);
         interest.remove_route(&self.route);
+        self.shared.moves.route_ended(&self.route, interest);
         self.shared.flush.wake(&interest.routes);
     }
 }
@@ -465,7 +487,7 @@ mod tests {
         let outbox = Arc::clone(&session.route.outbox);
         let mut frames = [3, 4].map(|change| frame::token(frame::PING, change)).concat();
         let pings = frames.len();
-        frame::put_interest(&mut frames, b"a", None, 1);
+        frame::put_interest(&mut frames, b"a", None, Some(1));
         let mut take = |bytes: &[u8], router: &mut Router| {
             router.begin_turn();
             let taken = session.take(bytes, router);
@@ -501,7 +523,7 @@ mod tests {
             headers: None,
             payload: b"hi",
         };
-        frame::put_message_head(&mut message, b"\x01q", &published);
+        frame::put_message_head(&mut message, b"\x01q", frame::Passage::default(), &published);
         message.extend_from_slice(published.payload);
         let mut undelivered_after = |router: &mut Router| {
             router.begin_turn();

@@ -16,10 +16,13 @@
 //! | 7 | SYNCED | – : the complete interest has been sent |
 //! | 8 | PING | token: the number of a change to be acked, or [`PROBE`] |
 //! | 9 | PONG | token |
-//! | 10 | MESSAGE | flags, queue groups (optional), subject, reply (optional), headers (optional), payload (the rest) |
+//! | 10 | MESSAGE | flags, worker of the sender (optional), how often it was passed on (optional), queue groups (optional), subject, reply (optional), headers (optional), payload (the rest) |
 //! | 11 | GOODBYE | – : the node leaves; it is not dialled again unless its address is configured |
 //! | 12 | DRAINING | – : the node accepts no more clients |
 //! | 13 | SERVING | – : the node accepts clients from now on |
+//! | 14 | CUT | move (16 bytes), run of the new node: the sender's client moves there; see [`moves`](crate::moves) |
+//! | 15 | MARK | move (16 bytes), worker: this worker of the sender has made the cut |
+//! | 16 | CUT_DONE | move (16 bytes): every worker of every node has made the cut |
 //!
 //! *Architecture invariant:* decoding never waits or allocates. If more bytes are needed, it returns `Ok(None)`.
 
@@ -49,11 +52,17 @@ const MESSAGE: u8 = 10;
 pub(crate) const GOODBYE: u8 = 11;
 pub(crate) const DRAINING: u8 = 12;
 pub(crate) const SERVING: u8 = 13;
+const CUT: u8 = 14;
+const MARK: u8 = 15;
+const CUT_DONE: u8 = 16;
 
 const HAS_REPLY: u8 = 1;
 const HAS_HEADERS: u8 = 2;
 const HAS_QUEUES: u8 = 4;
-const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES;
+/// Without this flag, the message comes from worker 0.
+const HAS_WORKER: u8 = 8;
+const HAS_PASSES: u8 = 16;
+const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_WORKER | HAS_PASSES;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
@@ -90,6 +99,15 @@ pub(crate) enum Frame<'a> {
     Goodbye,
     Draining,
     Serving,
+    Cut {
+        id: u128,
+        to: &'a [u8],
+    },
+    Mark {
+        id: u128,
+        worker: usize,
+    },
+    CutDone(u128),
     /// A frame of a kind that this version does not know.
     Unknown(u8),
 }
@@ -99,7 +117,17 @@ pub(crate) enum Frame<'a> {
 pub(crate) struct Message<'a> {
     /// Queue groups. On the receiving node, one member of each gets the message.
     pub(crate) queues: Queues<'a>,
+    pub(crate) passage: Passage,
     pub(crate) published: Publish<'a>,
+}
+
+/// The way of a message through the cluster.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// Worker of the sending node that has staged the message.
+    pub(crate) worker: usize,
+    /// How often a node has passed the message on because it had no member of the queue group any more.
+    pub(crate) passes: u8,
 }
 
 /// Names of queue groups.
@@ -155,7 +183,7 @@ fn body(kind: u8, mut rest: &[u8]) -> Result<Frame<'_>, FrameError> {
             Frame::Interest {
                 subject,
                 queue,
-                members: u32::try_from(members).unwrap_or(u32::MAX).max(1),
+                members: u32::try_from(members).unwrap_or(u32::MAX),
             }
         }
         SYNCED => Frame::Synced,
@@ -165,6 +193,15 @@ fn body(kind: u8, mut rest: &[u8]) -> Result<Frame<'_>, FrameError> {
         GOODBYE => Frame::Goodbye,
         DRAINING => Frame::Draining,
         SERVING => Frame::Serving,
+        CUT => Frame::Cut {
+            id: take_id(&mut rest).ok_or_else(short)?,
+            to: take_text(&mut rest).ok_or_else(short)?,
+        },
+        MARK => Frame::Mark {
+            id: take_id(&mut rest).ok_or_else(short)?,
+            worker: take_number(&mut rest)?.ok_or_else(short)? as usize,
+        },
+        CUT_DONE => Frame::CutDone(take_id(&mut rest).ok_or_else(short)?),
         unknown => Frame::Unknown(unknown),
     })
 }
@@ -176,6 +213,14 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
     if flags & !KNOWN_FLAGS != 0 {
         return Err(FrameError::Flags(*flags));
     }
+    let mut number = |flag: u8| match flags & flag {
+        0 => Ok(0),
+        _ => take_number(&mut rest)?.ok_or_else(short),
+    };
+    let passage = Passage {
+        worker: number(HAS_WORKER)? as usize,
+        passes: u8::try_from(number(HAS_PASSES)?).unwrap_or(u8::MAX),
+    };
     let mut queues = Queues::default();
     if flags & HAS_QUEUES != 0 {
         let list = take_text(&mut rest).ok_or_else(short)?;
@@ -200,7 +245,11 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
         headers,
         payload: rest,
     };
-    Ok(Message { queues, published })
+    Ok(Message {
+        queues,
+        passage,
+        published,
+    })
 }
 
 /// Takes a number from the head of `rest`. Returns `None` if the number is incomplete.
@@ -224,6 +273,12 @@ fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
 fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = take_number(rest).ok()??;
     take_bytes(rest, length as usize)
+}
+
+fn take_id(rest: &mut &[u8]) -> Option<u128> {
+    let (id, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(u128::from_be_bytes(*id))
 }
 
 /// Takes an optional text from the head of `rest`: 0 if there is none, otherwise its length plus one, and the text.
@@ -298,19 +353,44 @@ pub(crate) fn put_token(out: &mut Vec<u8>, kind: u8, token: u64) {
     out[start + 1] = (out.len() - start - 2) as u8;
 }
 
-/// Appends INTEREST, or NO_INTEREST if there are no `members`.
-pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, members: u32) {
+/// Returns a CUT.
+pub(crate) fn cut(id: u128, to: &str) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    text(&mut body, to.as_bytes());
+    with_body(CUT, &body)
+}
+
+/// Returns a MARK.
+pub(crate) fn mark(id: u128, worker: usize) -> Vec<u8> {
+    let mut body = id.to_be_bytes().to_vec();
+    number(&mut body, worker as u64);
+    with_body(MARK, &body)
+}
+
+/// Returns a CUT_DONE.
+pub(crate) fn cut_done(id: u128) -> Vec<u8> {
+    with_body(CUT_DONE, &id.to_be_bytes())
+}
+
+fn with_body(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    put(&mut frame, kind, body);
+    frame
+}
+
+/// Appends INTEREST, or NO_INTEREST if `members` is `None`.
+pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8]>, members: Option<u32>) {
     let queue_len = queue.map_or(0, |queue| queue.len() + 1);
     let mut body = text_len(subject.len()) + number_len(queue_len) + queue.map_or(0, <[u8]>::len);
-    if members > 0 {
+    if let Some(members) = members {
         body += number_len(members as usize);
     }
-    out.push(if members > 0 { INTEREST } else { NO_INTEREST });
+    out.push(if members.is_some() { INTEREST } else { NO_INTEREST });
     number(out, body as u64);
     text(out, subject);
     number(out, queue_len as u64);
     out.extend_from_slice(queue.unwrap_or_default());
-    if members > 0 {
+    if let Some(members) = members {
         number(out, members.into());
     }
 }
@@ -318,10 +398,18 @@ pub(crate) fn put_interest(out: &mut Vec<u8>, subject: &[u8], queue: Option<&[u8
 /// Appends the head of a message frame. The caller appends headers and payload after it. `queues` contains the names of queue groups,
 /// each encoded by [`text`].
 #[inline]
-pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], message: &Publish<'_>) {
+pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], passage: Passage, message: &Publish<'_>) {
     let (subject, headers_len) = (message.subject, message.headers.map(<[u8]>::len));
     let mut flags = 0;
     let mut body = 1 + text_len(subject.len()) + message.payload.len();
+    if passage.worker > 0 {
+        flags |= HAS_WORKER;
+        body += number_len(passage.worker);
+    }
+    if passage.passes > 0 {
+        flags |= HAS_PASSES;
+        body += number_len(passage.passes.into());
+    }
     if !queues.is_empty() {
         flags |= HAS_QUEUES;
         body += text_len(queues.len());
@@ -337,6 +425,12 @@ pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], message: &Publi
     out.push(MESSAGE);
     number(out, body as u64);
     out.push(flags);
+    if passage.worker > 0 {
+        number(out, passage.worker as u64);
+    }
+    if passage.passes > 0 {
+        number(out, passage.passes.into());
+    }
     if !queues.is_empty() {
         text(out, queues);
     }
@@ -392,7 +486,10 @@ mod tests {
             reply in option::of(vec(any::<u8>(), 0..40)),
             headers in option::of(vec(any::<u8>(), 0..40)),
             payload in vec(any::<u8>(), 0..20_000),
+            worker in prop_oneof![Just(0), 0..500_usize],
+            passes in 0..4_u8,
         ) {
+            let passage = Passage { worker, passes };
             let mut list = Vec::new();
             queues.iter().for_each(|queue| text(&mut list, queue));
             let mut bytes = Vec::new();
@@ -402,32 +499,40 @@ mod tests {
                 headers: headers.as_deref(),
                 payload: &payload,
             };
-            put_message_head(&mut bytes, &list, &published);
+            put_message_head(&mut bytes, &list, passage, &published);
             bytes.extend_from_slice(headers.as_deref().unwrap_or_default());
             bytes.extend_from_slice(&payload);
             let (frame, length) = decode(&bytes, FRAME_BYTES_MAX).unwrap().unwrap();
             prop_assert_eq!(length, bytes.len());
             let Frame::Message(message) = frame else { panic!("{frame:?}") };
             prop_assert_eq!(message.queues.map(<[u8]>::to_vec).collect::<Vec<_>>(), queues);
-            prop_assert_eq!(message.published, published);
+            prop_assert_eq!((message.published, message.passage), (published, passage));
         }
 
         #[test]
         fn interest_is_decoded_as_it_was_encoded(
             subject in vec(any::<u8>(), 0..300),
             queue in option::of(vec(any::<u8>(), 0..200)),
-            members in 1u32..,
+            members in any::<u32>(),
             token in any::<u64>(),
         ) {
             let mut bytes = Vec::new();
-            put_interest(&mut bytes, &subject, queue.as_deref(), members);
+            put_interest(&mut bytes, &subject, queue.as_deref(), Some(members));
             prop_assert_eq!(whole(&bytes), Frame::Interest { subject: &subject, queue: queue.as_deref(), members });
             bytes.clear();
-            put_interest(&mut bytes, &subject, queue.as_deref(), 0);
+            put_interest(&mut bytes, &subject, queue.as_deref(), None);
             prop_assert_eq!(whole(&bytes), Frame::NoInterest { subject: &subject, queue: queue.as_deref() });
             let [ping, pong] = [PING, PONG].map(|kind| super::token(kind, token));
             prop_assert_eq!(whole(&ping), Frame::Ping(token));
             prop_assert_eq!(whole(&pong), Frame::Pong(token));
+        }
+
+        #[test]
+        fn frames_of_cuts_are_decoded_as_they_were_encoded(id in any::<u128>(), worker in any::<usize>(), to in ".{0,99}") {
+            let frames = [cut(id, &to), mark(id, worker), cut_done(id)];
+            let to = to.as_bytes();
+            let expected = [Frame::Cut { id, to }, Frame::Mark { id, worker }, Frame::CutDone(id)];
+            prop_assert_eq!(frames.each_ref().map(|frame| whole(frame)), expected);
         }
 
         #[test]

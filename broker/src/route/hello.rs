@@ -10,10 +10,14 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// Oldest version that it supports.
 pub(crate) const PROTOCOL_MIN: u32 = 1;
 /// Optional features of this program. A feature is used if both sides have it. A node skips frames of kinds that it does not know.
-pub(crate) const FEATURES: &[&str] = &[ACCOUNTS];
+pub(crate) const FEATURES: &[&str] = &[ACCOUNTS, MOVES];
 /// The node keeps the subjects of different accounts apart.
 pub(crate) const ACCOUNTS: &str = "accounts";
+/// The node makes the cuts of [`moves`](crate::moves), messages name their worker, and a message for a queue group is passed on.
+pub(crate) const MOVES: &str = "moves";
 
+/// Maximum number of workers of a node that is believed.
+const WORKERS_MAX: u32 = 4096;
 /// Maximum length of the texts in HELLO, as in the registry.
 const TEXT_BYTES_MAX: usize = 256;
 
@@ -38,6 +42,8 @@ pub(crate) struct Hello {
     /// Address for other nodes, `HOST:PORT`.
     pub(crate) mesh: String,
     pub(crate) version: String,
+    /// Number of the node's workers; 0 if its program does not send it.
+    pub(crate) workers: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) user: String,
     #[serde(skip_serializing_if = "Secret::is_empty")]
@@ -154,6 +160,16 @@ pub(crate) fn json_frame(kind: u8, value: &impl Serialize) -> Vec<u8> {
 }
 
 impl Hello {
+    /// Returns the number of workers, at least 1.
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.clamp(1, WORKERS_MAX) as usize
+    }
+
+    /// Returns whether the node has this optional feature.
+    pub(crate) fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|known| known == feature)
+    }
+
     /// Returns whether the texts are short enough and can be logged, and the id is not empty.
     pub(crate) fn is_sound(&self) -> bool {
         let texts = [&self.id, &self.run, &self.client, &self.mesh, &self.version];

@@ -53,7 +53,7 @@ impl Incoming {
         self.violation("mesh frame", format_args!("invalid frame from the peer: {error}"))
     }
 
-    /// Applies a frame that is neither a message nor a PING or PONG. Returns the event for the keeper, if there is one.
+    /// Applies a frame that is not about messages, acks or cuts. Returns the event for the keeper, if there is one.
     pub(crate) fn apply(
         &mut self,
         frame: &Frame<'_>,
@@ -90,7 +90,12 @@ impl Incoming {
                 peer = self.route.peer.id,
                 kind, "frame of an unknown kind skipped, from a newer version"
             ),
-            Frame::Message(_) | Frame::Ping(_) | Frame::Pong(_) => {}
+            Frame::Message(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Cut { .. }
+            | Frame::Mark { .. }
+            | Frame::CutDone(_) => {}
         }
         Ok(None)
     }

@@ -53,6 +53,13 @@ impl Routes {
         self.list.load_full()
     }
 
+    /// Returns the route to the node with this run, if it is not closing.
+    pub(crate) fn with_run(&self, run: &str) -> Option<Arc<Route>> {
+        let routes = self.load();
+        let mut open = routes.iter().filter(|route| route.outbox.reason().is_none());
+        open.find(|route| route.peer.run == run).cloned()
+    }
+
     pub(crate) fn insert(&self, route: &Arc<Route>) {
         self.list.rcu(|list| {
             let mut list = Vec::clone(list);

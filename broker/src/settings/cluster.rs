@@ -34,6 +34,7 @@ pub struct Cluster {
     pub routes: Vec<Secret>,
     pub zone: String,
     pub weight: u32,
+    pub queue_preference: QueuePreference,
     pub sync_timeout_ms: Millis,
     pub flush_timeout_ms: Millis,
     pub connect_timeout_ms: Millis,
@@ -42,6 +43,16 @@ pub struct Cluster {
     pub redial_ms_max: Millis,
     pub max_pending: usize,
     pub nodes_max: usize,
+}
+
+/// The order of the members of a queue group for a message: `cluster.queue_preference`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueuePreference {
+    /// Each member in the cluster is chosen alike.
+    Even,
+    /// Members on the node of the publisher come first.
+    Local,
 }
 
 /// `[nodes]`

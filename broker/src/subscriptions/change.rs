@@ -9,11 +9,11 @@ use crate::subscription::Subscription;
 pub(crate) struct Change {
     /// A subscription with the subject and the queue group of the change.
     subscription: Arc<Subscription>,
-    members: u32,
+    members: Option<u32>,
 }
 
 impl Change {
-    pub(super) fn new(subscription: &Arc<Subscription>, members: u32) -> Self {
+    pub(super) fn new(subscription: &Arc<Subscription>, members: Option<u32>) -> Self {
         Self {
             subscription: Arc::clone(subscription),
             members,
@@ -32,8 +32,9 @@ impl Change {
         self.subject() == subject && self.queue() == queue
     }
 
-    /// Returns the number of members of the queue group; 1 for subscriptions without a group; 0 if no subscription is left.
-    pub(crate) const fn members(&self) -> u32 {
+    /// Returns the number of members of the queue group that are [counted](Subscription::is_counted); 1 for subscriptions without a
+    /// group; `None` if no subscription is left.
+    pub(crate) const fn members(&self) -> Option<u32> {
         self.members
     }
 }

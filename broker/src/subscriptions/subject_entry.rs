@@ -17,7 +17,7 @@ pub(super) enum Edge {
     First,
     /// The last subscription or member was removed.
     Last,
-    /// The queue group now has this number of members.
+    /// The queue group now has this number of [counted](Subscription::is_counted) members.
     Members(u32),
 }
 
@@ -39,6 +39,8 @@ pub(super) struct Many {
 struct GroupEntry {
     name: Box<[u8]>,
     members: Vec<Arc<Subscription>>,
+    /// Number of members that are counted.
+    counted: u32,
 }
 
 impl SubjectEntry {
@@ -69,6 +71,33 @@ impl SubjectEntry {
         }
     }
 
+    /// Counts a member of a queue group that was not counted. Returns the effect.
+    pub(super) fn count(&mut self, member: &Arc<Subscription>) -> Edge {
+        let name = member.queue().unwrap_or_default();
+        if member.is_counted() {
+            return Edge::None;
+        }
+        match self {
+            Self::One(one) if Arc::ptr_eq(one, member) => {
+                member.set_counted(true);
+                Edge::Members(1)
+            }
+            Self::Many(many) => {
+                let Some(at) = many.group_index(name) else {
+                    return Edge::None;
+                };
+                let group = &mut many.groups[at];
+                if !is_at_its_place(&group.members, member) {
+                    return Edge::None;
+                }
+                member.set_counted(true);
+                group.counted += 1;
+                Edge::Members(group.counted)
+            }
+            Self::One(_) => Edge::None,
+        }
+    }
+
     /// Returns whether no subscription is left after a removal with the effect `edge`.
     pub(super) fn is_empty(&self, edge: Edge) -> bool {
         match self {
@@ -81,14 +110,14 @@ impl SubjectEntry {
     /// group.
     pub(super) fn interest(&self, mut each: impl FnMut(&Arc<Subscription>, u32)) {
         match self {
-            Self::One(one) => each(one, 1),
+            Self::One(one) => each(one, one.is_counted().into()),
             Self::Many(many) => {
                 if let Some(first) = many.each.first() {
                     each(first, 1);
                 }
                 for group in &many.groups {
                     if let Some(first) = group.members.first() {
-                        each(first, group.members.len() as u32);
+                        each(first, group.counted);
                     }
                 }
             }
@@ -135,19 +164,23 @@ impl Many {
     }
 
     fn add(&mut self, subscription: Arc<Subscription>) -> Edge {
-        let list = match subscription.queue() {
-            None => &mut self.each,
+        let counts = u32::from(subscription.is_counted());
+        let (list, counted) = match subscription.queue() {
+            None => (&mut self.each, 0),
             Some(name) => {
                 let at = self.group_index(name).unwrap_or_else(|| {
                     let Self { groups, by_name, .. } = &mut *self;
                     groups.push(GroupEntry {
                         name: name.into(),
                         members: Vec::new(),
+                        counted: 0,
                     });
                     by_name.pushed(groups.len(), |at| &groups[at].name);
                     groups.len() - 1
                 });
-                &mut self.groups[at].members
+                let group = &mut self.groups[at];
+                group.counted += counts;
+                (&mut group.members, group.counted)
             }
         };
         let in_group = subscription.queue().is_some();
@@ -155,7 +188,7 @@ impl Many {
         list.push(subscription);
         match list.len() {
             1 => Edge::First,
-            members if in_group => Edge::Members(members as u32),
+            _ if in_group => Edge::Members(counted),
             _ => Edge::None,
         }
     }
@@ -171,23 +204,30 @@ impl Many {
             return removed.then_some(edge);
         };
         let at = self.group_index(name)?;
-        let members = &mut self.groups[at].members;
-        if !take_out(members, subscription) {
+        let group = &mut self.groups[at];
+        if !take_out(&mut group.members, subscription) {
             return None;
         }
-        if members.is_empty() {
+        group.counted -= u32::from(subscription.is_counted());
+        let counted = group.counted;
+        if group.members.is_empty() {
             let Self { groups, by_name, .. } = self;
             by_name.swap_removing(at, groups.len(), |at| &groups[at].name);
             groups.swap_remove(at);
             return Some(Edge::Last);
         }
-        Some(Edge::Members(members.len() as u32))
+        Some(Edge::Members(counted))
     }
+}
+
+fn is_at_its_place(list: &[Arc<Subscription>], subscription: &Arc<Subscription>) -> bool {
+    let place = subscription.place.load(Ordering::Relaxed) as usize;
+    list.get(place).is_some_and(|it| Arc::ptr_eq(it, subscription))
 }
 
 fn take_out(list: &mut Vec<Arc<Subscription>>, subscription: &Arc<Subscription>) -> bool {
     let place = subscription.place.load(Ordering::Relaxed) as usize;
-    if !list.get(place).is_some_and(|it| Arc::ptr_eq(it, subscription)) {
+    if !is_at_its_place(list, subscription) {
         return false;
     }
     list.swap_remove(place);

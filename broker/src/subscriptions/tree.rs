@@ -99,6 +99,18 @@ impl Tree {
         Some(edge)
     }
 
+    /// Returns the entry of the subject with these tokens.
+    pub(super) fn find_mut(&mut self, tokens: Tokens<'_>) -> Option<&mut SubjectEntry> {
+        let mut at = ROOT;
+        for token in tokens {
+            if token == b">" {
+                return self.nodes[at].rest.as_mut();
+            }
+            at = self.child(at, token)?;
+        }
+        self.nodes[at].end.as_mut()
+    }
+
     /// Adds the subscriptions that match a subject with these tokens to `matched`.
     pub(super) fn collect(&self, tokens: Tokens<'_>, matched: &mut Matched) {
         let root = match tokens.clone().next() {

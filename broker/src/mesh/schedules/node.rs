@@ -11,6 +11,8 @@ use rand::rngs::StdRng;
 use standin_wire::client::Publish;
 use tokio::sync::mpsc::{Receiver, channel};
 
+use crate::client::Client;
+use crate::client_info::ClientInfo;
 use crate::close_reason::CloseReason;
 use crate::flush::ClientFlush;
 use crate::interest::Scope;
@@ -18,9 +20,10 @@ use crate::interest::announcing::{Picture, picture_of};
 use crate::mesh::keeper::{Keeper, TICK};
 use crate::mesh::membership::{Membership, Rules};
 use crate::mesh::session::RouteSession;
+use crate::moves::Moves;
 use crate::outbox::{Outbox, Wire};
 use crate::route::event::RouteEvent;
-use crate::route::hello::{Hello, PROTOCOL, PROTOCOL_MIN};
+use crate::route::hello::{FEATURES, Hello, PROTOCOL, PROTOCOL_MIN};
 use crate::router::Router;
 use crate::settings::{Millis, Settings};
 use crate::shared::Shared;
@@ -61,6 +64,8 @@ pub(super) struct Node {
     /// Clients whose PONG waits for acks of a subscription.
     pub(super) waiting: Vec<(ClientFlush, Arc<Subscription>)>,
     clients: u64,
+    /// Clients as the broker serves them, with their unprocessed bytes.
+    connected: BTreeMap<u64, (Client, Vec<u8>)>,
     pub(super) frozen_until: Instant,
     pub(super) bytes_sent: usize,
 }
@@ -78,15 +83,26 @@ impl Node {
         ping_interval_ms: u64,
         now: Instant,
     ) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let mut settings = SETTINGS.clone();
+        settings.cluster.ping_interval_ms = Millis(ping_interval_ms);
+        settings.cluster.ping_timeout_ms = Millis(2 * ping_interval_ms);
+        let mut shared = Shared::new(settings, address).unwrap();
+        // The same for each run of a seed.
+        shared.server_id = run.to_string();
+        shared.moves = Moves::new(&shared.server_id, WORKERS);
+        let shared = Arc::new(shared);
         let own = Hello {
+            run: shared.server_id.clone(),
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
             id: format!("node-{number:03}"),
-            run: run.to_string(),
             began: run,
             mesh: mesh_address(number),
             // Flushes also wait for the acks of a serving node to which the complete interest is still being sent.
             serving: seed.is_multiple_of(2),
+            workers: WORKERS as u32,
+            features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
             ..Hello::default()
         };
         let rules = Rules {
@@ -96,11 +112,6 @@ impl Node {
             has_registry: false,
             accounts: Arc::default(),
         };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        let mut settings = SETTINGS.clone();
-        settings.cluster.ping_interval_ms = Millis(ping_interval_ms);
-        settings.cluster.ping_timeout_ms = Millis(2 * ping_interval_ms);
-        let shared = Arc::new(Shared::new(settings, address).unwrap());
         let workers: Vec<Router> = (0..WORKERS)
             .map(|worker| {
                 let mut router = Router::new(worker, 1000);
@@ -125,9 +136,15 @@ impl Node {
             subscriptions: Vec::new(),
             waiting: Vec::new(),
             clients: 0,
+            connected: BTreeMap::new(),
             frozen_until: now,
             bytes_sent: 0,
         }
+    }
+
+    pub(super) fn prefer_local(&mut self, prefers_local: bool) {
+        let workers = self.workers.iter_mut();
+        workers.for_each(|router| router.prefers_local = prefers_local);
     }
 
     /// Starts the session of a connection that has become route `number`.
@@ -216,6 +233,13 @@ impl Node {
             if *stopped > 0 {
                 continue;
             }
+            let worker = router.stage.worker();
+            // In the broker, a task of its own makes the cuts, before or after the output of the turn is sent.
+            if !was_stopped && rng.random() {
+                self.shared
+                    .moves
+                    .make_cuts(worker, &self.shared.interest, &mut router.stage);
+            }
             let is_partial = !was_stopped && rng.random_range(0..4) == 0 && !self.ends.is_empty();
             let chosen = is_partial.then(|| rng.random_range(0..self.ends.len()));
             match chosen.and_then(|at| self.ends.values().nth(at)) {
@@ -281,6 +305,51 @@ impl Node {
             self.waiting.push((flush, Arc::clone(&subscription)));
         }
         subscription
+    }
+
+    /// Adds a client as the broker serves it. Returns its number.
+    pub(super) fn connect(&mut self) -> u64 {
+        self.clients += 1;
+        let outbox = Arc::new(Outbox::on_wire(self.clients, WORKERS, &self.clients_wire));
+        let info = Arc::new(ClientInfo::new(outbox, ([127, 0, 0, 1], 1).into()));
+        let (shared, policy) = (Arc::clone(&self.shared), self.shared.policy.load_full());
+        let client = Client::new(shared, info, policy, "".into(), None);
+        self.connected.insert(self.clients, (client, Vec::new()));
+        self.clients
+    }
+
+    /// Adds bytes that a client has sent.
+    pub(super) fn receive_from_client(&mut self, number: u64, bytes: &[u8]) {
+        if let Some((_, received)) = self.connected.get_mut(&number) {
+            received.extend_from_slice(bytes);
+        }
+    }
+
+    /// Ends a client.
+    pub(super) fn disconnect(&mut self, number: u64) {
+        self.connected.remove(&number);
+    }
+
+    /// Gives each client its turn.
+    pub(super) fn serve_clients(&mut self, now: Instant) {
+        for (number, (client, received)) in &mut self.connected {
+            if client.flush.is_started() && client.waits_until(now).is_some() {
+                continue;
+            }
+            let worker = self.shared.worker_of(*number);
+            // A stopped worker serves nobody.
+            if self.stopped_steps[worker] > 0 {
+                continue;
+            }
+            let router = &mut self.workers[worker];
+            router.begin_turn();
+            let taken = client.take(received, router).expect("valid frames");
+            received.drain(..taken);
+        }
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        for (client, _) in self.connected.values() {
+            let _ = client.outbox().poll_drain(&mut context);
+        }
     }
 
     pub(super) fn unsubscribe(&mut self, number: usize) {

@@ -65,6 +65,8 @@ pub(super) struct World {
     ping_interval_ms: u64,
     pub(super) now: Instant,
     delay_ms_max: u64,
+    /// Further delay of the route between two nodes, in milliseconds.
+    pub(super) slow_routes: BTreeMap<[usize; 2], u64>,
     pub(super) flushes: u64,
 }
 
@@ -85,6 +87,7 @@ impl World {
             ping_interval_ms,
             now,
             delay_ms_max: rng.random_range(1..60),
+            slow_routes: BTreeMap::new(),
             flushes: 0,
         };
         for number in 0..count {
@@ -101,7 +104,14 @@ impl World {
         let next = (!self.is_registered).then(|| mesh_address(next));
         let routes = next.into_iter().collect();
         let (seed, interval_ms) = (self.seed ^ self.runs, self.ping_interval_ms);
-        Node::new(number, self.runs, routes, seed, interval_ms, self.now)
+        let mut node = Node::new(number, self.runs, routes, seed, interval_ms, self.now);
+        node.prefer_local(self.prefers_local());
+        node
+    }
+
+    /// Returns whether members of a queue group on the node of the publisher come first.
+    pub(super) const fn prefers_local(&self) -> bool {
+        self.seed.is_multiple_of(2)
     }
 
     pub(super) fn disturb(&mut self, rng: &mut StdRng) {
@@ -152,8 +162,16 @@ impl World {
         }
     }
 
+    /// Cuts a random connection between two nodes.
+    pub(super) fn cut_one(&mut self, rng: &mut StdRng) {
+        let all: Vec<usize> = self.connections.keys().copied().collect();
+        if !all.is_empty() {
+            self.cut(all[rng.random_range(0..all.len())], false);
+        }
+    }
+
     /// Replaces a node by its next run without GOODBYE, and cuts the connections of the previous run.
-    fn restart(&mut self, number: usize, silently: bool) {
+    pub(super) fn restart(&mut self, number: usize, silently: bool) {
         self.nodes[number] = self.node(number);
         for which in self.connections_of(number) {
             self.cut(which, silently);
@@ -205,6 +223,7 @@ impl World {
             }
             self.dial(number);
             self.receive(number);
+            self.nodes[number].serve_clients(self.now);
             for lost in self.nodes[number].work(self.now) {
                 self.lose(number, lost);
             }
@@ -388,7 +407,10 @@ impl World {
             };
             node.bytes_sent += bytes.len();
             if let Some(connection) = self.connections.get_mut(&end.connection) {
-                let delay = Duration::from_millis(rng.random_range(0..=self.delay_ms_max));
+                let mut nodes = connection.nodes;
+                nodes.sort_unstable();
+                let slow_ms = self.slow_routes.get(&nodes).copied().unwrap_or_default();
+                let delay = Duration::from_millis(slow_ms + rng.random_range(0..=self.delay_ms_max));
                 let to = 1 - connection.side_of(number);
                 connection.send(to, self.now + delay, Some(bytes));
             }

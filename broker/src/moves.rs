@@ -1,0 +1,567 @@
+//! Planned moves: a sidecar moves a client from one node to another, and the client misses no message, gets none twice, and gets those of
+//! each publisher in order (promise S13). The frames between sidecar and broker are in [`standin_wire::moves`].
+//!
+//! *The cut.* The client has subscriptions on both nodes for a while, so each message for it reaches both. For each message, all nodes
+//! must agree which of the two delivers it. They agree on one *cut* through the messages of the cluster (the marker of Chandy and Lamport,
+//! "Distributed snapshots", 1985). For each worker of each node, the cut is one moment between two turns. In that moment the worker sends
+//! all its staged output, and then a MARK to the old node and to the new one. A route keeps the order of its frames, so both nodes know
+//! for each message of that worker whether it is before or after the cut. The old node delivers the messages before the cut, the new node
+//! those after it. A message between nodes names its worker, because several workers share a route.
+//!
+//! *The steps.*
+//!
+//! 1. `arrive`: the new node adds the client's subscriptions, but delivers nothing to it. `ready` is sent once every node has acked the
+//!    subscriptions. From here on, every message reaches the new node too.
+//! 2. `leave`: the old node sends the client's last publishes, and then CUT to each node. Each worker of each node makes the cut.
+//! 3. When all marks have come, nothing before the cut is in flight to the old node. It broadcasts CUT_DONE, removes the client's
+//!    subscriptions, and sends `left` after the client's last message.
+//! 4. `go`: the sidecar reads and writes the new node from here on.
+//!
+//! *Moves at the same time.* A publisher that moves sends its next message only after `left`. If that message were before the cut of a
+//! subscriber that moves, and the publisher's last message on its old node after it, the subscriber would get the two in the wrong order.
+//! So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
+//! no two moves wait for each other.
+//!
+//! *Queue groups.* One node gets a message for a group, so it cannot come twice. A member that arrives is announced, but it is not counted
+//! until `go`, so no other node chooses it while the client is counted on its old node. A member that leaves is withdrawn just before
+//! CUT. On either node, such a member gets a message for its group only if no other member there takes it.
+//!
+//! *Faults.* A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
+//! such a source only if the route has acked a change made after `go`: the message was then sent when the old node delivered nothing
+//! more. A route that is established during a move begins with the marks of the cuts that the node has made, and the old node sends CUT
+//! over it. If a node dies or loses a route, messages may be lost, but none comes twice.
+//!
+//! *Architecture invariant:* a client that does not move costs one comparison for each message (its watermark).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use standin_wire::{Move, MoveId};
+
+use crate::client_info::ClientInfo;
+use crate::flush;
+use crate::interest::Interest;
+use crate::outbox::Outbox;
+use crate::route::Route;
+use crate::route::frame;
+use crate::route::hello::MOVES;
+use crate::stage::Stage;
+
+/// [Watermark](Outbox::watermark) of a client that moves: [`Moving::admits`] decides about each message.
+pub(crate) const MOVING: u64 = u64::MAX;
+/// Time after which a cut of another node is forgotten although that node has not sent CUT_DONE.
+const CUT_KEPT: Duration = Duration::from_secs(60);
+
+/// The source of a message: the worker that published it, here or on another node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source {
+    /// This worker of this node.
+    Own(usize),
+    Route {
+        /// Number of the route.
+        number: u64,
+        /// Worker of the other node.
+        worker: usize,
+        /// The last change that the route acked before the message.
+        acked: u64,
+    },
+}
+
+impl Source {
+    /// Returns the last change that the source acked before the message.
+    #[inline]
+    pub(crate) const fn acked(self) -> u64 {
+        match self {
+            Self::Own(_) => u64::MAX,
+            Self::Route { acked, .. } => acked,
+        }
+    }
+}
+
+/// State of a client that moves, for the delivery of its messages.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    id: MoveId,
+    arrives: bool,
+    cut: Mutex<CutState>,
+}
+
+/// The sources that have made the cut of one move.
+#[derive(Debug)]
+struct CutState {
+    /// The workers of this node.
+    own: Vec<bool>,
+    /// The workers of other nodes, by number of the route.
+    routes: HashMap<u64, Vec<bool>>,
+    /// If the client arrives: the change after whose ack a source is admitted without a mark. Set by `go`.
+    barrier: Option<u64>,
+}
+
+impl CutState {
+    fn is_after(&self, source: Source) -> bool {
+        match source {
+            Source::Own(worker) => self.own.get(worker).is_some_and(|made| *made),
+            Source::Route { number, worker, .. } => {
+                let route = self.routes.get(&number);
+                route.and_then(|made| made.get(worker)).is_some_and(|made| *made)
+            }
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        let mut all = self.own.iter().chain(self.routes.values().flatten());
+        all.all(|made| *made)
+    }
+
+    fn mark(&mut self, route: &Route, worker: usize) {
+        let made = self.routes.entry(route.number).or_insert_with(|| none_of(route));
+        if let Some(made) = made.get_mut(worker) {
+            *made = true;
+        }
+    }
+}
+
+/// Returns the workers of the peer, none of which has made the cut.
+fn none_of(route: &Route) -> Vec<bool> {
+    vec![false; route.peer.workers()]
+}
+
+impl Moving {
+    fn new(id: MoveId, arrives: bool, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            arrives,
+            cut: Mutex::new(CutState {
+                own: vec![false; workers],
+                routes: HashMap::new(),
+                barrier: None,
+            }),
+        })
+    }
+
+    /// Returns whether the client arrives, and its old node may still deliver to it.
+    pub(crate) fn arrives(&self) -> bool {
+        self.arrives && self.cut().barrier.is_none()
+    }
+
+    /// Returns whether the client gets a message of this source here, if it has no queue group.
+    pub(crate) fn admits(&self, source: Source) -> bool {
+        let cut = self.cut();
+        if !self.arrives {
+            return !cut.is_after(source);
+        }
+        cut.is_after(source) || cut.barrier.is_some_and(|barrier| source.acked() >= barrier)
+    }
+
+    fn cut(&self) -> MutexGuard<'_, CutState> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cut: the move, and the runs of the old and the new node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cut {
+    id: MoveId,
+    from: String,
+    to: String,
+}
+
+/// A cut that some node may not have made yet.
+#[derive(Debug)]
+struct OpenCut {
+    cut: Cut,
+    /// The workers of this node that have made it.
+    made: Vec<bool>,
+    began: Instant,
+}
+
+/// A client that leaves this node.
+#[derive(Debug)]
+struct Leaving {
+    moving: Arc<Moving>,
+    client: Arc<ClientInfo>,
+    /// All marks have come.
+    is_complete: bool,
+    /// Earlier cuts that are still open.
+    waits_for: BTreeSet<MoveId>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    leaving: BTreeMap<MoveId, Leaving>,
+    arriving: BTreeMap<MoveId, (Arc<Moving>, Arc<ClientInfo>)>,
+    open: BTreeMap<MoveId, OpenCut>,
+}
+
+/// The cuts that one worker has yet to make.
+#[derive(Debug, Default)]
+struct CutQueue {
+    cuts: Mutex<Vec<MoveId>>,
+    task: AtomicWaker,
+}
+
+/// All moves from and to this node, and the open cuts of other nodes.
+#[derive(Debug)]
+pub(crate) struct Moves {
+    /// Run of this node: `server_id`.
+    run: String,
+    state: Mutex<State>,
+    queues: Box<[CutQueue]>,
+    /// Number of clients that arrive.
+    arriving: AtomicUsize,
+}
+
+impl Moves {
+    /// Creates the moves of the node with this run and number of workers.
+    pub(crate) fn new(run: &str, workers: usize) -> Self {
+        Self {
+            run: run.to_owned(),
+            state: Mutex::default(),
+            queues: (0..workers).map(|_| CutQueue::default()).collect(),
+            arriving: AtomicUsize::new(0),
+        }
+    }
+
+    /// Begins the arrival of `client`, before its first SUB.
+    ///
+    /// # Errors
+    /// The reason why the client cannot arrive here.
+    pub(crate) fn arrive(
+        &self,
+        id: MoveId,
+        from: &str,
+        client: &Arc<ClientInfo>,
+        interest: &Interest,
+    ) -> Result<(), &'static str> {
+        check(from, interest)?;
+        let mut state = self.state();
+        if state.arriving.contains_key(&id) || state.leaving.contains_key(&id) {
+            return Err("another client has this move");
+        }
+        let moving = Moving::new(id, true, self.queues.len());
+        client.outbox.set_moving(Some(Arc::clone(&moving)));
+        state.arriving.insert(id, (moving, Arc::clone(client)));
+        self.arriving.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Begins to deliver to a client that has arrived. Its old node delivers nothing more.
+    pub(crate) fn go(&self, client: &Outbox, interest: &Interest, stage: &mut Stage) {
+        let Some(moving) = client.moving().filter(|moving| moving.arrives) else {
+            return;
+        };
+        let mut state = self.state();
+        let Some((_, info)) = state.arriving.get(&moving.id) else {
+            return;
+        };
+        for member in info.subscriptions().iter().filter(|one| one.queue().is_some()) {
+            interest.local.count(member);
+        }
+        let barrier = interest.next_change();
+        {
+            let mut cut = moving.cut();
+            cut.own.fill(true);
+            cut.barrier = Some(barrier);
+        }
+        flush::ask_all(barrier, interest, stage);
+        self.settle(&mut state, interest);
+    }
+
+    /// Begins to move `client` to the node with the run `to`. The client has sent its last frame.
+    ///
+    /// # Errors
+    /// The reason why the client must stay.
+    pub(crate) fn leave(
+        &self,
+        id: MoveId,
+        to: &str,
+        client: &Arc<ClientInfo>,
+        interest: &Interest,
+        stage: &mut Stage,
+    ) -> Result<(), &'static str> {
+        if client.outbox.moving().is_some() {
+            return Err("the client has not settled here yet");
+        }
+        check(to, interest)?;
+        // The client's last publishes come before CUT.
+        stage.flush();
+        let mut state = self.state();
+        let moving = Moving::new(id, false, self.queues.len());
+        client.outbox.set_moving(Some(Arc::clone(&moving)));
+        for member in client.subscriptions().iter().filter(|one| one.queue().is_some()) {
+            interest.leaving_members.add(member);
+            interest.local.remove(member);
+        }
+        interest.local.count_members();
+        interest.announce_all();
+        let cut = Cut {
+            id,
+            from: self.run.clone(),
+            to: to.to_owned(),
+        };
+        let (line, routes) = (frame::cut(id.0, to), interest.routes.load());
+        for route in routes.iter() {
+            moving.cut().routes.insert(route.number, none_of(route));
+            route.send(&line);
+        }
+        let leaving = Leaving {
+            moving,
+            client: Arc::clone(client),
+            is_complete: false,
+            waits_for: state
+                .open
+                .iter()
+                .filter(|(_, open)| open.cut.from == self.run || interest.routes.with_run(&open.cut.from).is_some())
+                .map(|(id, _)| *id)
+                .collect(),
+        };
+        state.leaving.insert(id, leaving);
+        self.open(&mut state, cut);
+        Ok(())
+    }
+
+    /// Adds an open cut, and makes all workers of this node make it.
+    fn open(&self, state: &mut State, cut: Cut) {
+        let id = cut.id;
+        let (made, began) = (vec![false; self.queues.len()], Instant::now());
+        state
+            .open
+            .retain(|_, open| open.cut.from == self.run || open.began + CUT_KEPT > began);
+        state.open.insert(id, OpenCut { cut, made, began });
+        for queue in &self.queues {
+            queue.cuts().push(id);
+            queue.task.wake();
+        }
+    }
+
+    /// Sets the waker of the task that calls [`make_cuts`](Self::make_cuts) of this worker.
+    pub(crate) fn register(&self, worker: usize, waker: &Waker) {
+        self.queues[worker].task.register(waker);
+    }
+
+    /// Makes the cuts that this worker has yet to make. Called between two turns.
+    pub(crate) fn make_cuts(&self, worker: usize, interest: &Interest, stage: &mut Stage) {
+        let cuts = std::mem::take(&mut *self.queues[worker].cuts());
+        if cuts.is_empty() {
+            return;
+        }
+        stage.flush();
+        let mut state = self.state();
+        for id in cuts {
+            let Some(open) = state.open.get_mut(&id) else { continue };
+            open.made[worker] = true;
+            for run in [&open.cut.from, &open.cut.to] {
+                if let Some(route) = interest.routes.with_run(run) {
+                    route.send(&frame::mark(id.0, worker));
+                }
+            }
+            let leaving = state.leaving.get(&id).map(|leaving| &leaving.moving);
+            let arriving = state.arriving.get(&id).map(|(moving, _)| moving);
+            for moving in leaving.into_iter().chain(arriving) {
+                moving.cut().own[worker] = true;
+            }
+        }
+        self.complete(&mut state, interest);
+    }
+
+    /// Handles CUT of a peer.
+    pub(crate) fn cut_received(&self, id: MoveId, to: &str, route: &Route) {
+        let mut state = self.state();
+        // Over a new route, a cut that is known comes again. The route has begun with the marks that were made.
+        if !state.open.contains_key(&id) {
+            let cut = Cut {
+                id,
+                from: route.peer.run.clone(),
+                to: to.to_owned(),
+            };
+            self.open(&mut state, cut);
+        }
+    }
+
+    /// Handles MARK of a peer's worker. All messages that came before it must have been sent to their recipients.
+    pub(crate) fn marked(&self, id: MoveId, worker: usize, route: &Route, interest: &Interest) {
+        let mut state = self.state();
+        if let Some((moving, _)) = state.arriving.get(&id) {
+            moving.cut().mark(route, worker);
+            self.settle(&mut state, interest);
+        }
+        if let Some(leaving) = state.leaving.get(&id) {
+            leaving.moving.cut().mark(route, worker);
+            self.complete(&mut state, interest);
+        }
+    }
+
+    /// Handles CUT_DONE of a peer.
+    pub(crate) fn cut_done(&self, id: MoveId, interest: &Interest) {
+        let mut state = self.state();
+        self.close_cut(&mut state, id);
+        self.complete(&mut state, interest);
+    }
+
+    /// Handles an ack of a peer.
+    pub(crate) fn acked(&self, interest: &Interest) {
+        if self.arriving.load(Relaxed) > 0 {
+            self.settle(&mut self.state(), interest);
+        }
+    }
+
+    /// Adds an established route to `interest`. It begins with the marks of the open cuts, and with the CUTs of the clients that leave.
+    pub(crate) fn add_route(&self, route: &Arc<Route>, interest: &Interest) {
+        // Under the lock, so that each cut that a worker makes later finds the route.
+        let state = self.state();
+        for (id, open) in &state.open {
+            if route.peer.run == open.cut.from || route.peer.run == open.cut.to {
+                let workers = open.made.iter().enumerate().filter(|(_, made)| **made);
+                workers.for_each(|(worker, _)| route.outbox.append(&frame::mark(id.0, worker)));
+            }
+        }
+        for (id, leaving) in state.leaving.iter().filter(|(_, leaving)| !leaving.is_complete) {
+            if let Some(open) = state.open.get(id) {
+                leaving.moving.cut().routes.insert(route.number, none_of(route));
+                route.outbox.append(&frame::cut(id.0, &open.cut.to));
+            }
+        }
+        interest.add_route(route);
+    }
+
+    /// Handles the end of a route, which was removed from `interest`.
+    pub(crate) fn route_ended(&self, route: &Route, interest: &Interest) {
+        let mut state = self.state();
+        let leaving = state.leaving.values().map(|leaving| &leaving.moving);
+        let arriving = state.arriving.values().map(|(moving, _)| moving);
+        for moving in leaving.chain(arriving) {
+            moving.cut().routes.remove(&route.number);
+        }
+        // Their end is not reported any more.
+        let open = state.open.values();
+        let of_peer = open.filter(|open| open.cut.from == route.peer.run);
+        let of_peer: Vec<MoveId> = of_peer.map(|open| open.cut.id).collect();
+        for leaving in state.leaving.values_mut() {
+            leaving.waits_for.retain(|id| !of_peer.contains(id));
+        }
+        self.complete(&mut state, interest);
+        self.settle(&mut state, interest);
+    }
+
+    /// Forgets a client whose connection has ended.
+    pub(crate) fn forget(&self, client: &Outbox, interest: &Interest) {
+        let Some(moving) = client.moving() else { return };
+        let mut state = self.state();
+        if moving.arrives {
+            if state.arriving.remove(&moving.id).is_some() {
+                self.arriving.fetch_sub(1, Relaxed);
+            }
+        } else if let Some(leaving) = state.leaving.remove(&moving.id) {
+            interest.leaving_members.remove_of(&leaving.client.outbox);
+            if !leaving.is_complete {
+                self.broadcast_done(&mut state, moving.id, interest);
+                self.complete(&mut state, interest);
+            }
+        }
+    }
+
+    /// Ends the moves from this node for which nothing more is to be waited for.
+    fn complete(&self, state: &mut State, interest: &Interest) {
+        let all = state.leaving.iter_mut();
+        let marked = all.filter(|(_, leaving)| !leaving.is_complete && leaving.moving.cut().is_complete());
+        let marked: Vec<MoveId> = marked
+            .map(|(id, leaving)| {
+                leaving.is_complete = true;
+                *id
+            })
+            .collect();
+        for id in marked {
+            self.broadcast_done(state, id, interest);
+        }
+        let is_over = |leaving: &Leaving| leaving.is_complete && leaving.waits_for.is_empty();
+        let over = state.leaving.extract_if(.., |_, leaving| is_over(leaving));
+        for (_, leaving) in over {
+            leaving.release(interest);
+        }
+    }
+
+    fn broadcast_done(&self, state: &mut State, id: MoveId, interest: &Interest) {
+        for route in interest.routes.load().iter() {
+            route.send(&frame::cut_done(id.0));
+        }
+        self.close_cut(state, id);
+    }
+
+    fn close_cut(&self, state: &mut State, id: MoveId) {
+        state.open.remove(&id);
+        for leaving in state.leaving.values_mut() {
+            leaving.waits_for.remove(&id);
+        }
+    }
+
+    /// Ends the arrivals for which every source has made the cut, or has acked the barrier.
+    fn settle(&self, state: &mut State, interest: &Interest) {
+        let routes = interest.routes.load();
+        let is_settled = |moving: &Moving| {
+            let cut = moving.cut();
+            let Some(barrier) = cut.barrier else { return false };
+            routes.iter().all(|route| {
+                let made = cut.routes.get(&route.number);
+                let is_marked = made.is_some_and(|made| made.iter().all(|made| *made));
+                is_marked || route.acks.acked.load(Relaxed) >= barrier
+            })
+        };
+        let settled = state
+            .arriving
+            .extract_if(.., |_, (moving, _)| is_settled(moving));
+        for (_, (_, client)) in settled {
+            self.arriving.fetch_sub(1, Relaxed);
+            client.outbox.set_moving(None);
+            send(&client.outbox, &Move::Settled);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Leaving {
+    /// Removes the client's subscriptions, and tells the sidecar that no message follows.
+    fn release(self, interest: &Interest) {
+        let outbox = &self.client.outbox;
+        interest.leaving_members.remove_of(outbox);
+        let subscriptions = std::mem::take(&mut *self.client.subscriptions());
+        for subscription in &subscriptions {
+            interest.unsubscribe(subscription);
+        }
+        interest.wake_routes();
+        send(outbox, &Move::Left);
+    }
+}
+
+impl CutQueue {
+    fn cuts(&self) -> MutexGuard<'_, Vec<MoveId>> {
+        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns why no client can be moved between this node and the one with the run `other`.
+fn check(other: &str, interest: &Interest) -> Result<(), &'static str> {
+    let routes = interest.routes.load();
+    if !routes.iter().all(|route| route.peer.has(MOVES)) {
+        return Err("a node of the cluster does not know moves");
+    }
+    let is_open = |route: &Arc<Route>| route.peer.run == other && route.outbox.reason().is_none();
+    if !routes.iter().any(is_open) {
+        return Err("no route between the two nodes");
+    }
+    Ok(())
+}
+
+/// Sends a step to the client, after all that it was sent before.
+fn send(client: &Outbox, step: &Move) {
+    let mut line = Vec::new();
+    step.encode(&mut line);
+    client.append(&line);
+    client.wake();
+}
