@@ -217,9 +217,8 @@ impl Router {
             let group = to.group_index(name).map(|at| &to.groups[at]);
             taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None))
                 || self.deliver_to_leaving(&sent, message.published.subject, name)
-                || self.pass_on(&sent, message, name, true)
                 || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None))
-                || self.pass_on(&sent, message, name, false);
+                || self.pass_on(&sent, message, name);
         }
         self.stage.bound();
         taken
@@ -257,15 +256,8 @@ impl Router {
         members.iter().any(|member| self.deliver(sent, member))
     }
 
-    /// Passes a message for a group that has no member here any more on to another node; with `to_counted`, only to one with members that
-    /// are counted. Returns whether there was one.
-    fn pass_on(
-        &mut self,
-        sent: &Sent<'_>,
-        message: &frame::Message<'_>,
-        queue: &[u8],
-        to_counted: bool,
-    ) -> bool {
+    /// Passes a message for a group that has no member here any more on to another node. Returns whether there was one.
+    fn pass_on(&mut self, sent: &Sent<'_>, message: &frame::Message<'_>, queue: &[u8]) -> bool {
         if message.passage.passes >= PASSES_MAX || !sent.interest.exports(sent.message.subject) {
             return false;
         }
@@ -277,9 +269,6 @@ impl Router {
         let Some(place) = self.choose(&recipients.groups[at].remote) else {
             return false;
         };
-        if to_counted && weight(&recipients.groups[at].remote[place]) == 0 {
-            return false;
-        }
         let route = Arc::clone(&recipients.groups[at].remote[place].client);
         if !route.knows_moves {
             return false;
