@@ -176,6 +176,8 @@ struct OpenCut {
     cut: Cut,
     /// The workers of this node that have made it.
     made: Vec<bool>,
+    /// The old node will report its end. No more if the route to that node has ended since its CUT.
+    is_reported: bool,
     began: Instant,
 }
 
@@ -195,6 +197,14 @@ struct State {
     leaving: BTreeMap<MoveId, Leaving>,
     arriving: BTreeMap<MoveId, (Arc<Moving>, Arc<ClientInfo>)>,
     open: BTreeMap<MoveId, OpenCut>,
+}
+
+impl State {
+    /// Returns the cuts whose end will be reported.
+    fn reported_cuts(&self) -> impl Iterator<Item = MoveId> {
+        let reported = self.open.iter().filter(|(_, open)| open.is_reported);
+        reported.map(|(id, _)| *id)
+    }
 }
 
 /// The cuts that one worker has yet to make.
@@ -312,12 +322,7 @@ impl Moves {
             moving,
             client: Arc::clone(client),
             is_complete: false,
-            waits_for: state
-                .open
-                .iter()
-                .filter(|(_, open)| open.cut.from == self.run || interest.routes.with_run(&open.cut.from).is_some())
-                .map(|(id, _)| *id)
-                .collect(),
+            waits_for: state.reported_cuts().collect(),
         };
         state.leaving.insert(id, leaving);
         self.open(&mut state, cut);
@@ -331,7 +336,13 @@ impl Moves {
         state
             .open
             .retain(|_, open| open.cut.from == self.run || open.began + CUT_KEPT > began);
-        state.open.insert(id, OpenCut { cut, made, began });
+        let open = OpenCut {
+            cut,
+            made,
+            is_reported: true,
+            began,
+        };
+        state.open.insert(id, open);
         for queue in &self.queues {
             queue.cuts().push(id);
             queue.task.wake();
@@ -372,14 +383,16 @@ impl Moves {
     pub(crate) fn cut_received(&self, id: MoveId, to: &str, route: &Route) {
         let mut state = self.state();
         // Over a new route, a cut that is known comes again. The route has begun with the marks that were made.
-        if !state.open.contains_key(&id) {
-            let cut = Cut {
-                id,
-                from: route.peer.run.clone(),
-                to: to.to_owned(),
-            };
-            self.open(&mut state, cut);
+        if let Some(open) = state.open.get_mut(&id) {
+            open.is_reported = true;
+            return;
         }
+        let cut = Cut {
+            id,
+            from: route.peer.run.clone(),
+            to: to.to_owned(),
+        };
+        self.open(&mut state, cut);
     }
 
     /// Handles MARK of a peer's worker. All messages that came before it must have been sent to their recipients.
@@ -436,12 +449,12 @@ impl Moves {
         for moving in leaving.chain(arriving) {
             moving.cut().routes.remove(&route.number);
         }
-        // Their end is not reported any more.
-        let open = state.open.values();
-        let of_peer = open.filter(|open| open.cut.from == route.peer.run);
-        let of_peer: Vec<MoveId> = of_peer.map(|open| open.cut.id).collect();
-        for leaving in state.leaving.values_mut() {
-            leaving.waits_for.retain(|id| !of_peer.contains(id));
+        let State { open, leaving, .. } = &mut *state;
+        for (id, open) in open.iter_mut().filter(|(_, open)| open.cut.from == route.peer.run) {
+            open.is_reported = false;
+            for leaving in leaving.values_mut() {
+                leaving.waits_for.remove(id);
+            }
         }
         self.complete(&mut state, interest);
         self.settle(&mut state, interest);

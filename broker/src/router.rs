@@ -160,14 +160,15 @@ impl Router {
                 delivered = true;
             } else if let Some(place) = self.choose(remote) {
                 self.chosen.push((at, place));
+                delivered = true;
             } else {
                 delivered |=
                     self.deliver_to_one(&sent, group, not) || self.deliver_to_arriving(&sent, group, not);
             }
         }
-        if exports && !to.routes.is_empty() || !self.chosen.is_empty() {
+        delivered |= exports && !to.routes.is_empty();
+        if exports && (!to.routes.is_empty() || !self.chosen.is_empty()) {
             self.forward(&sent, to);
-            delivered = true;
         }
         self.stage.bound();
         delivered
@@ -203,10 +204,11 @@ impl Router {
         if !interest.imports(subject) {
             return false;
         }
-        // A message that was passed on for a group has reached the plain subscribers directly.
-        let each = match message.passage.passes {
-            0 => &to.each[..],
-            _ => &[],
+        let passage = message.passage;
+        let each = if passage.is_for_groups_only() {
+            &[]
+        } else {
+            &to.each[..]
         };
         for subscription in each {
             if flush::admits(&subscription.client, source) {
@@ -215,8 +217,10 @@ impl Router {
         }
         for name in message.queues {
             let group = to.group_index(name).map(|at| &to.groups[at]);
-            taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None))
-                || self.deliver_to_leaving(&sent, message.published.subject, name)
+            taken |= group.is_some_and(|group| {
+                self.deliver_to_one(&sent, group, None)
+                    || passage.to_arriving && self.deliver_to_arriving(&sent, group, None)
+            }) || self.deliver_to_leaving(&sent, message.published.subject, name)
                 || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None))
                 || self.pass_on(&sent, message, name);
         }
@@ -269,11 +273,16 @@ impl Router {
         let Some(place) = self.choose(&recipients.groups[at].remote) else {
             return false;
         };
-        let route = Arc::clone(&recipients.groups[at].remote[place].client);
-        if !route.knows_moves {
+        let chosen = &recipients.groups[at].remote[place];
+        let passage = Passage {
+            passes: message.passage.passes + 1,
+            to_arriving: weight(chosen) == 0,
+            ..Passage::default()
+        };
+        if !chosen.client.knows_moves {
             return false;
         }
-        self.forward_to(&route, sent, recipients, &[(at, place)], message.passage.passes + 1);
+        self.forward_to(&chosen.client, sent, recipients, &[(at, place)], passage);
         true
     }
 
@@ -293,18 +302,30 @@ impl Router {
         places.find(|place| remote[*place].client.reason().is_none())
     }
 
-    /// Stages the message once for each node with recipients, with the names of the queue groups for which that node was chosen.
+    /// Stages the message once for each node with recipients, with the names of the queue groups for which that node was chosen. If the
+    /// members of a group are still arriving on the chosen node, that node gets the message for this group once more.
     fn forward(&mut self, sent: &Sent<'_>, to: &Recipients) {
-        let chosen = std::mem::take(&mut self.chosen);
+        let mut chosen = std::mem::take(&mut self.chosen);
+        let passage = Passage::default();
+        chosen.retain(|choice| {
+            let member = &to.groups[choice.0].remote[choice.1];
+            let is_counted = weight(member) > 0 || !member.client.knows_moves;
+            if !is_counted {
+                let to_arriving = true;
+                let passage = Passage { to_arriving, ..passage };
+                self.forward_to(&member.client, sent, to, &[*choice], passage);
+            }
+            is_counted
+        });
         for route in &to.routes {
-            self.forward_to(route, sent, to, &chosen, 0);
+            self.forward_to(route, sent, to, &chosen, passage);
         }
         let chosen_route = |(group, place): &(usize, usize)| &to.groups[*group].remote[*place].client;
         for (number, choice) in chosen.iter().enumerate() {
             let route = chosen_route(choice);
             let mut earlier = to.routes.iter().chain(chosen[..number].iter().map(chosen_route));
             if !earlier.any(|known| Arc::ptr_eq(known, route)) {
-                self.forward_to(route, sent, to, &chosen, 0);
+                self.forward_to(route, sent, to, &chosen, passage);
             }
         }
         self.chosen = chosen;
@@ -317,7 +338,7 @@ impl Router {
         sent: &Sent<'_>,
         to: &Recipients,
         chosen: &[(usize, usize)],
-        passes: u8,
+        passage: Passage,
     ) {
         self.names.clear();
         for (group, place) in chosen {
@@ -332,13 +353,8 @@ impl Router {
             ..*sent.message
         };
         let message = &scoped;
-        let passage = match route.knows_moves {
-            true => Passage {
-                worker: self.stage.worker(),
-                passes,
-            },
-            false => Passage::default(),
-        };
+        let worker = if route.knows_moves { self.stage.worker() } else { 0 };
+        let passage = Passage { worker, ..passage };
         let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);
         staged.payload_bytes += (message.payload.len() + headers_len.unwrap_or(0)) as u64;

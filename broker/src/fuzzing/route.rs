@@ -86,6 +86,7 @@ mod tests {
                 let passage = frame::Passage {
                     worker: rng.random_range(0..3),
                     passes: rng.random_range(0..5),
+                    to_arriving: rng.random(),
                 };
                 frame::put_message_head(out, &names, passage, &published);
                 out.extend_from_slice(headers.unwrap_or_default());

@@ -62,7 +62,9 @@ const HAS_QUEUES: u8 = 4;
 /// Without this flag, the message comes from worker 0.
 const HAS_WORKER: u8 = 8;
 const HAS_PASSES: u8 = 16;
-const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_WORKER | HAS_PASSES;
+/// The groups have no members that the sender counts. Members that are still arriving get the message.
+const TO_ARRIVING: u8 = 32;
+const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_WORKER | HAS_PASSES | TO_ARRIVING;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
@@ -128,6 +130,15 @@ pub(crate) struct Passage {
     pub(crate) worker: usize,
     /// How often a node has passed the message on because it had no member of the queue group any more.
     pub(crate) passes: u8,
+    /// The message was sent because members of the queue group are still arriving on the receiving node.
+    pub(crate) to_arriving: bool,
+}
+
+impl Passage {
+    /// Returns whether the message is for its queue groups only. Plain subscribers get it in another frame.
+    pub(crate) const fn is_for_groups_only(self) -> bool {
+        self.passes > 0 || self.to_arriving
+    }
 }
 
 /// Names of queue groups.
@@ -220,6 +231,7 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
     let passage = Passage {
         worker: number(HAS_WORKER)? as usize,
         passes: u8::try_from(number(HAS_PASSES)?).unwrap_or(u8::MAX),
+        to_arriving: flags & TO_ARRIVING != 0,
     };
     let mut queues = Queues::default();
     if flags & HAS_QUEUES != 0 {
@@ -406,6 +418,9 @@ pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], passage: Passag
         flags |= HAS_WORKER;
         body += number_len(passage.worker);
     }
+    if passage.to_arriving {
+        flags |= TO_ARRIVING;
+    }
     if passage.passes > 0 {
         flags |= HAS_PASSES;
         body += number_len(passage.passes.into());
@@ -488,8 +503,9 @@ mod tests {
             payload in vec(any::<u8>(), 0..20_000),
             worker in prop_oneof![Just(0), 0..500_usize],
             passes in 0..4_u8,
+            to_arriving in any::<bool>(),
         ) {
-            let passage = Passage { worker, passes };
+            let passage = Passage { worker, passes, to_arriving };
             let mut list = Vec::new();
             queues.iter().for_each(|queue| text(&mut list, queue));
             let mut bytes = Vec::new();
