@@ -32,7 +32,8 @@ impl LeavingMembers {
         self.count.store(list.len(), Relaxed);
     }
 
-    /// Returns the members of the group that match an inner subject.
+    /// Returns the members of the group that match an inner subject, the last one that left first. A node that has chosen this one for a
+    /// message did not know yet that the last one leaves, but may have known it of the others, which get their messages on their new nodes.
     pub(crate) fn matching(&self, subject: &[u8], queue: &[u8]) -> Vec<Arc<Subscription>> {
         if self.count.load(Relaxed) == 0 {
             return Vec::new();
@@ -42,7 +43,7 @@ impl LeavingMembers {
             let (member_scope, pattern) = account::split(member.subject());
             member.queue() == Some(queue) && member_scope == scope && subject::matches(pattern, subject)
         };
-        self.list().iter().filter(is_member).cloned().collect()
+        self.list().iter().rev().filter(is_member).cloned().collect()
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<Arc<Subscription>>> {
