@@ -363,7 +363,9 @@ impl Moves {
         stage.flush();
         let mut state = self.state();
         for id in cuts {
-            let Some(open) = state.open.get_mut(&id) else { continue };
+            let Some(open) = state.open.get_mut(&id) else {
+                continue;
+            };
             open.made[worker] = true;
             for run in [&open.cut.from, &open.cut.to] {
                 if let Some(route) = interest.routes.with_run(run) {
@@ -450,7 +452,10 @@ impl Moves {
             moving.cut().routes.remove(&route.number);
         }
         let State { open, leaving, .. } = &mut *state;
-        for (id, open) in open.iter_mut().filter(|(_, open)| open.cut.from == route.peer.run) {
+        for (id, open) in open
+            .iter_mut()
+            .filter(|(_, open)| open.cut.from == route.peer.run)
+        {
             open.is_reported = false;
             for leaving in leaving.values_mut() {
                 leaving.waits_for.remove(id);
@@ -523,9 +528,7 @@ impl Moves {
                 is_marked || route.acks.acked.load(Relaxed) >= barrier
             })
         };
-        let settled = state
-            .arriving
-            .extract_if(.., |_, (moving, _)| is_settled(moving));
+        let settled = state.arriving.extract_if(.., |_, (moving, _)| is_settled(moving));
         for (_, (_, client)) in settled {
             self.arriving.fetch_sub(1, Relaxed);
             client.outbox.set_moving(None);

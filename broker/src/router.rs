@@ -243,9 +243,8 @@ impl Router {
         let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
         let mut members = from_start.iter().chain(before);
-        members.any(|member| {
-            Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member)
-        })
+        members
+            .any(|member| Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member))
     }
 
     /// Like [`deliver_to_one`](Self::deliver_to_one), for a member that is still arriving: it gets a message that nobody else takes.
@@ -312,7 +311,10 @@ impl Router {
             let is_counted = weight(member) > 0 || !member.client.knows_moves;
             if !is_counted {
                 let to_arriving = true;
-                let passage = Passage { to_arriving, ..passage };
+                let passage = Passage {
+                    to_arriving,
+                    ..passage
+                };
                 self.forward_to(&member.client, sent, to, &[*choice], passage);
             }
             is_counted

@@ -24,11 +24,11 @@ use crate::half_open_client::HalfOpenClient;
 use crate::identity;
 use crate::interest::Interest;
 use crate::lookups::Lookups;
+use crate::moves::Moves;
 use crate::password_check::PasswordChecker;
 use crate::policy::{ClientTls, Policy};
 use crate::route::Route;
 use crate::route::hello::ACCOUNTS;
-use crate::moves::Moves;
 use crate::settings::Settings;
 
 /// The field `go` of INFO and /varz, where `nats-server` has its version of Go.

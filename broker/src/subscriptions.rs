@@ -302,7 +302,8 @@ impl Subscriptions {
     /// Reads the next piece of the table: calls `each` with a change that adds the interest, for each subject and queue group. Returns the
     /// number of the last change if this was the last piece.
     pub(crate) fn next_piece(&self, cursor: &mut Cursor, mut each: impl FnMut(Change)) -> Option<u64> {
-        let mut read = |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, Some(members))));
+        let mut read =
+            |entry: &SubjectEntry| entry.interest(|one, members| each(Change::new(one, Some(members))));
         let known = self.read();
         if let Some(shard) = known.literal.get(cursor.shards) {
             shard.iter().for_each(&mut read);

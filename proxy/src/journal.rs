@@ -59,6 +59,14 @@ impl Subscription {
             sid: &self.sid,
         }
     }
+
+    /// Returns the UNSUB with what is left of the max.
+    fn unsub(&self) -> Unsub<'_> {
+        Unsub {
+            sid: &self.sid,
+            max: self.max.map(|max| max - self.delivered),
+        }
+    }
 }
 
 /// Maximum number of further SUBs kept for one live sid. A component that reuses a live sid does so a few times at most.
@@ -75,6 +83,8 @@ pub(crate) struct Journal {
     ended: EndedSids,
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
+    /// After a planned move: the subscriptions with a max of which the node may deliver more than what is left, until its next PONG.
+    surplus: Vec<Box<[u8]>>,
     /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
     moved: bool,
 }
@@ -127,6 +137,7 @@ impl Journal {
 
     /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
     pub(crate) fn confirm(&mut self, changes: u64) {
+        self.surplus = Vec::new();
         self.ended.confirm(changes);
         while let Some((order, slot)) = self.recent.front().copied()
             && order < changes
@@ -243,25 +254,57 @@ impl Journal {
     /// Appends the commands for a new node to `out`: each SUB in order, followed by an UNSUB with what is left of its max.
     /// Returns the number of commands. Later deliveries count as the new node's.
     pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
-        self.moved = !self.by_sid.is_empty();
-        self.ended.clear();
-        let mut live: Vec<&mut Subscription> = self.entries.iter_mut().flatten().collect();
+        self.begin_node();
+        let (subscriptions, limited) = (self.len(), self.learn(out));
+        (subscriptions + limited.len()) as u32
+    }
+
+    /// Appends the commands for a node that does not have the subscriptions yet, as [`replay`](Self::replay) does. Returns the sids of
+    /// the subscriptions with a max.
+    pub(crate) fn learn(&self, out: &mut Vec<u8>) -> Vec<Box<[u8]>> {
+        let mut live: Vec<&Subscription> = self.entries.iter().flatten().collect();
         live.sort_unstable_by_key(|entry| entry.order);
-        let mut commands = 0;
+        let mut limited = Vec::new();
         for entry in live {
-            entry.before = entry.delivered;
             encode::client(&Frame::Sub(entry.sub()), out);
-            commands += 1;
-            if let Some(max) = entry.max {
-                let unsub = Unsub {
-                    sid: &entry.sid,
-                    max: Some(max - entry.delivered),
-                };
-                encode::client(&Frame::Unsub(unsub), out);
-                commands += 1;
+            if entry.max.is_some() {
+                encode::client(&Frame::Unsub(entry.unsub()), out);
+                limited.push(entry.sid.clone());
             }
         }
-        commands
+        limited
+    }
+
+    /// Records that a node that has [learned](Self::learn) the subscriptions is the present one now. Appends an UNSUB for each
+    /// subscription in `limited` with what is left of its max now. Returns the number of UNSUBs.
+    pub(crate) fn moved(&mut self, limited: &[Box<[u8]>], out: &mut Vec<u8>) -> u32 {
+        self.begin_node();
+        for sid in limited {
+            let slot = self.by_sid.get(sid).map(|slot| *slot as usize);
+            let live = slot.and_then(|slot| self.entries[slot].as_ref());
+            let unsub = live.map_or(Unsub { sid, max: None }, Subscription::unsub);
+            encode::client(&Frame::Unsub(unsub), out);
+            if live.is_none() {
+                self.ended.add(sid, self.changes);
+                self.changes += 1;
+            }
+        }
+        self.surplus = limited.to_vec();
+        limited.len() as u32
+    }
+
+    /// Returns whether a message for this sid, which is not live, is more than its max.
+    pub(crate) fn is_surplus(&self, sid: &[u8]) -> bool {
+        self.surplus.iter().any(|surplus| **surplus == *sid)
+    }
+
+    /// Begins to count the deliveries of another node.
+    fn begin_node(&mut self) {
+        self.moved = !self.by_sid.is_empty();
+        self.ended.clear();
+        for entry in self.entries.iter_mut().flatten() {
+            entry.before = entry.delivered;
+        }
     }
 
     /// Ends all subscriptions and appends their UNSUBs to `out`. Returns the number of UNSUBs.

@@ -15,6 +15,7 @@
 //! | [`upward`] | component → node: write the bytes unchanged, apply the frames that were written completely |
 //! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
 //! | [`failover`] | a node is joined, lost or left; replay; publishes sent again |
+//! | [`moving`] | a planned move between brokers that know MOVE |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`info`] | INFO: as nodes send it, and as the component gets it |
@@ -36,6 +37,7 @@ mod end;
 mod event;
 mod failover;
 mod info;
+mod moving;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod pipes;
 mod plan;
@@ -67,6 +69,7 @@ use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
 use connection::{Connection, ConnectionStage, Hold, Leaving};
 use end::Ending;
+use moving::Moving;
 use plan::Effects;
 
 pub(crate) use component::ClientLabel;
@@ -107,6 +110,10 @@ pub(crate) struct Session {
     owed: VecDeque<Expected>,
     /// The time of a node's loss, and the failover to another node. Set from the loss until the next node has taken the session.
     failover: Option<(Instant, Box<Failover>)>,
+    /// The present planned move.
+    moving: Option<Box<Moving>>,
+    /// Attempts in a row to leave the present node with MOVE that failed.
+    failed_moves: u8,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
     /// to other components.
     only_awaits_answers: bool,
@@ -149,6 +156,8 @@ impl Session {
             doubt: Doubt::default(),
             owed: VecDeque::new(),
             failover: None,
+            moving: None,
+            failed_moves: 0,
             only_awaits_answers: false,
             connects: 0,
             closed_unaccepted: 0,

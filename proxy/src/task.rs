@@ -9,6 +9,7 @@
 //! failure of one session affects another.
 
 mod buffer_share;
+mod moving;
 mod recovery_entry;
 mod report;
 
@@ -39,6 +40,7 @@ use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 use crate::sockets::{Sockets, close};
 use buffer_share::BufferShare;
+use moving::Next;
 use recovery_entry::RecoveryEntry;
 
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
@@ -94,8 +96,8 @@ struct Task {
     rounds: u32,
     /// Time at which the search for a node began, after the loss was recorded. Any later failure of a node is a failed dial.
     search_began: Instant,
-    /// The connection to the next node, while the present node sends its last answers.
-    next: Option<Box<DialledNode>>,
+    /// The node to which the session is about to move.
+    next: Option<Box<Next>>,
     /// Dial permit, held until the node has taken the session.
     permit: Option<Permit>,
     /// Whether the node is left because of a failure. Its connection is then reset.
@@ -210,6 +212,7 @@ impl Task {
             // The loss of a node is reported before the next node is chosen, so that the lost node is not chosen
             // again.
             progress |= self.change_node();
+            progress |= self.advance_next(cx);
             progress |= self.dial(cx);
             if !progress && !self.session.is_interrupted() && self.set_timer(cx).is_pending() {
                 self.report();
@@ -404,8 +407,7 @@ impl Task {
                     .no_node(round.known, round.all_tried, &info, now, &mut self.sockets);
             }
             Ok(dialled) if self.session.keeps_node() => {
-                self.next = Some(Box::new(dialled));
-                self.session.next_ready(LEAVE_ANSWERS, now, &mut self.sockets);
+                self.next_connected(dialled, now);
             }
             Ok(dialled) => self.join(dialled, now),
         }
@@ -651,10 +653,10 @@ impl Task {
             progress = true;
         }
         if self.sockets.node.is_none()
-            && let Some(dialled) = self.next.take()
+            && let Some(dialled) = self.take_next()
         {
             self.dial = None;
-            self.join(*dialled, Instant::now());
+            self.join(dialled, Instant::now());
             progress = true;
         }
         progress

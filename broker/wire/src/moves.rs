@@ -107,7 +107,8 @@ mod tests {
         ] {
             let mut line = Vec::new();
             step.encode(&mut line);
-            let Some((Frame::Move(json), length)) = client::decode(&line, FrameLimits::CLIENT).unwrap() else {
+            let Some((Frame::Move(json), length)) = client::decode(&line, FrameLimits::CLIENT).unwrap()
+            else {
                 panic!("{}", line.escape_ascii())
             };
             assert_eq!((Move::parse(json).unwrap(), length), (step, line.len()));

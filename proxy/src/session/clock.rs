@@ -68,7 +68,7 @@ impl Session {
                 }
             }
             Some(node) => {
-                if let Leaving::Draining { until } = node.leaving {
+                if let Leaving::Draining { until } | Leaving::Departing { until, .. } = node.leaving {
                     sooner(until);
                 }
                 if let ConnectionStage::Joining { until } = node.stage {
@@ -98,6 +98,7 @@ impl Session {
         if self.client.is_some()
             && let Some(node) = &mut self.connection
             && node.stage == ConnectionStage::Flowing
+            && !node.is_departing()
         {
             node.probing = true;
             if node.ping_unless_awaited() {
@@ -106,10 +107,14 @@ impl Session {
         }
     }
 
-    /// Returns whether the node's silence means something. It means nothing before CONNECT, or while the sidecar does not
+    /// Returns whether the node's silence means something. It means nothing before CONNECT, while the session departs, or while the sidecar does not
     /// read from the node, for example because the component does not read.
     fn is_silence_meaningful(&self, node: &Connection) -> bool {
-        self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
+        self.client.is_some()
+            && self.has_room_for_component()
+            && !node.starved
+            && !self.interrupted
+            && !node.is_departing()
     }
 
     /// Records that the outbox is about to shrink. If it was full, the node was not read, so its silence begins now, and its answers
@@ -149,7 +154,9 @@ impl Session {
         let cause = match (node.stage, node.leaving) {
             (ConnectionStage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
             _ if is_silence_meaningful && is_probe_due && node.awaits_pong() => Some(Cause::ProbeTimeout),
-            (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
+            (_, Leaving::Draining { until } | Leaving::Departing { until, .. }) if now >= until => {
+                Some(Cause::LameDuck)
+            }
             _ => None,
         };
         if let Some(cause) = cause {

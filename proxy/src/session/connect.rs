@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use serde_json::Value;
+use standin_registry::Node;
 use standin_wire::client::Frame;
 use standin_wire::{Connect, connect, encode};
 
@@ -19,13 +20,18 @@ impl Session {
     /// Returns CONNECT as it is sent to nodes: with `protocol` at least 1, so that they announce their shutdown, and
     /// with the sidecar's credentials if the component has none.
     pub(super) fn connect_line(&self, json: &[u8]) -> Vec<u8> {
+        let nonce = self.connection.as_ref().and_then(|node| node.nonce.as_deref());
+        self.connect_line_for(json, self.node.as_deref(), nonce.map_or("", |nonce| &nonce.0))
+    }
+
+    /// Returns CONNECT as it is sent to `node`, which wants `nonce` to be signed.
+    pub(super) fn connect_line_for(&self, json: &[u8], node: Option<&Node>, nonce: &str) -> Vec<u8> {
         let fields = || -> Result<String, serde_json::Error> {
             let client = Connect::parse(json)?;
             let mut fields = vec![("protocol", Value::from(client.protocol.max(1)))];
             if let Some(own) = self.own_credentials(&client) {
-                let nonce = self.connection.as_ref().and_then(|node| node.nonce.as_deref());
-                fields.extend(own.fields(nonce.map_or("", |nonce| &nonce.0)));
-            } else if let Some(own) = self.credentials().filter(|_| !client.has_credentials()) {
+                fields.extend(own.fields(nonce));
+            } else if let Some(own) = self.credentials_for(node).filter(|_| !client.has_credentials()) {
                 let given = [
                     ("user", &own.user),
                     ("pass", &own.password),

@@ -40,6 +40,14 @@ pub(super) enum Leaving {
     Draining {
         until: Instant,
     },
+    /// The next node learns the subscriptions; see [`moving`](super::moving).
+    Arriving,
+    /// The node was told that the session leaves. Nothing more is sent to it.
+    Departing {
+        until: Instant,
+        /// The node delivers nothing more.
+        has_left: bool,
+    },
 }
 
 /// Whether publishes are held after the loss of a node (promise S10).
@@ -91,6 +99,12 @@ pub(super) struct Connection {
     pub(super) auth_required: bool,
     /// Whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.
     pub(super) shortens_login: bool,
+    /// Run of the node (`server_id`), if it knows MOVE.
+    pub(super) moves: Option<Box<str>>,
+    /// Whether the session may leave the node with MOVE again.
+    pub(super) is_settled: bool,
+    /// Whether the session is to leave the node as soon as it may.
+    pub(super) leaves_when_settled: bool,
     /// Set after an `-ERR` about the component, after which the node closes the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
@@ -144,6 +158,9 @@ impl Connection {
             nonce: (!info.nonce.is_empty()).then(|| Box::new(Nonce(info.nonce.clone()))),
             auth_required: info.auth_required,
             shortens_login: false,
+            moves: info.moves.then(|| info.server_id.as_str().into()),
+            is_settled: true,
+            leaves_when_settled: false,
             refused: None,
             confirmed_changes: 0,
             probing: false,
@@ -185,8 +202,11 @@ impl Connection {
         self.ledger.expect(expected);
     }
 
-    /// Queues a PING of the sidecar's own for the next frame boundary.
+    /// Queues a PING of the sidecar's own for the next frame boundary, unless the node gets nothing more.
     pub(super) fn own_ping(&mut self) {
+        if self.is_departing() {
+            return;
+        }
         self.own.extend_from_slice(encode::PING);
         self.own_pings += 1;
     }
@@ -207,11 +227,19 @@ impl Connection {
 
     /// Returns whether nothing more is sent to the node because the session changes to another one.
     pub(super) fn is_draining(&self) -> bool {
-        matches!(self.leaving, Leaving::Draining { .. })
+        matches!(self.leaving, Leaving::Draining { .. } | Leaving::Departing { .. })
+    }
+
+    /// Returns whether the node was told that the session leaves.
+    pub(super) fn is_departing(&self) -> bool {
+        matches!(self.leaving, Leaving::Departing { .. })
     }
 
     /// Returns whether a draining node has answered everything, so that nothing is in doubt.
     pub(super) fn is_drained(&self) -> bool {
+        if let Leaving::Departing { has_left, .. } = self.leaving {
+            return has_left;
+        }
         self.is_draining()
             && self.head_written == 0
             && self.own.is_empty()

@@ -119,7 +119,18 @@ impl Session {
                 // The message is counted for its subscription (promise S4).
                 let slot = match node.last_slot {
                     Some(slot) if span.repeats => Some(slot),
-                    _ => self.journal.slot(server::message_sid(span.args(frame))),
+                    _ => {
+                        let sid = server::message_sid(span.args(frame));
+                        let slot = self.journal.slot(sid);
+                        if slot.is_none() && self.journal.is_surplus(sid) {
+                            runs[count] = &bytes[start..at];
+                            at += span.len;
+                            self.deliver(&runs[..=count], now, wires);
+                            (count, start) = (0, at);
+                            continue;
+                        }
+                        slot
+                    }
                 };
                 node.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
                 at += span.len;
@@ -180,6 +191,10 @@ impl Session {
             Ok(Frame::Ok) => (node.ledger.ok(), node.ledger.own_answers()),
             Ok(Frame::Err(text)) => (self.node_error(text, now), Vec::new()),
             Ok(Frame::Info(json)) => (false, self.later_info(json, now)),
+            Ok(Frame::Move(json)) => {
+                self.take_step(json);
+                (false, Vec::new())
+            }
             Ok(Frame::Message(_)) | Err(_) => (true, Vec::new()),
         })
     }
@@ -258,7 +273,7 @@ impl Session {
         self.connection.as_ref().is_some_and(|node| node.shortens_login)
     }
 
-    fn report_node_error(&mut self, text: String, kind: &'static str) {
+    pub(super) fn report_node_error(&mut self, text: String, kind: &'static str) {
         self.events.push(SessionEvent::NodeError { text, kind });
     }
 

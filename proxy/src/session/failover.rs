@@ -4,8 +4,8 @@
 //! Promise S12: the order of publishes and of a subscription's messages is kept over a move. The replay
 //! is sent first, then the publishes in doubt, then the held bytes.
 //!
-//! Promise S13 is built in part: a planned move waits for the old node's answers, up to a timeout. If all have come, no publish
-//! is in doubt. The component's connection stays open.
+//! A planned move between brokers that know MOVE is in [`moving`](super::moving). Any other planned move waits for the old node's
+//! answers, up to a timeout. If all have come, no publish is in doubt.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ const MAY_CLOSE_AFTER: Duration = Duration::from_millis(500);
 const CLOSED_UNACCEPTED_MAX: u32 = 3;
 /// Time for which a node is not tried again after it refused credentials that another node has accepted.
 const REFUSAL_LASTS: Duration = Duration::from_secs(5);
+/// Timeout for a node that learns the subscriptions of a planned move, without the time for each subscription.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for each replayed subscription, added to the handshake timeout. `nats-server` takes 5 µs.
 const PER_SUBSCRIPTION: Duration = Duration::from_micros(20);
 
@@ -72,6 +74,16 @@ impl Session {
         wires: &mut impl Wires,
     ) {
         debug_assert!(self.connection.is_none(), "the session must have no node");
+        if let Some(moving) = self.moving.take().filter(|moving| moving.is_ready) {
+            self.node = Some(node);
+            self.only_awaits_answers = false;
+            self.go_on(&moving, info, now);
+            self.apply_info(info);
+            self.send_info(info, now, wires);
+            self.push_up(now, wires);
+            return;
+        }
+        self.failed_moves = 0;
         let until = now + self.join_timeout();
         let joining = self.client.as_ref().map(|_| ConnectionStage::Joining { until });
         let stage = joining.unwrap_or(ConnectionStage::Flowing);
@@ -101,6 +113,12 @@ impl Session {
             Some(end) => self.end_now(end),
             None => self.after_loss(now, wires),
         }
+    }
+
+    /// Returns the timeout for a node that learns the subscriptions of a planned move. Meanwhile no SUB passes to the present node.
+    pub(crate) fn arrival_timeout(&self) -> Duration {
+        let subscriptions = u32::try_from(self.journal.len()).unwrap_or(u32::MAX);
+        ARRIVAL_TIMEOUT + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
     /// Returns the timeout for the answer to the replay, which grows with the number of subscriptions.
@@ -195,6 +213,10 @@ impl Session {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::No
         {
+            if !node.is_settled {
+                node.leaves_when_settled = true;
+                return;
+            }
             node.leaving = Leaving::Dialling;
             self.events.push(SessionEvent::Leaving);
         }
@@ -224,6 +246,8 @@ impl Session {
         let Some(lost) = self.connection.take() else {
             return;
         };
+        // A move that has not come to `leave` is given up.
+        self.moving = self.moving.take().filter(|moving| moving.is_ready);
         let origin = self.loss_origin(&lost, cause, now);
         let last_error = match self.events.last() {
             Some(SessionEvent::NodeError { text, .. }) => Some(text.clone()),

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use standin_daemon::own_credentials::OwnCredentials;
-use standin_registry::Credentials;
+use standin_registry::{Credentials, Node};
 use standin_wire::limits::PAYLOAD_BYTES_MAX;
 use standin_wire::{Connect, Info};
 
@@ -68,6 +68,8 @@ impl Session {
                 behind => format!("{mark}-{behind}"),
             },
             ldm: false,
+            // MOVE is between the sidecar and its nodes.
+            moves: false,
             tls_required: tls.is_some_and(|tls| !tls.is_optional),
             tls_available: tls.is_some_and(|tls| tls.is_optional),
             tls_verify: tls.is_some_and(|tls| tls.verify),
@@ -122,7 +124,12 @@ impl Session {
 
     /// Returns the credentials for a component that sends none: the node's own, or those of the node's URL.
     pub(super) fn credentials(&self) -> Option<&Credentials> {
-        let node = self.node.as_ref().and_then(|node| node.credentials.as_deref());
+        self.credentials_for(self.node.as_deref())
+    }
+
+    /// Returns what [`credentials`](Self::credentials) returns while the session is on `node`.
+    pub(super) fn credentials_for<'s>(&'s self, node: Option<&'s Node>) -> Option<&'s Credentials> {
+        let node = node.and_then(|node| node.credentials.as_deref());
         node.or(self.identity.credentials.as_deref())
     }
 }

@@ -250,6 +250,12 @@ impl Session {
             let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
             // A frame that needs its own decision must be the first of a plan, so that all frames before it have taken
             // effect.
+            if !publish && self.waits_for_move(span.verb) {
+                if len > 0 {
+                    break;
+                }
+                return Ok(Plan::Held);
+            }
             if !publish || checks_publishes {
                 match self.plan_alone(frame, span, &mut planned) {
                     Ok(None) => {}
@@ -353,6 +359,8 @@ impl Session {
                 replace(Some(*span), self.connect_line(&json))
             }
             Frame::Pong => Some(Plan::Skip { len, refusal: None }),
+            // Only the sidecar itself moves a session.
+            Frame::Move(_) => return Err(WireError::UnknownVerb(*b"MOVE")),
             _ if self.client.is_none() => {
                 // A node learns `protocol` from CONNECT only, so one is sent even if the component has sent none.
                 replace(None, self.connect_line(b"{}"))

@@ -28,7 +28,10 @@ impl Session {
     /// are held, or if they cannot be sent now.
     pub(crate) fn lend_held(&mut self, buf: &mut [u8]) -> usize {
         let can_send = |node: &Connection| {
-            node.stage == ConnectionStage::Flowing && !node.blocked && node.hold == Hold::No
+            node.stage == ConnectionStage::Flowing
+                && !node.blocked
+                && node.hold == Hold::No
+                && !node.is_draining()
         };
         let len = self.component.held.len();
         if len > buf.len() / 2 || !self.connection.as_ref().is_some_and(can_send) {
@@ -323,7 +326,7 @@ impl Session {
                     node.expect_pong(Expected::ComponentPong(mark), now);
                 }
             }
-            Frame::Connect(_) | Frame::Pong => {}
+            Frame::Connect(_) | Frame::Pong | Frame::Move(_) => {}
         }
     }
 

@@ -236,8 +236,10 @@ async fn restarted_in_turn(end: End) {
     assert!(moves > 0, "no session was on a node that ended");
     mesh.wait_until_agreed().await;
     match end {
-        // A session leaves a lame duck only after all its publishes are confirmed.
-        End::Graceful => assert_eq!((way_in, in_doubt), (0, 0), "nothing is lost on the way in"),
+        End::Graceful => {
+            assert_eq!((way_in, in_doubt), (0, 0), "nothing is lost on the way in");
+            assert_eq!((way_out, at_group), (0, 0), "nothing is lost on the way out");
+        }
         End::Killed => assert!(
             way_in <= in_doubt + stays * HELD_BY_A_DEAD_NODE_MAX,
             "{way_in} publishes are lost, {in_doubt} were counted in doubt"

@@ -101,7 +101,7 @@ impl Incoming {
                     String::from_utf8_lossy(bytes).trim_end().to_owned(),
                 ));
             }
-            Verb::Ok | Verb::Info => Arrival::Other,
+            Verb::Ok | Verb::Info | Verb::Move => Arrival::Other,
         }))
     }
 }

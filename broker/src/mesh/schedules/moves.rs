@@ -79,7 +79,9 @@ impl Cluster {
         let mut world = World::new(count, seed, PING_INTERVAL_MS, rng);
         if rng.random() {
             let [one, other] = [rng.random_range(0..count), rng.random_range(0..count)];
-            world.slow_routes.insert([one.min(other), one.max(other)], rng.random_range(20..200));
+            world
+                .slow_routes
+                .insert([one.min(other), one.max(other)], rng.random_range(20..200));
         }
         let is_whole = (0..2000).any(|_| {
             world.step(rng);
@@ -292,13 +294,19 @@ impl Cluster {
         for session in &self.sessions {
             for (sid, (pattern, queue)) in session.subscriptions.iter().enumerate() {
                 let received = session.received.get(&sid).cloned().unwrap_or_default();
-                let whose = format!("session {}, subscription {sid} to {pattern} {queue:?}", session.number);
+                let whose = format!(
+                    "session {}, subscription {sid} to {pattern} {queue:?}",
+                    session.number
+                );
                 for publisher in 0..self.sessions.len() {
                     let of_publisher = received.iter().filter(|(from, _)| *from == publisher);
                     let numbers: Vec<u64> = of_publisher.map(|(_, number)| *number).collect();
                     let is_once = numbers.iter().collect::<BTreeSet<_>>().len() == numbers.len();
                     let is_ordered = numbers.is_sorted();
-                    assert!(is_once && (is_ordered || may_lose), "{whose}: from {publisher}: {numbers:?}");
+                    assert!(
+                        is_once && (is_ordered || may_lose),
+                        "{whose}: from {publisher}: {numbers:?}"
+                    );
                 }
                 match queue {
                     Some(queue) => {
@@ -307,7 +315,10 @@ impl Cluster {
                         }
                     }
                     None if !may_lose => {
-                        let due = self.published.iter().filter(|(.., subject)| matches(pattern, subject));
+                        let due = self
+                            .published
+                            .iter()
+                            .filter(|(.., subject)| matches(pattern, subject));
                         let mut due: Vec<_> = due.map(|(from, number, _)| (*from, *number)).collect();
                         let mut received = received;
                         due.sort_unstable();
@@ -320,13 +331,18 @@ impl Cluster {
         }
         let members = |queue: &str, subject: &str| {
             let all = self.sessions.iter().flat_map(|session| &session.subscriptions);
-            all.filter(|(pattern, group)| *group == Some(queue) && matches(pattern, subject)).count()
+            all.filter(|(pattern, group)| *group == Some(queue) && matches(pattern, subject))
+                .count()
         };
         for (from, number, subject) in &self.published {
             for queue in ["q", "r"] {
-                let times = groups.get(&(queue, (*from, *number))).copied().unwrap_or_default();
+                let times = groups
+                    .get(&(queue, (*from, *number)))
+                    .copied()
+                    .unwrap_or_default();
                 let due = usize::from(members(queue, subject) > 0);
-                let text = format!("message {number} of {from} to {subject} for group {queue}: {times} times");
+                let text =
+                    format!("message {number} of {from} to {subject} for group {queue}: {times} times");
                 assert!(times == due || may_lose && times < due, "{text}");
             }
         }
@@ -337,7 +353,8 @@ impl Session {
     /// Returns the lines that subscribe, with a PING.
     fn subscribe(&self) -> String {
         let subs = self.subscriptions.iter().enumerate();
-        let subs = subs.map(|(sid, (pattern, queue))| format!("SUB {pattern} {} {sid}\r\n", queue.unwrap_or_default()));
+        let subs = subs
+            .map(|(sid, (pattern, queue))| format!("SUB {pattern} {} {sid}\r\n", queue.unwrap_or_default()));
         subs.collect::<String>() + "PING\r\n"
     }
 
@@ -351,8 +368,17 @@ impl Session {
         while let Some((frame, length)) = server::decode(unread, FrameLimits::SERVER).expect("frames") {
             match frame {
                 Frame::Message(message) if takes_messages => {
-                    let number = |text: &[u8]| std::str::from_utf8(text).expect("text").parse::<u64>().expect("a number");
-                    let blank = message.payload.iter().position(|byte| *byte == b' ').expect("a blank");
+                    let number = |text: &[u8]| {
+                        std::str::from_utf8(text)
+                            .expect("text")
+                            .parse::<u64>()
+                            .expect("a number")
+                    };
+                    let blank = message
+                        .payload
+                        .iter()
+                        .position(|byte| *byte == b' ')
+                        .expect("a blank");
                     let (from, rest) = message.payload.split_at(blank);
                     let received = self.received.entry(number(message.sid) as usize).or_default();
                     received.push((number(from) as usize, number(&rest[1..])));
@@ -391,7 +417,11 @@ fn play(seed: u64, has_faults: bool) -> u64 {
         cluster.step(&mut rng);
         cluster.sessions.iter().all(is_still)
     });
-    let phases: Vec<_> = cluster.sessions.iter().map(|session| (session.number, &session.at, &session.phase)).collect();
+    let phases: Vec<_> = cluster
+        .sessions
+        .iter()
+        .map(|session| (session.number, &session.at, &session.phase))
+        .collect();
     assert!(ends, "a move does not end: {phases:?}");
     (0..150).for_each(|_| cluster.step(&mut rng));
     cluster.check(has_faults);

@@ -66,6 +66,7 @@ impl SimComponent {
         {
             match frame {
                 server::Frame::Ok => self.answered("+OK"),
+                server::Frame::Move(_) => panic!("MOVE is for sidecars"),
                 server::Frame::Pong => self.answered("PONG"),
                 server::Frame::Info(_) => self.infos += 1,
                 server::Frame::Message(message) => {
@@ -119,7 +120,7 @@ impl SimNode {
                 self.says.extend(encode::PONG);
                 ok = false;
             }
-            Frame::Pong => ok = false,
+            Frame::Pong | Frame::Move(_) => ok = false,
         }
         if ok && self.verbose {
             self.says.extend(encode::OK);
