@@ -7,7 +7,7 @@
 //! *Architecture invariant:* a subscription is added when a node has the complete SUB, and removed when a node has the
 //! complete UNSUB. So the journal and the held bytes together are always equivalent to the component's stream.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 use standin_wire::client::{Frame, Sub, Unsub};
@@ -84,7 +84,7 @@ pub(crate) struct Journal {
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
     /// After a planned move: the subscriptions with a max of which the node may deliver more than what is left, until its next PONG.
-    surplus: Vec<Box<[u8]>>,
+    surplus: Option<Box<HashSet<Box<[u8]>, RandomState>>>,
     /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
     moved: bool,
 }
@@ -137,7 +137,7 @@ impl Journal {
 
     /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
     pub(crate) fn confirm(&mut self, changes: u64) {
-        self.surplus = Vec::new();
+        self.surplus = None;
         self.ended.confirm(changes);
         while let Some((order, slot)) = self.recent.front().copied()
             && order < changes
@@ -289,13 +289,13 @@ impl Journal {
                 self.changes += 1;
             }
         }
-        self.surplus = limited.to_vec();
+        self.surplus = (!limited.is_empty()).then(|| Box::new(limited.iter().cloned().collect()));
         limited.len() as u32
     }
 
     /// Returns whether a message for this sid, which is not live, is more than its max.
     pub(crate) fn is_surplus(&self, sid: &[u8]) -> bool {
-        self.surplus.iter().any(|surplus| **surplus == *sid)
+        self.surplus.as_ref().is_some_and(|surplus| surplus.contains(sid))
     }
 
     /// Begins to count the deliveries of another node.

@@ -14,6 +14,7 @@
 //! | [`raw`] | [`RawClient`]: a component played by the test, byte by byte |
 //! | [`ledger`] | [`Ledger`], [`Receipts`]: numbered messages, and which were lost, duplicated or reordered |
 //! | [`flow`] | [`Publishing`], [`Receiving`]: numbered messages in the background of a test |
+//! | [`relay`] | [`Relay`]: a slow link on loopback |
 //! | [`netns`], [`lan`] | [`Lan`]: any number of network namespaces on a switch; partitions, delay, loss |
 //! | [`guide`], [`machine`] | [`Guide`]: the commands in a document; [`Machine`]: a machine on which they run as they stand |
 //! | [`conversation`], [`frame`] | the socket and the frames under the raw client and the scripted node |
@@ -51,6 +52,7 @@ pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
+pub mod relay;
 pub mod scripted;
 pub mod sidecar;
 pub mod zookeeper;
@@ -75,6 +77,7 @@ pub use node::{Node, ServerKind};
 pub use process::{Process, Program};
 pub use prometheus::{Prometheus, promtool};
 pub use raw::RawClient;
+pub use relay::Relay;
 pub use scripted::{NodeConnection, ScriptedNode};
 pub use sidecar::{Metrics, Sidecar};
 pub use zookeeper::{Record, Registrar, ZooKeeper};

@@ -68,7 +68,7 @@ impl Session {
                 }
             }
             Some(node) => {
-                if let Leaving::Draining { until } | Leaving::Departing { until, .. } = node.leaving {
+                if let Leaving::Draining { until } = node.leaving {
                     sooner(until);
                 }
                 if let ConnectionStage::Joining { until } = node.stage {
@@ -154,9 +154,7 @@ impl Session {
         let cause = match (node.stage, node.leaving) {
             (ConnectionStage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
             _ if is_silence_meaningful && is_probe_due && node.awaits_pong() => Some(Cause::ProbeTimeout),
-            (_, Leaving::Draining { until } | Leaving::Departing { until, .. }) if now >= until => {
-                Some(Cause::LameDuck)
-            }
+            (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
             _ => None,
         };
         if let Some(cause) = cause {

@@ -42,12 +42,6 @@ pub(super) enum Leaving {
     },
     /// The next node learns the subscriptions; see [`moving`](super::moving).
     Arriving,
-    /// The node was told that the session leaves. Nothing more is sent to it.
-    Departing {
-        until: Instant,
-        /// The node delivers nothing more.
-        has_left: bool,
-    },
 }
 
 /// Whether publishes are held after the loss of a node (promise S10).
@@ -84,6 +78,33 @@ impl Replacement {
 #[derive(Debug)]
 pub(super) struct Nonce(pub(super) String);
 
+/// State of the planned moves from and to a node that knows MOVE.
+#[derive(Debug)]
+pub(super) struct NodeMoves {
+    /// Run of the node (`server_id`).
+    pub(super) run: Box<str>,
+    /// The session has come by a planned move, and may not leave with MOVE yet.
+    pub(super) is_unsettled: bool,
+    /// The session is to leave as soon as it may.
+    pub(super) is_wanted_away: bool,
+    /// The node was told that the session leaves.
+    pub(super) is_told: bool,
+    /// The node delivers nothing more.
+    pub(super) has_left: bool,
+}
+
+impl NodeMoves {
+    fn new(info: &Info) -> Self {
+        Self {
+            run: info.server_id.as_str().into(),
+            is_unsettled: false,
+            is_wanted_away: false,
+            is_told: false,
+            has_left: false,
+        }
+    }
+}
+
 /// The connection to one node. Not `Debug`, because the bytes to the node may contain secrets.
 pub(super) struct Connection {
     pub(super) stage: ConnectionStage,
@@ -99,12 +120,8 @@ pub(super) struct Connection {
     pub(super) auth_required: bool,
     /// Whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.
     pub(super) shortens_login: bool,
-    /// Run of the node (`server_id`), if it knows MOVE.
-    pub(super) moves: Option<Box<str>>,
-    /// Whether the session may leave the node with MOVE again.
-    pub(super) is_settled: bool,
-    /// Whether the session is to leave the node as soon as it may.
-    pub(super) leaves_when_settled: bool,
+    /// Set if the node knows MOVE. Boxed, because an idle session must stay small.
+    pub(super) moves: Option<Box<NodeMoves>>,
     /// Set after an `-ERR` about the component, after which the node closes the connection.
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
@@ -158,9 +175,7 @@ impl Connection {
             nonce: (!info.nonce.is_empty()).then(|| Box::new(Nonce(info.nonce.clone()))),
             auth_required: info.auth_required,
             shortens_login: false,
-            moves: info.moves.then(|| info.server_id.as_str().into()),
-            is_settled: true,
-            leaves_when_settled: false,
+            moves: info.moves.then(|| Box::new(NodeMoves::new(info))),
             refused: None,
             confirmed_changes: 0,
             probing: false,
@@ -227,18 +242,18 @@ impl Connection {
 
     /// Returns whether nothing more is sent to the node because the session changes to another one.
     pub(super) fn is_draining(&self) -> bool {
-        matches!(self.leaving, Leaving::Draining { .. } | Leaving::Departing { .. })
+        matches!(self.leaving, Leaving::Draining { .. })
     }
 
     /// Returns whether the node was told that the session leaves.
     pub(super) fn is_departing(&self) -> bool {
-        matches!(self.leaving, Leaving::Departing { .. })
+        self.moves.as_ref().is_some_and(|moves| moves.is_told)
     }
 
     /// Returns whether a draining node has answered everything, so that nothing is in doubt.
     pub(super) fn is_drained(&self) -> bool {
-        if let Leaving::Departing { has_left, .. } = self.leaving {
-            return has_left;
+        if self.is_departing() {
+            return self.moves.as_ref().is_some_and(|moves| moves.has_left);
         }
         self.is_draining()
             && self.head_written == 0

@@ -213,8 +213,8 @@ impl Session {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::No
         {
-            if !node.is_settled {
-                node.leaves_when_settled = true;
+            if let Some(moves) = node.moves.as_mut().filter(|moves| moves.is_unsettled) {
+                moves.is_wanted_away = true;
                 return;
             }
             node.leaving = Leaving::Dialling;

@@ -1,5 +1,6 @@
-//! A planned move between two brokers that know MOVE: nothing is lost, nothing comes twice, and the order stays (promise S13).
-//! [`standin_wire::moves`] has the steps. Other moves wait for the old node's answers only: see [`failover`](super::failover).
+//! A planned move between two brokers that know MOVE.
+//!
+//! Promise S13: nothing is lost, nothing comes twice, and the order stays. [`standin_wire::moves`] has the steps. Other moves wait for the old node's answers only: see [`failover`](super::failover).
 //!
 //! While the next node learns the subscriptions, all frames pass to the present node, except SUB, UNSUB and CONNECT, which would
 //! change what the next node learns. Then the present node gets `leave`, and nothing after it. Its messages pass until it answers
@@ -36,7 +37,10 @@ pub(super) struct Moving {
 impl Session {
     /// Returns whether the session can move to a node that has sent `info` with the steps of MOVE.
     pub(crate) fn can_move(&self, info: &Info) -> bool {
-        let has_moves = |node: &Connection| node.moves.is_some() && node.leaving == Leaving::Dialling;
+        let has_moves = |node: &Connection| {
+            let is_flowing = node.stage == ConnectionStage::Flowing;
+            node.moves.is_some() && node.leaving == Leaving::Dialling && is_flowing
+        };
         let is_signed = |client: &super::Client| client.signed;
         let client = self.client.as_deref();
         client.is_some_and(|client| !is_signed(client))
@@ -60,7 +64,7 @@ impl Session {
         if node.leaving != Leaving::Arriving || node.head_written > 0 || node.replacement.is_some() {
             return None;
         }
-        let (client, from) = (self.client.as_ref()?, node.moves.as_deref()?.to_owned());
+        let (client, from) = (self.client.as_ref()?, node.moves.as_ref()?.run.to_string());
         let mut lines = self.connect_line_for(client.json.as_bytes(), Some(next), &info.nonce);
         let id = MoveId(rand::random());
         Move::Arrive { id, from }.encode(&mut lines);
@@ -89,22 +93,22 @@ impl Session {
             let mut line = Vec::new();
             leave.encode(&mut line);
             node.own.extend_from_slice(&line);
-            node.leaving = Leaving::Departing {
-                until: now + timeout,
-                has_left: false,
-            };
+            node.leaving = Leaving::Draining { until: now + timeout };
+            if let Some(moves) = &mut node.moves {
+                moves.is_told = true;
+            }
             self.push_up(now, wires);
         }
     }
 
-    /// Records that the next node cannot be used. Another one is dialled.
+    /// Records that the next node has not learned the subscriptions. Another one is dialled.
     pub(crate) fn arrival_failed(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.moving = None;
-        self.failed_moves = self.failed_moves.saturating_add(1);
         if let Some(node) = &mut self.connection
-            && matches!(node.leaving, Leaving::Arriving | Leaving::Departing { .. })
+            && node.leaving == Leaving::Arriving
         {
             node.leaving = Leaving::Dialling;
+            self.moving = None;
+            self.failed_moves = self.failed_moves.saturating_add(1);
             self.push_up(now, wires);
         }
     }
@@ -118,9 +122,9 @@ impl Session {
         }
     }
 
-    /// Returns whether a frame with this verb must wait until the next node has the session.
+    /// Returns whether a frame with this verb, of which the present node has no part, must wait until the next node has the session.
     pub(super) fn waits_for_move(&self, verb: Verb) -> bool {
-        let arrives = |node: &Connection| node.leaving == Leaving::Arriving && node.head_written == 0;
+        let arrives = |node: &Connection| node.leaving == Leaving::Arriving;
         matches!(verb, Verb::Sub | Verb::Unsub | Verb::Connect)
             && self.connection.as_ref().is_some_and(arrives)
     }
@@ -129,26 +133,25 @@ impl Session {
     pub(super) fn take_step(&mut self, json: &[u8]) {
         let Ok(step) = Move::parse(json) else { return };
         let Some(node) = &mut self.connection else { return };
-        match (step, node.leaving) {
-            (Move::Left, Leaving::Departing { until, .. }) => {
-                node.leaving = Leaving::Departing {
-                    until,
-                    has_left: true,
-                };
+        let Some(moves) = &mut node.moves else { return };
+        match step {
+            Move::Left if moves.is_told => {
+                moves.has_left = true;
                 // The node has processed everything before `leave`.
                 let mark = self.mark();
                 self.doubt.confirm(mark);
                 self.journal.confirm(mark.changes);
             }
-            (Move::Refused { why }, Leaving::Departing { .. }) => {
+            Move::Refused { why } if moves.is_told => {
+                moves.is_told = false;
                 node.leaving = Leaving::Dialling;
                 self.moving = None;
                 self.failed_moves = self.failed_moves.saturating_add(1);
                 self.report_node_error(why, "move");
             }
-            (Move::Settled, _) => {
-                node.is_settled = true;
-                if std::mem::take(&mut node.leaves_when_settled) {
+            Move::Settled => {
+                moves.is_unsettled = false;
+                if std::mem::take(&mut moves.is_wanted_away) {
                     self.leave();
                 }
             }
@@ -159,7 +162,9 @@ impl Session {
     /// Continues on the next node, which knows all subscriptions.
     pub(super) fn go_on(&mut self, moving: &Moving, info: &Info, now: Instant) {
         let mut connection = Connection::new(info, ConnectionStage::Resending, Hold::No, now);
-        connection.is_settled = false;
+        if let Some(moves) = &mut connection.moves {
+            moves.is_unsettled = true;
+        }
         let mut lines = Vec::new();
         Move::Go.encode(&mut lines);
         let commands = self.journal.moved(&moving.limited, &mut lines);

@@ -1,5 +1,6 @@
 //! Simulation of a session under thousands of seeded random schedules. A component sends random commands. Nodes speak NATS
-//! and die at any byte, or close only their sending side at any byte. Sockets take any number of bytes. Time passes. At the
+//! and die at any byte, or close only their sending side at any byte. The session moves from node to node by plan, and nodes die during
+//! its moves. Sockets take any number of bytes. Time passes. At the
 //! end the promises are checked against the bytes that the nodes and the component really got. A failing seed is printed;
 //! `STANDIN_SEED=n` repeats it.
 
@@ -9,10 +10,10 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use standin_wire::encode;
+use standin_wire::{Info, Move, encode};
 
 use self::parties::{SimComponent, SimNode, SimSub};
-use super::tests::bench::{Bench, policy};
+use super::tests::bench::{Bench, node, policy};
 use super::{Session, SessionEvent};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
@@ -26,6 +27,9 @@ struct Simulation {
     rng: SmallRng,
     bench: Bench,
     node: Option<SimNode>,
+    /// The node to which the session moves, and whether it has learned the subscriptions.
+    next: Option<(SimNode, bool)>,
+    planned_moves: u64,
     component: SimComponent,
     /// Numbers of the publishes that the nodes have processed, in that order.
     processed: Vec<u64>,
@@ -40,7 +44,12 @@ struct Simulation {
 
 #[test]
 fn s1_to_s6_and_s12_hold_under_random_schedules() {
-    for_each_seed(SCHEDULES, Simulation::run);
+    let (schedules, moves) = for_each_seed(SCHEDULES, Simulation::run);
+    println!("{moves} planned moves in {schedules} schedules");
+    assert!(
+        schedules <= 1 || 3 * moves > schedules,
+        "too few planned moves: {moves}"
+    );
 }
 
 /// After a shutdown, the timer alone ends the session, although neither the component nor the node does anything.
@@ -50,7 +59,18 @@ fn a_session_that_is_shut_down_ends_at_its_deadlines() {
     for_each_seed(SCHEDULES / 8, Simulation::stop);
 }
 
-fn for_each_seed(schedules: u64, simulate: fn(Simulation)) {
+/// Returns the INFO of a broker that knows MOVE.
+fn info() -> Info {
+    Info {
+        server_id: "N".to_owned(),
+        moves: true,
+        ..Info::default()
+    }
+}
+
+/// Runs the schedules. Returns their number, and the number of planned moves in them.
+fn for_each_seed(schedules: u64, simulate: fn(Simulation) -> u64) -> (u64, u64) {
+    let mut moves = 0;
     let seeds = match std::env::var("STANDIN_SEED") {
         Ok(seed) => {
             let seed: u64 = seed.parse().expect("STANDIN_SEED is a number");
@@ -58,13 +78,14 @@ fn for_each_seed(schedules: u64, simulate: fn(Simulation)) {
         }
         Err(_) => 0..schedules,
     };
+    let count = seeds.end - seeds.start;
     for seed in seeds {
-        let run = std::panic::catch_unwind(|| simulate(Simulation::new(seed)));
-        assert!(
-            run.is_ok(),
-            "seed {seed} fails; replay it with STANDIN_SEED={seed}"
-        );
+        match std::panic::catch_unwind(|| simulate(Simulation::new(seed))) {
+            Ok(more) => moves += more,
+            Err(_) => panic!("seed {seed} fails; replay it with STANDIN_SEED={seed}"),
+        }
     }
+    (count, moves)
 }
 
 impl Simulation {
@@ -90,6 +111,8 @@ impl Simulation {
             rng,
             bench,
             node: None,
+            next: None,
+            planned_moves: 0,
             component: SimComponent {
                 verbose,
                 ..SimComponent::default()
@@ -105,14 +128,15 @@ impl Simulation {
         simulation
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> u64 {
         self.take_steps(STEPS);
         self.settle();
         self.check();
+        self.planned_moves
     }
 
     /// Shuts the session down after some steps. Then only time passes.
-    fn stop(mut self) {
+    fn stop(mut self) -> u64 {
         let steps = self.rng.random_range(0..STEPS);
         self.take_steps(steps);
         let timeout = Duration::from_millis(self.rng.random_range(0..60_000));
@@ -124,11 +148,12 @@ impl Simulation {
             self.bench.pass(due.saturating_duration_since(self.bench.now));
         }
         assert!(self.bench.now <= end, "the session ended late");
+        self.planned_moves
     }
 
     fn take_steps(&mut self, steps: usize) {
         for _ in 0..steps {
-            match self.rng.random_range(0..13) {
+            match self.rng.random_range(0..18) {
                 0 | 1 => self.component_speaks(),
                 2 | 3 => self.component_writes(),
                 4 => self.node_socket_drains(),
@@ -137,6 +162,7 @@ impl Simulation {
                 9 => self.component_reads(),
                 10 => self.pass_time(),
                 11 => self.release(),
+                12..17 => self.move_on(),
                 _ => self.change_node(),
             }
             self.process_output();
@@ -163,12 +189,16 @@ impl Simulation {
             self.component_writes();
             self.node_processes();
             self.node_writes();
+            if self.next.is_some() {
+                self.move_on();
+            }
             self.process_output();
             self.release();
             let is_component_done = self.component.unsent.is_empty() && self.component.awaits.is_empty();
             let node = self.node.as_ref();
             let is_node_done = node.is_some_and(|node| node.says.is_empty() && node.got.is_empty());
-            if is_component_done && is_node_done && self.bench.session.buffered_bytes() == 0 {
+            let is_still = self.next.is_none();
+            if is_component_done && is_node_done && is_still && self.bench.session.buffered_bytes() == 0 {
                 return;
             }
             self.bench.now += Duration::from_millis(1);
@@ -327,7 +357,7 @@ impl Simulation {
         let Some(node) = self.node.as_mut().filter(|node| !node.is_half_closed) else {
             return;
         };
-        for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling) {
+        for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling && !node.has_left) {
             if self.rng.random_range(0..6) == 0 {
                 let line = format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject);
                 node.says.extend(line.as_bytes());
@@ -335,6 +365,22 @@ impl Simulation {
             }
         }
         node.subs.retain(|_, sub| sub.lives());
+        let mut step = |step: Move| {
+            let mut line = Vec::new();
+            step.encode(&mut line);
+            node.says.extend(&line);
+        };
+        if self.settling || self.rng.random_range(0..4) == 0 {
+            if std::mem::take(&mut node.leaves) {
+                node.has_left = true;
+                step(Move::Left);
+            } else if std::mem::take(&mut node.settles) {
+                step(Move::Settled);
+            }
+        }
+        if node.has_left {
+            return;
+        }
         if self.rng.random_range(0..30) == 0 {
             node.says.extend(encode::PING);
         }
@@ -387,6 +433,58 @@ impl Simulation {
         }
     }
 
+    /// Takes a step of a planned move, or begins one.
+    fn move_on(&mut self) {
+        let info = info();
+        if self.next.is_none() {
+            self.bench.session.leave();
+            if self.bench.session.can_move(&info) {
+                self.bench.session.begin_arrival();
+                let verbose = true;
+                let node = SimNode {
+                    verbose,
+                    ..SimNode::default()
+                };
+                self.next = Some((node, false));
+            }
+            return;
+        }
+        let session = &mut self.bench.session;
+        if !session.expects_next() {
+            self.next = None;
+            return;
+        }
+        let Some((next, has_learned)) = &mut self.next else {
+            return;
+        };
+        if !*has_learned {
+            if let Some(lines) = session.arrival_lines(&node("n:2"), &info) {
+                next.got.extend(lines);
+                while next.process().is_some() {}
+                next.says.clear();
+                *has_learned = true;
+            }
+        } else if !next.is_ready && self.rng.random_range(0..8) == 0 {
+            self.next = None;
+            self.bench.call(Session::arrival_failed);
+        } else if !next.is_ready {
+            next.is_ready = true;
+            let timeout = Duration::from_secs(5);
+            self.bench
+                .call(|session, now, wires| session.arrived(timeout, now, wires));
+        } else {
+            // The next node delivers what comes after the cut. The session does not read it yet.
+            for (sid, sub) in next.subs.iter_mut().filter(|_| !self.settling) {
+                if self.rng.random_range(0..6) == 0 {
+                    next.says
+                        .extend(format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject).as_bytes());
+                    sub.count += 1;
+                }
+            }
+            next.subs.retain(|_, sub| sub.lives());
+        }
+    }
+
     /// Kills the node, or closes its sending side, or connects another node.
     fn change_node(&mut self) {
         let chance = self.rng.random_range(0..6);
@@ -417,7 +515,7 @@ impl Simulation {
             ..SimNode::default()
         });
         self.holds = self.rng.random();
-        self.bench.node_up_with(self.holds);
+        self.bench.node_up_as(&info(), self.holds);
     }
 
     /// Processes the session's events and the bytes that the component got.
@@ -444,9 +542,28 @@ impl Simulation {
                 _ => {}
             }
         }
+        if self.bench.session.can_switch() {
+            self.bench.call(|session, now, _| session.switch(now));
+            let (events, _) = self.bench.session.report();
+            let in_doubt = events.iter().find_map(|event| match event {
+                SessionEvent::Lost { in_doubt, .. } => Some(*in_doubt),
+                _ => None,
+            });
+            assert_eq!(
+                in_doubt,
+                Some(InDoubtCount::default()),
+                "the node had processed everything"
+            );
+            self.planned_moves += 1;
+        }
         if !self.bench.session.keeps_node() {
-            self.node = None;
+            let next = self.next.take().filter(|_| self.bench.session.expects_next());
             self.bench.pipes.node.clear();
+            self.node = next.map(|(next, _)| next);
+            if self.node.is_some() {
+                self.holds = false;
+                self.bench.node_up_as(&info(), false);
+            }
         }
         self.component.got.append(&mut self.bench.pipes.component);
         self.component.read();

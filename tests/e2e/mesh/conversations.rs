@@ -20,8 +20,8 @@ pub(super) struct Row {
     /// The options that each client sends in CONNECT.
     pub(super) connects: [&'static str; 3],
     pub(super) steps: &'static [Step],
-    /// Only `standin-broker` guarantees this result; `nats-server` is not tested.
-    pub(super) standin_only: bool,
+    /// The result needs `cluster.queue_preference = "local"`, which only `standin-broker` has.
+    pub(super) prefers_local: bool,
 }
 
 /// A step in which no client receives anything, unless [`gives`](Step::gives) says so.
@@ -52,13 +52,13 @@ const fn row(name: &'static str, connects: [&'static str; 3], steps: &'static [S
         name,
         connects,
         steps,
-        standin_only: false,
+        prefers_local: false,
     }
 }
 
 impl Row {
-    const fn on_standin_only(mut self) -> Self {
-        self.standin_only = true;
+    const fn with_local_members_first(mut self) -> Self {
+        self.prefers_local = true;
         self
     }
 }
@@ -242,8 +242,7 @@ pub(super) const ROWS: &[Row] = &[
             step(A, "PUB x 1\r\n4\r\n").gives(B, "MSG x 2 1\r\n4\r\n"),
         ],
     )
-    // `nats-server` chooses among the members of all nodes.
-    .on_standin_only(),
+    .with_local_members_first(),
     row(
         "two groups and a plain subscriber, on several nodes",
         [OLD; 3],

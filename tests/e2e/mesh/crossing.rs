@@ -99,11 +99,15 @@ async fn check_row(mesh: &mut Mesh, kind: ServerKind, row: &Row) {
 
 async fn check_all_rows(kind: ServerKind) {
     let mut mesh = Mesh::start(kind, 3).await;
-    for row in ROWS
-        .iter()
-        .filter(|row| kind == ServerKind::Standin || !row.standin_only)
-    {
+    for row in ROWS.iter().filter(|row| !row.prefers_local) {
         check_row(&mut mesh, kind, row).await;
+    }
+    if kind == ServerKind::Standin {
+        let mesh = Mesh::builder(kind, 3).setting("cluster.queue_preference", "\"local\"");
+        let mut mesh = mesh.start().await;
+        for row in ROWS.iter().filter(|row| row.prefers_local) {
+            check_row(&mut mesh, kind, row).await;
+        }
     }
 }
 

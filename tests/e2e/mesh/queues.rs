@@ -1,5 +1,5 @@
-//! Queue groups over several nodes: each message is delivered to one member in the whole cluster, to a local one if there is one.
-//! If there is none, the other nodes get messages in proportion to their members.
+//! Queue groups over several nodes: each message is delivered to one member in the whole cluster, each member alike, or to a local one
+//! first (`cluster.queue_preference`).
 
 use e2e::{Ledger, Mesh, RawClient, Receipts, ServerKind, TIMEOUT, eventually};
 
@@ -42,9 +42,12 @@ async fn received_by_each(publisher: &mut RawClient, members: &mut [RawClient], 
     shares
 }
 
-/// `nats-server` chooses among the members of all nodes, `standin-broker` chooses a local member if there is one.
-async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3]) {
-    let mut mesh = Mesh::start(kind, 3).await;
+async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3], prefers_local: bool) {
+    let mut mesh = Mesh::builder(kind, 3);
+    if prefers_local {
+        mesh = mesh.setting("cluster.queue_preference", "\"local\"");
+    }
+    let mut mesh = mesh.start().await;
     let mut members = Vec::new();
     for (node, subject) in [0, 0, 1].into_iter().zip(subjects) {
         members.push(member(&mesh, node, subject).await);
@@ -56,12 +59,16 @@ async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3]) {
     }
     let from_first = received_by_each(&mut publishers[0], &mut members, 200).await;
     let from_second = received_by_each(&mut publishers[1], &mut members, 200).await;
-    if kind == ServerKind::Standin {
+    if prefers_local {
         assert!(
             from_first[0] > 0 && from_first[1] > 0 && from_first[2] == 0,
             "{from_first:?}"
         );
         assert_eq!(from_second, [0, 0, 200]);
+    } else {
+        // A third of 200 each. The standard deviation is 7, and the bounds are more than 5 of it away.
+        let shares = [from_first, from_second].concat();
+        assert!(shares.iter().all(|share| (30..105).contains(share)), "{shares:?}");
     }
     let from_third = received_by_each(&mut publishers[2], &mut members, 300).await;
     assert!(
@@ -78,9 +85,10 @@ async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3]) {
 
 cases! {
     each_message_has_one_receiver =>
-    each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one(ServerKind::Standin, ["work.x"; 3]);
-    each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects(ServerKind::Standin, ["work.x", "work.*", "work.>"]);
-    each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server(ServerKind::NatsServer, ["work.x"; 3]);
+    each_message_for_a_group_has_one_receiver_in_the_cluster_each_member_alike(ServerKind::Standin, ["work.x"; 3], false);
+    each_message_for_a_group_has_one_receiver_in_the_cluster_a_local_one_if_there_is_one(ServerKind::Standin, ["work.x"; 3], true);
+    each_message_for_a_group_has_one_receiver_when_members_subscribe_to_different_subjects(ServerKind::Standin, ["work.x", "work.*", "work.>"], false);
+    each_message_for_a_group_has_one_receiver_in_a_cluster_of_nats_server(ServerKind::NatsServer, ["work.x"; 3], false);
 }
 
 async fn nodes_get_messages_by_members(kind: ServerKind) {

@@ -1,13 +1,14 @@
-//! Every node is restarted in turn under load, with sidecars in front: components keep their connections and subscriptions, and the
-//! sidecars count every lost publish.
+//! Every node is restarted in turn under load, with sidecars in front: components keep their connections and subscriptions. If the nodes
+//! end in an orderly way, no message is lost, also over slow routes (promise S13). If they are killed, the sidecars count every lost
+//! publish.
 
 use std::time::Duration;
 
 use e2e::ledger::Entry;
 use e2e::raw::CONNECT_OLD;
 use e2e::{
-    Ledger, Mesh, Node, Publishing, RawClient, Receipts, Receiving, ServerKind, Sidecar, TIMEOUT, ZooKeeper,
-    eventually,
+    Ledger, Mesh, Node, Publishing, RawClient, Receipts, Receiving, Relay, ServerKind, Sidecar, TIMEOUT,
+    ZooKeeper, eventually,
 };
 
 const SIDECARS: usize = 3;
@@ -185,12 +186,22 @@ async fn start_node_that_stays(mesh: &mut Mesh) -> usize {
     stays
 }
 
-async fn restarted_in_turn(end: End) {
+/// Nodes whose routes are slow, if any are.
+const SLOW_NODES: usize = 2;
+
+async fn restarted_in_turn(end: End, route_delay_ms: u64) {
     let zookeeper = ZooKeeper::start().await;
-    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
-        .zookeeper(zookeeper.hosts())
-        .start()
-        .await;
+    let mesh = Mesh::builder(ServerKind::Standin, 3).zookeeper(zookeeper.hosts());
+    let mut mesh = mesh.describe();
+    let mut relays = Vec::new();
+    if route_delay_ms > 0 {
+        for node in &mut mesh.nodes[..SLOW_NODES] {
+            let relay = Relay::start(node.cluster_address(), Duration::from_millis(route_delay_ms)).await;
+            node.set("cluster.advertise", relay.address());
+            relays.push(relay);
+        }
+    }
+    mesh.start_all().await;
     let mut sidecars = Vec::new();
     for _ in 0..SIDECARS {
         let sidecar = Sidecar::builder().zookeeper(&zookeeper).start().await;
@@ -257,6 +268,9 @@ async fn restarted_in_turn(end: End) {
 
 cases! {
     restarted_in_turn =>
-    components_keep_their_connections_while_each_node_is_stopped_in_turn(End::Graceful);
-    components_keep_their_connections_while_each_node_is_killed_in_turn(End::Killed);
+    s13_no_message_is_lost_while_each_node_is_stopped_in_turn(End::Graceful, 0);
+    s13_no_message_is_lost_while_each_node_is_stopped_in_turn_over_routes_of_1_ms(End::Graceful, 1);
+    s13_no_message_is_lost_while_each_node_is_stopped_in_turn_over_routes_of_20_ms(End::Graceful, 20);
+    s13_no_message_is_lost_while_each_node_is_stopped_in_turn_over_routes_of_100_ms(End::Graceful, 100);
+    components_keep_their_connections_while_each_node_is_killed_in_turn(End::Killed, 0);
 }

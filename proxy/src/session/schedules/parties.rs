@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use standin_wire::client::{self, Frame};
 use standin_wire::limits::FrameLimits;
-use standin_wire::{Connect, encode, server};
+use standin_wire::{Connect, Move, encode, server};
 
 /// A node of the simulation, with the state of its one client.
 #[derive(Default)]
@@ -15,6 +15,14 @@ pub(super) struct SimNode {
     pub(super) subs: BTreeMap<String, SimSub>,
     /// The node has closed its sending side and still reads.
     pub(super) is_half_closed: bool,
+    /// The session was told that this node is ready.
+    pub(super) is_ready: bool,
+    /// The session leaves the node, which has not answered yet.
+    pub(super) leaves: bool,
+    /// The node delivers nothing more.
+    pub(super) has_left: bool,
+    /// The session has moved here by plan, and may not leave yet.
+    pub(super) settles: bool,
 }
 
 /// A subscription from the point of view of one party.
@@ -120,7 +128,16 @@ impl SimNode {
                 self.says.extend(encode::PONG);
                 ok = false;
             }
-            Frame::Pong | Frame::Move(_) => ok = false,
+            Frame::Move(json) => {
+                ok = false;
+                match Move::parse(json).expect("a step") {
+                    Move::Leave { .. } => self.leaves = true,
+                    Move::Go => self.settles = true,
+                    Move::Arrive { .. } => {}
+                    other => panic!("{other:?} is no step of a sidecar"),
+                }
+            }
+            Frame::Pong => ok = false,
         }
         if ok && self.verbose {
             self.says.extend(encode::OK);

@@ -116,7 +116,8 @@ impl Bench {
         self.node_up_as(&info, false);
     }
 
-    fn node_up_as(&mut self, info: &Info, hold: bool) {
+    /// Connects a node that has sent this INFO.
+    pub(crate) fn node_up_as(&mut self, info: &Info, hold: bool) {
         let node = Arc::new(node("n:1"));
         self.call(|session, now, wires| session.node_up(node, info, hold, now, wires));
     }
