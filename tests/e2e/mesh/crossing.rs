@@ -103,7 +103,7 @@ async fn check_all_rows(kind: ServerKind) {
         check_row(&mut mesh, kind, row).await;
     }
     if kind == ServerKind::Standin {
-        let mesh = Mesh::builder(kind, 3).setting("cluster.queue_preference", "\"local\"");
+        let mesh = Mesh::builder(kind, 3).setting("cluster.queue_preference", "local");
         let mut mesh = mesh.start().await;
         for row in ROWS.iter().filter(|row| row.prefers_local) {
             check_row(&mut mesh, kind, row).await;

@@ -45,7 +45,7 @@ async fn received_by_each(publisher: &mut RawClient, members: &mut [RawClient], 
 async fn each_message_has_one_receiver(kind: ServerKind, subjects: [&str; 3], prefers_local: bool) {
     let mut mesh = Mesh::builder(kind, 3);
     if prefers_local {
-        mesh = mesh.setting("cluster.queue_preference", "\"local\"");
+        mesh = mesh.setting("cluster.queue_preference", "local");
     }
     let mut mesh = mesh.start().await;
     let mut members = Vec::new();
