@@ -150,10 +150,10 @@ class Process:
         return 0
 
 
-def build(package):
-    """Builds the program under measurement and the load generator."""
+def build(packages):
+    """Builds the programs under measurement and the load generator."""
     env = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
-    for words in (["-p", package], ["-p", "load", "--bins"]):
+    for words in (*(["-p", package] for package in packages), ["-p", "load", "--bins"]):
         subprocess.run(["cargo", "build", "-q", "--release", *words], cwd=ROOT, env=env, check=True)
 
 

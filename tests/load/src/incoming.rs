@@ -27,6 +27,11 @@ pub(crate) struct MessageFrame<'a> {
 }
 
 impl<'a> MessageFrame<'a> {
+    /// Returns the id of the subscription that receives the message.
+    pub(crate) fn sid(&self) -> &'a [u8] {
+        server::message_sid(self.span.args(self.bytes))
+    }
+
     /// Returns the message's reply subject and payload.
     pub(crate) fn reply_and_payload(&self) -> (Option<&'a [u8]>, &'a [u8]) {
         match server::frame(self.bytes, &self.span) {

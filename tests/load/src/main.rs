@@ -13,6 +13,7 @@
 //! | `subscriptions` | very many subscriptions, and messages while other subscriptions are made and ended |
 //! | `idle` | many idle components, and the time until the last one receives again |
 //! | `silence` | many busy components, and the longest silence of each |
+//! | `moves` | numbered messages while sessions move, and whether each arrives once and in order |
 //! | `storm` | logins at a fixed rate |
 //! | `incoming` | parser of what a server sends |
 //! | `access` | how connections are made: with TLS or without, and as which user |
@@ -34,6 +35,7 @@ mod flush;
 mod idle;
 mod incoming;
 mod latency;
+mod moves;
 mod places;
 mod quantiles;
 mod request;
@@ -79,6 +81,8 @@ enum Measurement {
     Idle(idle::Idle),
     /// Many busy components, with commands on standard input.
     Silence(silence::Silence),
+    /// Numbered messages while sessions move, with commands on standard input.
+    Moves(moves::Moves),
     /// Logins at a fixed rate.
     Storm(storm::Storm),
     /// Very many subscriptions, with commands on standard input.
@@ -96,6 +100,7 @@ fn main() -> Outcome<()> {
         Measurement::Flush(flush) => flush.run(),
         Measurement::Idle(idle) => idle.run(),
         Measurement::Silence(silence) => silence.run(),
+        Measurement::Moves(moves) => moves.run(),
         Measurement::Storm(storm) => storm.run(),
         Measurement::Subscriptions(subscriptions) => subscriptions.run(),
     }

@@ -134,7 +134,7 @@ async fn ask(
         component.send(&request)?;
         let mut answered = false;
         while !answered {
-            let receiving = component.receive(&mut incoming, || answered = true);
+            let receiving = component.receive(&mut incoming, |_| answered = true);
             let received = tokio::time::timeout(work.silence_max, receiving).await;
             received.map_err(|_| io::Error::other(format!("no reply came to request {number}")))??;
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::Outcome;
 use crate::access::{self, Access, User};
-use crate::incoming::{Arrival, Incoming};
+use crate::incoming::{Arrival, Incoming, MessageFrame};
 
 /// Size of a component's read buffer. The longest frame is a server's first INFO.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -122,22 +122,28 @@ impl Component {
 
     /// Counts messages until the connection ends.
     async fn listen(self: Rc<Self>, mut incoming: Incoming) {
-        let hear = || {
-            let now = Instant::now();
-            let silence = now - self.last.replace(now);
-            self.longest.set(self.longest.get().max(silence));
-            self.messages.set(self.messages.get() + 1);
-        };
-        while self.receive(&mut incoming, hear).await.is_ok() {}
+        while self.receive(&mut incoming, |_| self.hear()).await.is_ok() {}
         self.is_lost.set(true);
     }
 
+    /// Counts a message.
+    pub(crate) fn hear(&self) {
+        let now = Instant::now();
+        let silence = now - self.last.replace(now);
+        self.longest.set(self.longest.get().max(silence));
+        self.messages.set(self.messages.get() + 1);
+    }
+
     /// Reads once, calls `take` for every message, and answers PINGs. Sends unsent bytes while it waits.
-    pub(crate) async fn receive(&self, incoming: &mut Incoming, mut take: impl FnMut()) -> io::Result<()> {
+    pub(crate) async fn receive(
+        &self,
+        incoming: &mut Incoming,
+        mut take: impl FnMut(&MessageFrame<'_>),
+    ) -> io::Result<()> {
         self.read(incoming).await?;
         while let Some(arrival) = incoming.next()? {
             match arrival {
-                Arrival::Message(_) => take(),
+                Arrival::Message(message) => take(&message),
                 Arrival::Ping => self.send(b"PONG\r\n")?,
                 Arrival::Pong | Arrival::Other => {}
             }
@@ -281,7 +287,7 @@ pub(crate) mod tests {
         component.send(&vec![b'x'; REQUEST_BYTES]).unwrap();
         assert!(component.unsent_bytes() > 0, "the socket took the whole request");
         let mut replies = 0;
-        let receiving = component.receive(&mut incoming, || replies += 1);
+        let receiving = component.receive(&mut incoming, |_| replies += 1);
         tokio::time::timeout(TIMEOUT, receiving).await.unwrap().unwrap();
         assert_eq!(replies, 1);
     }
