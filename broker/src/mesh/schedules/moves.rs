@@ -1,7 +1,7 @@
 //! Planned moves of sessions between simulated nodes (promise S13), while sessions publish, routes have delays of their own, and workers
 //! stop in the middle of a flush. The sidecars are replaced by the simplest code that keeps to the steps of
 //! [`standin_wire::moves`]. Each message must reach each subscription once, one member of each queue group once, and in the order in
-//! which its publisher has sent it.
+//! which its publisher has sent it, also when a node without clients is restarted in an orderly way.
 //!
 //! With faults (routes cut, nodes restarted) messages may be lost or come out of order, but none comes twice.
 
@@ -269,10 +269,28 @@ impl Cluster {
         }
     }
 
+    /// Restarts a node that has no clients, in an orderly way.
+    fn restart_a_node_without_clients(&mut self, rng: &mut StdRng) {
+        let node = rng.random_range(0..self.world.nodes.len());
+        let uses = |session: &Session| {
+            let next = match &session.phase {
+                Phase::Arriving(next, _) | Phase::Leaving(next) => Some(next.node),
+                Phase::Still | Phase::Settling => None,
+            };
+            session.at.node == node || next == Some(node)
+        };
+        if !self.sessions.iter().any(uses) && self.world.has_joined(node) {
+            self.world.restart_gracefully(node);
+        }
+    }
+
     fn begin_move(&mut self, rng: &mut StdRng) {
         let number = rng.random_range(0..self.sessions.len());
         let to = rng.random_range(0..self.world.nodes.len());
         let session = &self.sessions[number];
+        if !self.world.has_joined(to) {
+            return;
+        }
         if !matches!(session.phase, Phase::Still) || session.at.node == to || !self.is_alive(&session.at) {
             return;
         }
@@ -403,7 +421,9 @@ fn play(seed: u64, has_faults: bool) -> u64 {
     for _ in 0..rng.random_range(20..150) {
         match rng.random_range(0..10) {
             0..=4 => (0..rng.random_range(1..4)).for_each(|_| cluster.publish(&mut rng)),
-            5..=7 => cluster.begin_move(&mut rng),
+            5..=6 => cluster.begin_move(&mut rng),
+            7 if !has_faults && rng.random_range(0..3) == 0 => cluster.restart_a_node_without_clients(&mut rng),
+            7 => cluster.begin_move(&mut rng),
             8 if has_faults && rng.random_range(0..3) == 0 => cluster.world.cut_one(&mut rng),
             9 if has_faults && rng.random_range(0..8) == 0 => {
                 let node = rng.random_range(0..cluster.world.nodes.len());

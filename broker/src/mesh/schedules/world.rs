@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Replaces a node by its next run, after the previous run has sent GOODBYE to its peers.
-    fn restart_gracefully(&mut self, number: usize) {
+    pub(super) fn restart_gracefully(&mut self, number: usize) {
         self.nodes[number] = self.node(number);
         for which in self.connections_of(number) {
             let connection = self.connections.get_mut(&which).expect("a connection");
@@ -191,6 +191,12 @@ impl World {
             }
             connection.in_flight[1 - side].push_back((self.now, None));
         }
+    }
+
+    /// Returns whether a node has a route to each other node, and knows their interest. Only then it accepts clients.
+    pub(super) fn has_joined(&self, number: usize) -> bool {
+        let node = &self.nodes[number];
+        node.ends.len() == self.nodes.len() - 1 && node.keeper.membership.awaited().is_empty()
     }
 
     fn connections_of(&self, number: usize) -> Vec<usize> {
