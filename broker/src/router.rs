@@ -162,8 +162,8 @@ impl Router {
                 self.chosen.push((at, place));
                 delivered = true;
             } else {
-                delivered |=
-                    self.deliver_to_one(&sent, group, not) || self.deliver_to_arriving(&sent, group, not);
+                delivered |= self.deliver_to_one(&sent, group, not)
+                    || self.deliver_to_arriving(&sent, group, not, source);
             }
         }
         delivered |= exports && !to.routes.is_empty();
@@ -219,9 +219,9 @@ impl Router {
             let group = to.group_index(name).map(|at| &to.groups[at]);
             taken |= group.is_some_and(|group| {
                 self.deliver_to_one(&sent, group, None)
-                    || passage.to_arriving && self.deliver_to_arriving(&sent, group, None)
+                    || passage.to_arriving && self.deliver_to_arriving(&sent, group, None, source)
             }) || self.deliver_to_leaving(&sent, message.published.subject, name)
-                || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None))
+                || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None, source))
                 || self.pass_on(&sent, message, name);
         }
         self.stage.bound();
@@ -247,10 +247,19 @@ impl Router {
             .any(|member| Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member))
     }
 
-    /// Like [`deliver_to_one`](Self::deliver_to_one), for a member that is still arriving: it gets a message that nobody else takes.
-    fn deliver_to_arriving(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
-        let mut arriving = group.members.iter().filter(|member| !member.is_counted());
-        arriving.any(|member| Some(member.client.id) != not && self.deliver(sent, member))
+    /// Like [`deliver_to_one`](Self::deliver_to_one), for a member that is still arriving: it gets a message that nobody else takes. The
+    /// first is one for which `source` has made the cut, because the source then counts it nowhere else; of several, the oldest.
+    fn deliver_to_arriving(
+        &mut self,
+        sent: &Sent<'_>,
+        group: &GroupRecipients,
+        not: Option<u64>,
+        source: Source,
+    ) -> bool {
+        let arriving = group.members.iter().filter(|member| !member.is_counted());
+        let mut arriving: Vec<_> = arriving.filter(|member| Some(member.client.id) != not).collect();
+        arriving.sort_by_key(|member| (!flush::admits(&member.client, source), member.client.id));
+        arriving.into_iter().any(|member| self.deliver(sent, member))
     }
 
     /// Stages the message for a member of the group that is about to leave this node. Returns whether there was one.

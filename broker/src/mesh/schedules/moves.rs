@@ -422,7 +422,9 @@ fn play(seed: u64, has_faults: bool) -> u64 {
         match rng.random_range(0..10) {
             0..=4 => (0..rng.random_range(1..4)).for_each(|_| cluster.publish(&mut rng)),
             5..=6 => cluster.begin_move(&mut rng),
-            7 if !has_faults && rng.random_range(0..3) == 0 => cluster.restart_a_node_without_clients(&mut rng),
+            7 if !has_faults && rng.random_range(0..3) == 0 => {
+                cluster.restart_a_node_without_clients(&mut rng)
+            }
             7 => cluster.begin_move(&mut rng),
             8 if has_faults && rng.random_range(0..3) == 0 => cluster.world.cut_one(&mut rng),
             9 if has_faults && rng.random_range(0..8) == 0 => {
