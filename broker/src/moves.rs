@@ -97,6 +97,8 @@ struct CutState {
     own: Vec<bool>,
     /// The workers of other nodes, by number of the route.
     routes: HashMap<u64, Vec<bool>>,
+    /// The cut has begun, as far as this node knows.
+    has_begun: bool,
     /// If the client arrives: the change after whose ack a source is admitted without a mark. Set by `go`.
     barrier: Option<u64>,
 }
@@ -138,6 +140,7 @@ impl Moving {
             cut: Mutex::new(CutState {
                 own: vec![false; workers],
                 routes: HashMap::new(),
+                has_begun: false,
                 barrier: None,
             }),
         })
@@ -155,6 +158,21 @@ impl Moving {
             return !cut.is_after(source);
         }
         cut.is_after(source) || cut.barrier.is_some_and(|barrier| source.acked() >= barrier)
+    }
+
+    /// Returns how likely it is that a message of this source is meant for the client, as a member of a queue group; 0 is most likely.
+    /// The sender meant members that it counts here or, with `to_arriving`, members that it counts nowhere.
+    pub(crate) fn distance(&self, source: Source, to_arriving: bool) -> u8 {
+        let cut = self.cut();
+        let is_counted_elsewhere = cut.is_after(source) != self.arrives;
+        match (self.arrives == to_arriving, is_counted_elsewhere) {
+            (true, false) => 0,
+            // The source may have begun the cut.
+            (true, true) if self.arrives && cut.has_begun => 1,
+            (false, false) => 2,
+            (true, true) => 3,
+            (false, true) => 4,
+        }
     }
 
     fn cut(&self) -> MutexGuard<'_, CutState> {
@@ -336,6 +354,9 @@ impl Moves {
         state
             .open
             .retain(|_, open| open.cut.from == self.run || open.began + CUT_KEPT > began);
+        if let Some((moving, _)) = state.arriving.get(&id) {
+            moving.cut().has_begun = true;
+        }
         let open = OpenCut {
             cut,
             made,

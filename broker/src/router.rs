@@ -162,8 +162,12 @@ impl Router {
                 self.chosen.push((at, place));
                 delivered = true;
             } else {
+                let meant = Meant {
+                    source,
+                    to_arriving: true,
+                };
                 delivered |= self.deliver_to_one(&sent, group, not)
-                    || self.deliver_to_arriving(&sent, group, not, source);
+                    || self.deliver_to_moving(&sent, Some(group), group.name(), not, meant);
             }
         }
         delivered |= exports && !to.routes.is_empty();
@@ -215,13 +219,14 @@ impl Router {
                 taken |= self.deliver(&sent, subscription);
             }
         }
+        let meant = Meant {
+            source,
+            to_arriving: passage.to_arriving,
+        };
         for name in message.queues {
             let group = to.group_index(name).map(|at| &to.groups[at]);
-            taken |= group.is_some_and(|group| {
-                self.deliver_to_one(&sent, group, None)
-                    || passage.to_arriving && self.deliver_to_arriving(&sent, group, None, source)
-            }) || self.deliver_to_leaving(&sent, message.published.subject, name)
-                || group.is_some_and(|group| self.deliver_to_arriving(&sent, group, None, source))
+            taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None))
+                || self.deliver_to_moving(&sent, group, name, None, meant)
                 || self.pass_on(&sent, message, name);
         }
         self.stage.bound();
@@ -247,25 +252,28 @@ impl Router {
             .any(|member| Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member))
     }
 
-    /// Like [`deliver_to_one`](Self::deliver_to_one), for a member that is still arriving: it gets a message that nobody else takes. The
-    /// first is one for which `source` has made the cut, because the source then counts it nowhere else; of several, the oldest.
-    fn deliver_to_arriving(
+    /// Stages the message for a member of the group `queue` that moves, if no other member took it: one that leaves this node, or one that is
+    /// still arriving. Returns whether there was one. The sender meant a member that it counts here, or one that is still arriving if it
+    /// counts none (`to_arriving`). So the first are those for which the cut tells that `source` counts them nowhere else.
+    fn deliver_to_moving(
         &mut self,
         sent: &Sent<'_>,
-        group: &GroupRecipients,
+        group: Option<&GroupRecipients>,
+        queue: &[u8],
         not: Option<u64>,
-        source: Source,
+        Meant { source, to_arriving }: Meant,
     ) -> bool {
-        let arriving = group.members.iter().filter(|member| !member.is_counted());
-        let mut arriving: Vec<_> = arriving.filter(|member| Some(member.client.id) != not).collect();
-        arriving.sort_by_key(|member| (!flush::admits(&member.client, source), member.client.id));
-        arriving.into_iter().any(|member| self.deliver(sent, member))
-    }
-
-    /// Stages the message for a member of the group that is about to leave this node. Returns whether there was one.
-    fn deliver_to_leaving(&mut self, sent: &Sent<'_>, scoped_subject: &[u8], queue: &[u8]) -> bool {
-        let members = sent.interest.leaving_members.matching(scoped_subject, queue);
-        members.iter().any(|member| self.deliver(sent, member))
+        let scoped = account::scoped(sent.scope, sent.message.subject, &mut self.scoped);
+        let mut moving = sent.interest.leaving_members.matching(scoped, queue);
+        let members = group.map_or(&[][..], |group| &group.members);
+        moving.extend(members.iter().filter(|member| !member.is_counted()).cloned());
+        moving.retain(|member| Some(member.client.id) != not);
+        let distance = |member: &Arc<Subscription>| {
+            let moving = member.client.moving();
+            moving.map_or(0, |moving| moving.distance(source, to_arriving))
+        };
+        moving.sort_by_key(distance);
+        moving.iter().any(|member| self.deliver(sent, member))
     }
 
     /// Passes a message for a group that has no member here any more on to another node. Returns whether there was one.
@@ -458,6 +466,14 @@ impl Router {
 /// Returns the number of members of a group on another node that are counted.
 fn weight(group: &Arc<Subscription>) -> usize {
     group.members.load(Relaxed) as usize
+}
+
+/// For which members of a queue group a message was sent to this node.
+#[derive(Debug, Clone, Copy)]
+struct Meant {
+    source: Source,
+    /// For those that are still arriving, because the sender counts no other.
+    to_arriving: bool,
 }
 
 /// A message on its way to its recipients.
