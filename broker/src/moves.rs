@@ -24,7 +24,9 @@
 //!
 //! *Queue groups.* One node gets a message for a group, so it cannot come twice. A member that arrives is announced, but it is not counted
 //! until `go`, so no other node chooses it while the client is counted on its old node. A member that leaves is withdrawn just before
-//! CUT. On either node, such a member gets a message for its group only if no other member there takes it.
+//! CUT. On either node, such a member gets a message for its group only if no other member there takes it. Of several such members, the
+//! first is one that the sender can have meant. That is a guess while the sender has not sent its mark, so if all members of a group move
+//! at once, a member may get two messages in the wrong order.
 //!
 //! *Faults.* A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
 //! such a source only if the route has acked a change made after `go`: the message was then sent when the old node delivered nothing
