@@ -519,8 +519,9 @@ impl Moves {
             self.broadcast_done(state, id, interest);
         }
         let is_over = |leaving: &Leaving| leaving.is_complete && leaving.waits_for.is_empty();
-        let over = state.leaving.extract_if(.., |_, leaving| is_over(leaving));
-        for (_, leaving) in over {
+        let over = state.leaving.iter().filter(|(_, leaving)| is_over(leaving));
+        let over: Vec<MoveId> = over.map(|(id, _)| *id).collect();
+        for leaving in over.iter().filter_map(|id| state.leaving.remove(id)) {
             leaving.release(interest);
         }
     }
@@ -551,8 +552,12 @@ impl Moves {
                 is_marked || route.acks.acked.load(Relaxed) >= barrier
             })
         };
-        let settled = state.arriving.extract_if(.., |_, (moving, _)| is_settled(moving));
-        for (_, (_, client)) in settled {
+        let settled = state
+            .arriving
+            .iter()
+            .filter(|(_, (moving, _))| is_settled(moving));
+        let settled: Vec<MoveId> = settled.map(|(id, _)| *id).collect();
+        for (_, client) in settled.iter().filter_map(|id| state.arriving.remove(id)) {
             self.arriving.fetch_sub(1, Relaxed);
             client.outbox.set_moving(None);
             send(&client.outbox, &Move::Settled);

@@ -72,6 +72,10 @@ impl Subscription {
 /// Maximum number of further SUBs kept for one live sid. A component that reuses a live sid does so a few times at most.
 const ALTERNATIVES_MAX: usize = 8;
 
+/// Sids of subscriptions. Boxed in the journal, because an idle session must stay small.
+#[derive(Debug)]
+struct Surplus(HashSet<Box<[u8]>, RandomState>);
+
 /// The live subscriptions of one component.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
@@ -84,7 +88,7 @@ pub(crate) struct Journal {
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
     /// After a planned move: the subscriptions with a max of which the node may deliver more than what is left, until its next PONG.
-    surplus: Option<Box<HashSet<Box<[u8]>, RandomState>>>,
+    surplus: Option<Box<Surplus>>,
     /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
     moved: bool,
 }
@@ -289,13 +293,15 @@ impl Journal {
                 self.changes += 1;
             }
         }
-        self.surplus = (!limited.is_empty()).then(|| Box::new(limited.iter().cloned().collect()));
+        self.surplus = (!limited.is_empty()).then(|| Box::new(Surplus(limited.iter().cloned().collect())));
         limited.len() as u32
     }
 
     /// Returns whether a message for this sid, which is not live, is more than its max.
     pub(crate) fn is_surplus(&self, sid: &[u8]) -> bool {
-        self.surplus.as_ref().is_some_and(|surplus| surplus.contains(sid))
+        self.surplus
+            .as_ref()
+            .is_some_and(|surplus| surplus.0.contains(sid))
     }
 
     /// Begins to count the deliveries of another node.

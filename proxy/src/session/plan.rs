@@ -250,7 +250,7 @@ impl Session {
             let publish = span.verb == Verb::Pub || span.verb == Verb::Hpub && headers;
             // A frame that needs its own decision must be the first of a plan, so that all frames before it have taken
             // effect.
-            if !publish && !(begun && len == 0) && self.waits_for_move(span.verb) {
+            if !publish && !planned.begun && self.waits_for_move(span.verb) {
                 if len > 0 {
                     break;
                 }
