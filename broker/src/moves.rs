@@ -320,6 +320,9 @@ impl Moves {
         // The client's last publishes come before CUT.
         stage.flush();
         let mut state = self.state();
+        if state.open.contains_key(&id) {
+            return Err("another client has this move");
+        }
         let moving = Moving::new(id, false, self.queues.len());
         client.outbox.set_moving(Some(Arc::clone(&moving)));
         for member in client.subscriptions().iter().filter(|one| one.queue().is_some()) {

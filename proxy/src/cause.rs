@@ -17,6 +17,8 @@ pub enum Cause {
     ProbeTimeout,
     /// The node is draining: it has announced its shutdown (`ldm` in its INFO), or is registered as draining.
     LameDuck,
+    /// Another node has come, or come back, and gets its share of the sessions.
+    Balance,
     /// The node sent an `-ERR` about itself. The value is `standin_wire::Refusal::kind`, or `loop` for a node behind
     /// this sidecar.
     NodeError(&'static str),
@@ -26,7 +28,7 @@ pub enum Cause {
 
 impl Cause {
     /// Number of causes.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 8;
 
     /// One cause of each kind, in the order of [`Cause::index`].
     pub const ALL: [Self; Self::COUNT] = [
@@ -37,7 +39,14 @@ impl Cause {
         Self::LameDuck,
         Self::NodeError("server"),
         Self::Protocol,
+        Self::Balance,
     ];
+
+    /// Returns whether the session leaves a node that works.
+    #[must_use]
+    pub const fn is_planned(self) -> bool {
+        matches!(self, Self::LameDuck | Self::Balance)
+    }
 
     /// Returns the stable name, for logs and the metric label `cause`.
     #[must_use]
@@ -50,6 +59,7 @@ impl Cause {
             Self::LameDuck => "lame_duck",
             Self::NodeError(_) => "node_error",
             Self::Protocol => "protocol_error",
+            Self::Balance => "balance",
         }
     }
 
@@ -64,6 +74,7 @@ impl Cause {
             Self::LameDuck => 4,
             Self::NodeError(_) => 5,
             Self::Protocol => 6,
+            Self::Balance => 7,
         }
     }
 }

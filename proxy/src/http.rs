@@ -20,21 +20,24 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use axum::{
-    Json, Router,
-    extract::{Query, State, rejection::QueryRejection},
+    Extension, Json, Router,
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 use standin_daemon::http::PageAccess;
 use standin_daemon::http::page::Page;
+use standin_registry::Endpoint;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::info;
 
 use self::overview::Overview;
 use self::rows::{MoveRow, Readiness, Rows, SessionRow};
 use self::session_filter::SessionFilter;
+use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
 
@@ -44,6 +47,13 @@ pub(crate) async fn serve(
     shared: Arc<SidecarState>,
     access: watch::Receiver<PageAccess>,
 ) {
+    let on_loopback = listener
+        .local_addr()
+        .is_ok_and(|own| own.ip().to_canonical().is_loopback());
+    let may_act = Arc::new(MayAct {
+        on_loopback,
+        access: access.clone(),
+    });
     let pages = Router::new()
         .route("/", get(root))
         .route("/healthz", get(health))
@@ -51,9 +61,11 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics))
         .route("/sessionz", get(sessions))
         .route("/nodez", get(nodes))
+        .route("/nodez/{node}/{action}", post(act_on_node))
         .route("/movez", get(moves))
         .route("/varz", get(overview))
         .merge(PAGE.files())
+        .layer(Extension(may_act))
         .with_state(shared);
     standin_daemon::http::serve(listener, pages, access, std::future::pending()).await;
 }
@@ -71,6 +83,7 @@ const PAGE: Page = Page {
         "/varz      the sidecar as a whole\n",
         "/sessionz  sessions, ?offset=0&limit=100&node=NODE&search=TEXT\n",
         "/nodez     nodes, ?offset=0&limit=100\n",
+        "           POST /nodez/HOST:PORT/drain moves this sidecar's sessions away and keeps them away; /undrain ends that\n",
         "/movez     the latest moves of sessions, newest first, ?offset=0&limit=100\n",
     ),
     document: include_str!("http/page.html"),
@@ -258,6 +271,66 @@ async fn nodes(
         let all = shared.book.status(Instant::now());
         (all.len(), all.into_iter().skip(offset).take(limit).collect())
     }))
+}
+
+/// Who may change something through this port: programs on this host, or whoever has the token.
+struct MayAct {
+    on_loopback: bool,
+    access: watch::Receiver<PageAccess>,
+}
+
+impl MayAct {
+    /// Returns why a request may not change anything.
+    fn refusal(&self, headers: &HeaderMap) -> Option<&'static str> {
+        // Requests without the needed token do not come this far.
+        if !self.on_loopback && !self.access.borrow().has_token() {
+            return Some(
+                "set http.token_file, or http.listen to a loopback address, to allow changes over HTTP\n",
+            );
+        }
+        // A site that a browser of this host shows could send the request in its user's name.
+        let is_of_a_site = headers.contains_key(header::ORIGIN);
+        is_of_a_site.then_some("a page in a browser cannot change anything here\n")
+    }
+}
+
+/// Drains a node for this sidecar, or ends that.
+async fn act_on_node(
+    State(shared): State<Arc<SidecarState>>,
+    Extension(may_act): Extension<Arc<MayAct>>,
+    Path((node, action)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
+    if let Some(refusal) = may_act.refusal(&headers) {
+        return (StatusCode::FORBIDDEN, refusal.to_owned());
+    }
+    let is_drained = match action.as_str() {
+        "drain" => true,
+        "undrain" => false,
+        _ => {
+            let text = format!("no action {action:?}; give drain or undrain\n");
+            return (StatusCode::NOT_FOUND, text);
+        }
+    };
+    let endpoint: Option<Endpoint> = node.parse().ok();
+    let Some(endpoint) = endpoint.filter(|endpoint| shared.book.set_drained(endpoint, is_drained)) else {
+        let text = format!("no node {node:?}; give an address as /nodez shows it\n");
+        return (StatusCode::NOT_FOUND, text);
+    };
+    let mut sessions = shared.sessions.all();
+    sessions.retain(|session| {
+        let status = session.status();
+        status.node.as_ref().is_some_and(|node| node.client == endpoint)
+    });
+    if is_drained {
+        sessions
+            .iter()
+            .for_each(|session| session.send(SessionCommand::Leave));
+        info!(node = %endpoint, sessions = sessions.len(), "node drained by an operator");
+    } else {
+        info!(node = %endpoint, "node no longer drained by an operator");
+    }
+    (StatusCode::OK, format!("{}\n", sessions.len()))
 }
 
 async fn moves(

@@ -27,6 +27,7 @@
 //! | `sidecar_state` | the state of the sidecar that workers, prober and pages share |
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
 //! | `prober` | probes of the nodes to which no session is connected |
+//! | `balancer` | moves of sessions to a node that has come back |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
 //! | `moves` | the latest moves of sessions |
@@ -37,6 +38,7 @@
 //! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |
 
+mod balancer;
 pub mod cause;
 pub mod cli;
 pub mod commands;

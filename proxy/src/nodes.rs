@@ -135,6 +135,13 @@ impl NodeBook {
         self.with_entry(node, |entry, settings| entry.leaves(settings, now));
     }
 
+    /// Sets whether an operator wants no sessions of this sidecar on `node`. Returns whether the node is known.
+    pub(crate) fn set_drained(&self, node: &Endpoint, is_drained: bool) -> bool {
+        let mut entries = lock(&self.entries);
+        let entry = entries.get_mut(node);
+        entry.map(|entry| entry.is_drained = is_drained).is_some()
+    }
+
     /// Waits until a failed node is proved again.
     pub(crate) async fn recovered(&self) {
         self.recovered.notified().await;

@@ -7,6 +7,8 @@ pub(crate) enum SessionCommand {
     Probe,
     /// The registry marks the node as draining: move to another node.
     Leave,
+    /// Move to the node in [`SessionStatus::balance_to`](crate::session_info::SessionStatus), if that loses nothing.
+    Balance,
     /// The sidecar stops: begin the orderly end.
     ShutDown,
     /// The settings changed: read them again.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use standin_registry::Node;
+use standin_registry::{Endpoint, Node};
 
 use crate::peer::Peer;
 use crate::session::{ClientLabel, Traffic};
@@ -51,6 +51,8 @@ pub(crate) struct SessionStatus {
     pub(crate) state: &'static str,
     pub(crate) client: ClientLabel,
     pub(crate) moves: u64,
+    /// The node to which the session is to move to balance the load.
+    pub(crate) balance_to: Option<Endpoint>,
     /// Time since which the session has no node.
     pub(crate) searching_since: Option<Instant>,
 }

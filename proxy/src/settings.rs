@@ -89,6 +89,8 @@ pub struct NodesSection {
 pub struct ChoiceSection {
     pub cooldown_base_ms: Millis,
     pub cooldown_max_ms: Millis,
+    pub rebalance_secs: Secs,
+    pub rebalance_min_secs: Secs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

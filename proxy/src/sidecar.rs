@@ -27,7 +27,7 @@ use crate::session_command::SessionCommand;
 use crate::settings::{ListenerSection, Settings, SettingsError};
 use crate::sidecar_state::SidecarState;
 use crate::worker::Workers;
-use crate::{http, listener, prober, reporter};
+use crate::{balancer, http, listener, prober, reporter};
 
 /// Reason why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -136,6 +136,7 @@ impl Sidecar {
         background.spawn(follow_registry(Arc::clone(&shared)));
         background.spawn(prober::run(Arc::clone(&shared)));
         background.spawn(reporter::run(Arc::clone(&shared)));
+        background.spawn(balancer::run(Arc::clone(&shared)));
         let accept = |listener| listener::serve(listener, Arc::clone(&shared), Arc::clone(&workers));
         let accepting = listeners.into_iter().map(accept).collect();
         shared.listening.store(true, Relaxed);

@@ -389,7 +389,12 @@ impl Task {
             return false;
         };
         let now = Instant::now();
+        let balances = self.session.is_leaving_for_balance();
         match found {
+            Ok(dialled) if balances && !self.session.can_move(&dialled.info) => {
+                self.session.stay(now, &mut self.sockets);
+            }
+            Err(_) if balances => self.session.stay(now, &mut self.sockets),
             Err(round) if round.all_refused && !self.session.holds_credentials() => {
                 self.session.refused_everywhere(now, &mut self.sockets)
             }
@@ -424,6 +429,8 @@ impl Task {
             .node()
             .filter(|_| searching && (self.rounds == 0 || self.session.keeps_node()))
             .map(|node| node.client.clone());
+        let balances = self.session.is_leaving_for_balance();
+        let balance_to = self.session_info.status().balance_to.clone().filter(|_| balances);
         let since = self.search_began;
         let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();
@@ -454,6 +461,7 @@ impl Task {
             // may be the only one.
             let is_other = |node: &Node| avoid.as_ref() != Some(&node.client) && node.state == NodeState::Up;
             candidates.retain(|node| !leaving || is_other(node));
+            candidates.retain(|node| balance_to.as_ref().is_none_or(|to| *to == node.client));
             let known = candidates.len();
             candidates.retain(|node| !refused_by.contains(&node.client));
             let all_refused = known > 0 && candidates.is_empty();
@@ -544,6 +552,9 @@ impl Task {
         if self.session_info.take_command(SessionCommand::Leave) {
             self.session.leave();
             progress = true;
+        }
+        if self.session_info.take_command(SessionCommand::Balance) {
+            progress |= self.session.leave_for_balance();
         }
         if self.session_info.take_command(SessionCommand::Release)
             || self.release_at.is_some_and(|at| now >= at)

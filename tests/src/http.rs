@@ -1,4 +1,4 @@
-//! HTTP GET, for the monitoring pages of the nodes and of the sidecar.
+//! HTTP requests, for the monitoring pages of the nodes and of the sidecar.
 
 use crate::netns::connect_inside;
 use std::net::SocketAddr;
@@ -20,7 +20,17 @@ pub struct Endpoint {
 impl Endpoint {
     /// Returns the status code and the body of `GET path`; `None` if no answer comes in time.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        timeout(ANSWER_TIMEOUT, self.exchange(path)).await.ok()?.ok()?
+        self.request("GET", path, "").await
+    }
+
+    /// Returns the status code and the body of `POST path` with these further header lines; `None` if no answer comes in time.
+    pub async fn post(&self, path: &str, headers: &str) -> Option<(u16, String)> {
+        self.request("POST", path, headers).await
+    }
+
+    async fn request(&self, method: &str, path: &str, headers: &str) -> Option<(u16, String)> {
+        let exchange = self.exchange(method, path, headers);
+        timeout(ANSWER_TIMEOUT, exchange).await.ok()?.ok()?
     }
 
     /// Returns the body of `GET path` as JSON; `None` unless the status is 200 and the body parses.
@@ -29,11 +39,22 @@ impl Endpoint {
         serde_json::from_str(&body).ok().filter(|_| status == 200)
     }
 
-    async fn exchange(&self, path: &str) -> std::io::Result<Option<(u16, String)>> {
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+    ) -> std::io::Result<Option<(u16, String)>> {
         let mut stream = connect_inside(self.netns.as_deref(), self.address).await?;
         // With version 1.0 the server sends no chunks, and closes at the end.
         stream
-            .write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).as_bytes())
+            .write_all(
+                format!(
+                    "{method} {path} HTTP/1.0\r\nHost: {}\r\n{headers}\r\n",
+                    self.address
+                )
+                .as_bytes(),
+            )
             .await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;

@@ -59,6 +59,8 @@ pub(super) struct NodeEntry {
     pub(super) unproved_at: Option<Instant>,
     /// Whether the node has announced its shutdown to a session, and has neither failed nor been proved since.
     is_leaving: bool,
+    /// Whether an operator wants no sessions of this sidecar on the node.
+    pub(super) is_drained: bool,
     /// Time of the next probe if the node has no session by then.
     pub(super) probe_at: Instant,
     /// Time until which a failed node is probed at each retry time; see [`SPREAD`](super::SPREAD).
@@ -87,6 +89,7 @@ impl NodeEntry {
             proved_at: None,
             unproved_at: None,
             is_leaving: false,
+            is_drained: false,
             probe_at: now + probe_wait(settings, FIRST_PROBE),
             eager_until: None,
             sessions: 0,
@@ -220,7 +223,7 @@ impl NodeEntry {
             _ if self.is_cooling(now) => "cooling",
             _ if self.has_failed() => "down",
             NodeState::Draining => "draining",
-            NodeState::Up if self.is_leaving => "draining",
+            NodeState::Up if self.is_leaving || self.is_drained => "draining",
             NodeState::Up if self.is_proved(settings, now) => "up",
             NodeState::Up => "unproved",
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{NOT_ALLOWED, NodeBook, NodeEntry, lock};
+use crate::balancer::BalancedNode;
 use crate::settings::Settings;
 
 /// One node on `/nodez` and in the metrics.
@@ -18,7 +19,7 @@ pub(crate) struct NodeStatus {
     pub(crate) source: &'static str,
     /// `up`: a session or a probe has proved it recently. `unproved`: not tried recently. `cooling`: failed, and not
     /// tried for a while. `down`: failed when it was last tried. `draining`: registered as draining, or it has
-    /// announced its shutdown to a session and was not tried since. `refused`: never tried, because it is not in `nodes.allowed_nodes`.
+    /// announced its shutdown to a session and was not tried since, or an operator has drained it. `refused`: never tried, because it is not in `nodes.allowed_nodes`.
     pub(crate) state: &'static str,
     /// Whether no source names the node any more.
     pub(crate) withdrawn: bool,
@@ -100,6 +101,22 @@ impl Reachability {
 }
 
 impl NodeBook {
+    /// Returns the known nodes that are allowed, for the balancer.
+    pub(crate) fn balanced_nodes(&self, now: Instant) -> Vec<BalancedNode> {
+        let (settings, allowed) = (self.settings.load(), self.allowed.load());
+        let entries = lock(&self.entries);
+        let known = entries.iter().filter(|(address, entry)| {
+            entry.withdrawn_at.is_none() && !allowed.refuses(address) && !self.self_check.has_met(address)
+        });
+        let balanced = known.map(|(address, entry)| BalancedNode {
+            node: address.clone(),
+            zone: entry.node.zone.to_string(),
+            weight: entry.node.weight,
+            is_usable: entry.state(&settings, now) == "up",
+        });
+        balanced.collect()
+    }
+
     /// Returns the status of all known nodes, sorted by address.
     pub(crate) fn status(&self, now: Instant) -> Vec<NodeStatus> {
         let (settings, allowed) = (self.settings.load(), self.allowed.load());

@@ -6,7 +6,7 @@
 //! | 0 to 3 | live, cached, fixed, named by other nodes |
 //! | 4 | withdrawn (no source names them any more), but a session or a probe proved them |
 //! | 5 | failed when they were last tried |
-//! | 6 | draining |
+//! | 6 | draining, or drained by an operator |
 //! | 7 | cooling down |
 //! | 8 | withdrawn, and failed when they were last tried |
 //! | 9 | the node that the session has just lost |
@@ -60,6 +60,7 @@ impl NodeBook {
                 _ if has_failed && rank == WITHDRAWN_RANK => 8,
                 Some(_) => 7,
                 None if node.state == NodeState::Draining => 6,
+                None if entry.is_some_and(|entry| entry.is_drained) => 6,
                 None if has_failed => 5,
                 None => rank,
             };

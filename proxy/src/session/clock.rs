@@ -71,6 +71,9 @@ impl Session {
                 if let Leaving::Draining { until } = node.leaving {
                     sooner(until);
                 }
+                if let Some(at) = node.leaves_unsettled_at() {
+                    sooner(at);
+                }
                 if let ConnectionStage::Joining { until } = node.stage {
                     sooner(until);
                 } else if self.is_silence_meaningful(node) {
@@ -147,6 +150,12 @@ impl Session {
 
     /// Leaves a node that is silent, or draining, for too long. Sends a PING when one is due.
     fn tick_node(&mut self, now: Instant, wires: &mut impl Wires) {
+        if let Some(node) = &mut self.connection
+            && node.leaves_unsettled_at().is_some_and(|at| now >= at)
+            && node.settled()
+        {
+            self.leave();
+        }
         let Some(node) = &self.connection else { return };
         let is_joining = matches!(node.stage, ConnectionStage::Joining { .. });
         let is_silence_meaningful = !is_joining && self.is_silence_meaningful(node);

@@ -16,6 +16,8 @@ use super::end::EndReason;
 use crate::journal::Slot;
 use crate::ledger::{Expected, Ledger};
 
+/// Longest wait for a node to settle a session that has moved there and is to leave again.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// A node that has answered and kept the session for this long has served it, even without traffic.
 const SERVES_AFTER: Duration = Duration::from_millis(250);
 
@@ -87,6 +89,8 @@ pub(super) struct NodeMoves {
     pub(super) is_unsettled: bool,
     /// The session is to leave as soon as it may.
     pub(super) is_wanted_away: bool,
+    /// The session leaves to balance the load, and stays if that fails.
+    pub(super) is_for_balance: bool,
     /// The node was told that the session leaves.
     pub(super) is_told: bool,
     /// The node delivers nothing more.
@@ -99,6 +103,7 @@ impl NodeMoves {
             run: info.server_id.as_str().into(),
             is_unsettled: false,
             is_wanted_away: false,
+            is_for_balance: false,
             is_told: false,
             has_left: false,
         }
@@ -243,6 +248,32 @@ impl Connection {
     /// Returns whether nothing more is sent to the node because the session changes to another one.
     pub(super) fn is_draining(&self) -> bool {
         matches!(self.leaving, Leaving::Draining { .. })
+    }
+
+    /// Returns the time at which the session leaves a node that has not settled it, if it is to leave.
+    pub(super) fn leaves_unsettled_at(&self) -> Option<Instant> {
+        let is_wanted_away = self.moves.as_ref().is_some_and(|moves| moves.is_wanted_away);
+        is_wanted_away.then(|| self.since + SETTLE_MAX)
+    }
+
+    /// Records that the node has settled the session, or has not in time. Returns whether the session is to leave.
+    pub(super) fn settled(&mut self) -> bool {
+        let Some(moves) = &mut self.moves else {
+            return false;
+        };
+        moves.is_unsettled = false;
+        std::mem::take(&mut moves.is_wanted_away)
+    }
+
+    /// Gives up the present attempt to move. The session stays if it wanted to balance the load, and otherwise dials again.
+    pub(super) fn give_up_move(&mut self) {
+        self.leaving = Leaving::Dialling;
+        if let Some(moves) = &mut self.moves {
+            moves.is_told = false;
+            if std::mem::take(&mut moves.is_for_balance) {
+                self.leaving = Leaving::No;
+            }
+        }
     }
 
     /// Returns whether the node was told that the session leaves.

@@ -195,7 +195,7 @@ impl Session {
         let unaccepted = self.client.as_ref().is_some_and(|client| !client.accepted);
         match cause {
             _ if node.refused.is_some() || self.ending.is_some() => LossOrigin::Other,
-            Cause::LameDuck | Cause::NodeError("authorization") => LossOrigin::Other,
+            Cause::LameDuck | Cause::Balance | Cause::NodeError("authorization") => LossOrigin::Other,
             // Servers close a client that sends nothing for too long.
             Cause::EndOfStream if self.client.is_none() && node.has_lasted(MAY_CLOSE_AFTER, now) => {
                 LossOrigin::Other
@@ -211,6 +211,12 @@ impl Session {
     /// this one still serves.
     pub(crate) fn leave(&mut self) {
         if let Some(node) = &mut self.connection
+            && let Some(moves) = node.moves.as_mut().filter(|moves| moves.is_for_balance)
+        {
+            // The move to another node has begun already. From now on, the session must leave.
+            moves.is_for_balance = false;
+            self.events.push(SessionEvent::Leaving);
+        } else if let Some(node) = &mut self.connection
             && node.leaving == Leaving::No
         {
             if let Some(moves) = node.moves.as_mut().filter(|moves| moves.is_unsettled) {
@@ -238,7 +244,14 @@ impl Session {
 
     /// Leaves the node for the one that is ready.
     pub(crate) fn switch(&mut self, now: Instant) {
-        self.lose(Cause::LameDuck, now);
+        let moves = self.connection.as_ref().and_then(|node| node.moves.as_ref());
+        let is_for_balance = moves.is_some_and(|moves| moves.is_for_balance);
+        let cause = if is_for_balance {
+            Cause::Balance
+        } else {
+            Cause::LameDuck
+        };
+        self.lose(cause, now);
     }
 
     /// Drops the connection to the node. What the node still owed is kept for the next node.

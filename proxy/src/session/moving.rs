@@ -38,7 +38,7 @@ impl Session {
     /// Returns whether the session can move to a node that has sent `info` with the steps of MOVE.
     pub(crate) fn can_move(&self, info: &Info) -> bool {
         let has_moves = |node: &Connection| {
-            let is_flowing = node.stage == ConnectionStage::Flowing;
+            let is_flowing = node.stage == ConnectionStage::Flowing && node.hold == Hold::No;
             node.moves.is_some() && node.leaving == Leaving::Dialling && is_flowing
         };
         let is_signed = |client: &super::Client| client.signed;
@@ -48,6 +48,41 @@ impl Session {
             && self.connection.as_ref().is_some_and(has_moves)
             && info.moves
             && self.failed_moves < FAILURES_MAX
+    }
+
+    /// Starts to leave the node to balance the load, if the session can move with MOVE now. Returns whether it does.
+    pub(crate) fn leave_for_balance(&mut self) -> bool {
+        let is_signed = self.client.as_ref().is_none_or(|client| client.signed);
+        let Some(node) = self.connection.as_mut().filter(|_| !is_signed) else {
+            return false;
+        };
+        let is_quiet =
+            node.leaving == Leaving::No && node.stage == ConnectionStage::Flowing && node.hold == Hold::No;
+        let Some(moves) = node
+            .moves
+            .as_mut()
+            .filter(|moves| !moves.is_unsettled && is_quiet)
+        else {
+            return false;
+        };
+        moves.is_for_balance = true;
+        node.leaving = Leaving::Dialling;
+        true
+    }
+
+    /// Returns whether the session leaves its node to balance the load.
+    pub(crate) fn is_leaving_for_balance(&self) -> bool {
+        let moves = self.connection.as_ref().and_then(|node| node.moves.as_ref());
+        moves.is_some_and(|moves| moves.is_for_balance)
+    }
+
+    /// Stays on the node, because the other one cannot be used. A session that must leave dials again.
+    pub(crate) fn stay(&mut self, now: Instant, wires: &mut impl Wires) {
+        self.moving = None;
+        if let Some(node) = &mut self.connection {
+            node.give_up_move();
+            self.push_up(now, wires);
+        }
     }
 
     /// Begins the move. From here on no SUB, UNSUB or CONNECT passes.
@@ -106,10 +141,8 @@ impl Session {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::Arriving
         {
-            node.leaving = Leaving::Dialling;
-            self.moving = None;
             self.failed_moves = self.failed_moves.saturating_add(1);
-            self.push_up(now, wires);
+            self.stay(now, wires);
         }
     }
 
@@ -143,18 +176,12 @@ impl Session {
                 self.journal.confirm(mark.changes);
             }
             Move::Refused { why } if moves.is_told => {
-                moves.is_told = false;
-                node.leaving = Leaving::Dialling;
+                node.give_up_move();
                 self.moving = None;
                 self.failed_moves = self.failed_moves.saturating_add(1);
                 self.report_node_error(why, "move");
             }
-            Move::Settled => {
-                moves.is_unsettled = false;
-                if std::mem::take(&mut moves.is_wanted_away) {
-                    self.leave();
-                }
-            }
+            Move::Settled if node.settled() => self.leave(),
             _ => {}
         }
     }

@@ -30,6 +30,8 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("nodes.nodes_max", 1, 100_000),
     ("choice.cooldown_base_ms", 1, 60_000),
     ("choice.cooldown_max_ms", 1, 600_000),
+    ("choice.rebalance_secs", 0, 86_400),
+    ("choice.rebalance_min_secs", 0, 604_800),
     ("dial.connect_timeout_ms", 10, 60_000),
     ("dial.handshake_timeout_ms", 10, 60_000),
     ("dial.stagger_ms", 10, 60_000),

@@ -120,7 +120,7 @@ impl Task {
         let trial = self.permit.take().is_some_and(|permit| permit.is_trial());
         let Some(node) = self.session.node() else { return };
         let (book, now) = (&self.shared.book, Instant::now());
-        let is_planned = cause == Cause::LameDuck;
+        let is_planned = cause.is_planned();
         self.resets_node = !is_planned;
         let awaited = !is_planned && self.session.client_label().is_some();
         let is_reported = self.recovery_entry.lost(&node.client, awaited, in_doubt);

@@ -266,6 +266,91 @@ async fn restarted_in_turn(end: End, route_delay_ms: u64) {
     );
 }
 
+/// Components that only have a session.
+const QUIET_COMPONENTS: usize = 10;
+
+/// Returns the number of sessions of all sidecars on this node.
+async fn sessions_on(sidecars: &[Sidecar], node: &Node) -> u64 {
+    let mut sessions = 0;
+    for sidecar in sidecars {
+        let rows = sidecar.node_rows().await;
+        let own = rows
+            .iter()
+            .filter(|row| row["client"] == node.address().to_string());
+        sessions += own.filter_map(|row| row["sessions"].as_u64()).sum::<u64>();
+    }
+    sessions
+}
+
+#[tokio::test]
+async fn s13_no_message_is_lost_while_the_load_is_balanced_and_while_a_node_is_drained() {
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
+    let mut sidecars = Vec::new();
+    for _ in 0..SIDECARS {
+        let sidecar = Sidecar::builder()
+            .nodes(&mesh.nodes)
+            .setting("choice.rebalance_secs", 1)
+            .setting("choice.rebalance_min_secs", 0)
+            .setting("health.idle_probe_interval_ms", 1000);
+        sidecars.push(sidecar.start().await);
+    }
+    let stays = start_node_that_stays(&mut mesh).await;
+    let mut quiet = Vec::new();
+    for sidecar in &sidecars {
+        for _ in 0..QUIET_COMPONENTS {
+            let component = RawClient::open_with(sidecar.address(), CONNECT_OLD).await;
+            quiet.push(component.subscribed("quiet").await);
+        }
+    }
+    let load = Load::start(&sidecars, &mesh.nodes[stays]).await;
+    load.wait_for_progress().await;
+    assert!(mesh.nodes[0].stop(TIMEOUT).await.success());
+    load.wait_for_progress().await;
+    mesh.nodes[0].restart().await;
+    // A third of 39 sessions, on average.
+    eventually("the node gets sessions back", TIMEOUT, async || {
+        sessions_on(&sidecars, &mesh.nodes[0]).await >= 3
+    })
+    .await;
+    load.wait_for_progress().await;
+
+    let address = mesh.nodes[1].address();
+    for sidecar in &sidecars {
+        let page = format!("/nodez/{address}/drain");
+        let of_a_site = sidecar.http().post(&page, "Origin: http://a.example\r\n").await;
+        assert_eq!(of_a_site.expect("an answer").0, 403);
+        let unknown = sidecar.http().post("/nodez/a.example:1/drain", "").await;
+        assert_eq!(unknown.expect("an answer").0, 404);
+        assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+    }
+    eventually("the drained node has no session", TIMEOUT, async || {
+        sessions_on(&sidecars, &mesh.nodes[1]).await == 0
+    })
+    .await;
+    load.wait_for_progress().await;
+    let new = RawClient::open_with(sidecars[0].address(), CONNECT_OLD).await;
+    let _new = new.subscribed("quiet").await;
+    assert_eq!(sessions_on(&sidecars, &mesh.nodes[1]).await, 0);
+    let page = format!("/nodez/{address}/undrain");
+    assert_eq!(
+        sidecars[0].http().post(&page, "").await.expect("an answer").0,
+        200
+    );
+    let outcome = load.end().await;
+    let lost: usize = outcome.missed_by_subscribers.iter().map(Vec::len).sum();
+    let all = (outcome.missed_by_witness, lost, outcome.missed_by_group.len());
+    assert_eq!(all, (0, 0, 0), "of {} messages", outcome.published);
+    let mut balanced = 0.0;
+    for sidecar in &sidecars {
+        balanced += sidecar
+            .metrics()
+            .await
+            .value("standin_failovers_total{cause=balance}");
+    }
+    assert!(balanced >= 3.0, "{balanced} moves for balance");
+    assert!(quiet.iter().all(|component| component.ending().is_none()));
+}
+
 cases! {
     restarted_in_turn =>
     s13_no_message_is_lost_while_each_node_is_stopped_in_turn(End::Graceful, 0);

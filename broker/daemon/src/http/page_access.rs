@@ -39,6 +39,12 @@ pub struct PageAccess {
 }
 
 impl PageAccess {
+    /// Returns whether requests must carry a token.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Reads the files of `[tls.http]` and of `http.token_file`.
     ///
     /// # Errors

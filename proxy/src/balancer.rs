@@ -1,0 +1,364 @@
+//! Moves sessions to a node that has come, or come back, until it has its share of them (promise S13).
+//!
+//! When a node has been usable for long enough, each session on another node moves to it with the probability of the node's share, by
+//! weight, at a random time within `choice.rebalance_secs`. So after a rolling restart the load is even again. Only planned moves are
+//! made, in which nothing is lost: between brokers that know MOVE.
+//!
+//! *Rules against needless moves.* A node that is unusable from time to time must be usable for longer each time. While fewer than half of
+//! the known nodes are usable, nothing is planned, because then the sidecar's own network is at fault. A session is moved once in
+//! `choice.rebalance_min_secs`, and only to a node of the zone of its present one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use standin_registry::Endpoint;
+use tracing::info;
+
+use crate::session_command::SessionCommand;
+use crate::sidecar_state::SidecarState;
+
+/// Interval between two looks at the nodes and the sessions.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A node must be usable for `rebalance_secs` divided by this number before sessions move to it.
+const STABLE_PART: u32 = 6;
+/// That time doubles with each time that the node became unusable within this time, up to this many times.
+const BREAKS_KEPT: Duration = Duration::from_secs(600);
+const BREAKS_MAX: u32 = 6;
+
+/// Settings of the balancer.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    /// Time over which the moves to a node are spread. Zero: no session is moved.
+    spread: Duration,
+    /// Shortest time between two moves of a session for balance.
+    pause: Duration,
+}
+
+/// A known node, as the balancer sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct BalancedNode {
+    pub(crate) node: Endpoint,
+    pub(crate) zone: String,
+    pub(crate) weight: u32,
+    /// A session or a probe has proved the node, and it takes sessions.
+    pub(crate) is_usable: bool,
+}
+
+/// A session and its node.
+#[derive(Debug, Clone)]
+struct BalancedSession {
+    id: u64,
+    node: Endpoint,
+}
+
+/// What is known of one node.
+#[derive(Debug)]
+struct History {
+    usable_since: Option<Instant>,
+    /// Its share of the sessions was moved to it, or it was there from the start.
+    is_balanced: bool,
+    breaks: u32,
+    last_break: Option<Instant>,
+}
+
+/// The decisions, without sessions, sockets or clocks.
+#[derive(Debug)]
+struct Balancer {
+    rng: StdRng,
+    has_looked: bool,
+    nodes: HashMap<Endpoint, History>,
+    /// Planned moves: when, of which session, to which node.
+    plan: Vec<(Instant, u64, Endpoint)>,
+    /// Last move of each session for balance, while it may not move again.
+    moved: HashMap<u64, Instant>,
+}
+
+impl Balancer {
+    fn new(rng: StdRng) -> Self {
+        Self {
+            rng,
+            has_looked: false,
+            nodes: HashMap::new(),
+            plan: Vec::new(),
+            moved: HashMap::new(),
+        }
+    }
+
+    /// Returns the moves that are due: sessions and their new nodes.
+    fn look(
+        &mut self,
+        rules: Rules,
+        nodes: &[BalancedNode],
+        sessions: &[BalancedSession],
+        now: Instant,
+    ) -> Vec<(u64, Endpoint)> {
+        self.update_history(nodes, now);
+        let usable: HashMap<&Endpoint, &BalancedNode> = nodes
+            .iter()
+            .filter(|node| node.is_usable)
+            .map(|node| (&node.node, node))
+            .collect();
+        if rules.spread.is_zero() || usable.len() * 2 < nodes.len() {
+            self.plan.clear();
+            return Vec::new();
+        }
+        for node in usable.values() {
+            if self.is_due(&node.node, rules, now) {
+                self.plan_moves_to(node, &usable, rules, sessions, now);
+            }
+        }
+        self.moved.retain(|_, at| now < *at + rules.pause);
+        let at: HashMap<u64, &Endpoint> = sessions
+            .iter()
+            .map(|session| (session.id, &session.node))
+            .collect();
+        let mut due = Vec::new();
+        self.plan.retain(|(when, session, to)| {
+            let is_possible = usable.contains_key(to) && at.get(session).is_some_and(|node| *node != to);
+            if is_possible && now >= *when {
+                due.push((*session, to.clone()));
+            }
+            is_possible && now < *when
+        });
+        due.retain(|(session, _)| !self.moved.contains_key(session));
+        self.moved.extend(due.iter().map(|(session, _)| (*session, now)));
+        due
+    }
+
+    fn update_history(&mut self, nodes: &[BalancedNode], now: Instant) {
+        let is_start = !self.has_looked;
+        self.has_looked |= !nodes.is_empty();
+        self.nodes.retain(|known, history| {
+            let is_remembered = history.last_break.is_some_and(|at| now < at + BREAKS_KEPT);
+            is_remembered || nodes.iter().any(|node| node.node == *known)
+        });
+        for node in nodes {
+            let history = self.nodes.entry(node.node.clone()).or_insert(History {
+                usable_since: None,
+                is_balanced: is_start,
+                breaks: 0,
+                last_break: None,
+            });
+            match (node.is_usable, history.usable_since) {
+                (true, None) => history.usable_since = Some(now),
+                (false, Some(_)) => {
+                    let is_repeated = history.last_break.is_some_and(|at| now < at + BREAKS_KEPT);
+                    history.breaks = if is_repeated {
+                        (history.breaks + 1).min(BREAKS_MAX)
+                    } else {
+                        0
+                    };
+                    history.last_break = Some(now);
+                    history.usable_since = None;
+                    history.is_balanced = false;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns whether sessions are to be moved to this node now.
+    fn is_due(&self, node: &Endpoint, rules: Rules, now: Instant) -> bool {
+        let stable = |history: &History| rules.spread / STABLE_PART * (1 << history.breaks);
+        self.nodes.get(node).is_some_and(|history| {
+            !history.is_balanced
+                && history
+                    .usable_since
+                    .is_some_and(|since| now >= since + stable(history))
+        })
+    }
+
+    fn plan_moves_to(
+        &mut self,
+        to: &BalancedNode,
+        usable: &HashMap<&Endpoint, &BalancedNode>,
+        rules: Rules,
+        sessions: &[BalancedSession],
+        now: Instant,
+    ) {
+        if let Some(history) = self.nodes.get_mut(&to.node) {
+            history.is_balanced = true;
+        }
+        let in_zone = usable.values().filter(|node| node.zone == to.zone);
+        let total: u64 = in_zone.map(|node| u64::from(node.weight.max(1))).sum();
+        let share = f64::from(to.weight.max(1)) / total as f64;
+        let planned = self.plan.len();
+        for session in sessions.iter().filter(|session| session.node != to.node) {
+            let is_in_zone = usable.get(&session.node).is_some_and(|node| node.zone == to.zone);
+            if is_in_zone && self.rng.random_bool(share) {
+                let at = now + rules.spread.mul_f64(self.rng.random());
+                self.plan.push((at, session.id, to.node.clone()));
+            }
+        }
+        let sessions = self.plan.len() - planned;
+        if sessions > 0 {
+            info!(node = %to.node, sessions, over_secs = rules.spread.as_secs(), "balancing sessions");
+        }
+    }
+}
+
+/// Balances the sessions until the task is ended.
+pub(crate) async fn run(shared: Arc<SidecarState>) {
+    let mut balancer = Balancer::new(StdRng::seed_from_u64(rand::random()));
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let choice = shared.settings.load().choice.clone();
+        let rules = Rules {
+            spread: choice.rebalance_secs.duration(),
+            pause: choice.rebalance_min_secs.duration(),
+        };
+        let now = Instant::now();
+        let all = shared.sessions.all();
+        let on_node = all.iter().filter_map(|session| {
+            let node = session.status().node.as_ref()?.client.clone();
+            Some(BalancedSession { id: session.id, node })
+        });
+        let sessions: Vec<BalancedSession> = on_node.collect();
+        for (id, to) in balancer.look(rules, &shared.book.balanced_nodes(now), &sessions, now) {
+            if let Some(session) = shared.sessions.get(id) {
+                session.status().balance_to = Some(to);
+                session.send(SessionCommand::Balance);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const RULES: Rules = Rules {
+        spread: Duration::from_secs(60),
+        pause: Duration::from_secs(300),
+    };
+
+    /// Nodes, sessions, and the balancer, in virtual time.
+    struct Bench {
+        balancer: Balancer,
+        nodes: Vec<BalancedNode>,
+        sessions: Vec<BalancedSession>,
+        now: Instant,
+    }
+
+    impl Bench {
+        /// Three nodes of the weights 1, and 300 sessions on the first two.
+        fn new() -> Self {
+            let node = |number: u16| BalancedNode {
+                node: Endpoint::new("n", number),
+                zone: String::new(),
+                weight: 1,
+                is_usable: true,
+            };
+            let session = |id: u64| BalancedSession {
+                id,
+                node: Endpoint::new("n", 1 + (id % 2) as u16),
+            };
+            let mut bench = Self {
+                balancer: Balancer::new(StdRng::seed_from_u64(7)),
+                nodes: (1..4).map(node).collect(),
+                sessions: (0..300).map(session).collect(),
+                now: Instant::now(),
+            };
+            assert_eq!(bench.pass(RULES, 1), 0);
+            bench
+        }
+
+        /// Lets seconds pass and makes the moves. Returns their number.
+        fn pass(&mut self, rules: Rules, seconds: u32) -> usize {
+            let mut moves = 0;
+            for _ in 0..seconds {
+                self.now += SECOND;
+                for (id, to) in self.balancer.look(rules, &self.nodes, &self.sessions, self.now) {
+                    self.sessions[id as usize].node = to;
+                    moves += 1;
+                }
+            }
+            moves
+        }
+
+        fn on(&self, number: u16) -> usize {
+            let node = Endpoint::new("n", number);
+            self.sessions
+                .iter()
+                .filter(|session| session.node == node)
+                .count()
+        }
+
+        fn restart(&mut self, seconds: u32) {
+            self.nodes[2].is_usable = false;
+            self.pass(RULES, seconds);
+            self.nodes[2].is_usable = true;
+        }
+    }
+
+    #[test]
+    fn s13_a_node_that_comes_back_gets_its_share_within_rebalance_secs_and_no_more() {
+        let mut bench = Bench::new();
+        assert_eq!(
+            bench.pass(RULES, 600),
+            0,
+            "nodes known from the start are not balanced"
+        );
+        bench.restart(5);
+        assert_eq!(bench.pass(RULES, 9), 0, "the node is not usable for long enough");
+        bench.pass(RULES, 31);
+        assert!(
+            (20..80).contains(&bench.on(3)),
+            "moves are spread: {}",
+            bench.on(3)
+        );
+        bench.pass(RULES, 40);
+        assert!(
+            (75..125).contains(&bench.on(3)),
+            "a third of 300: {}",
+            bench.on(3)
+        );
+        assert_eq!(bench.pass(RULES, 600), 0);
+    }
+
+    #[test]
+    fn s13_a_flapping_node_is_left_alone_and_no_session_moves_twice_within_rebalance_min_secs() {
+        let mut bench = Bench::new();
+        for _ in 0..20 {
+            bench.restart(2);
+            bench.pass(RULES, 8);
+        }
+        assert_eq!(bench.on(3), 0);
+        let mut bench = Bench::new();
+        bench.restart(2);
+        bench.pass(RULES, 71);
+        let moved = bench.on(3);
+        bench
+            .sessions
+            .iter_mut()
+            .for_each(|session| session.node = Endpoint::new("n", 1));
+        bench.restart(2);
+        bench.pass(RULES, 100);
+        let again = bench.on(3);
+        assert!(moved > 0 && again > 0 && again < moved, "{again} after {moved}");
+    }
+
+    #[test]
+    fn s13_nothing_is_balanced_while_most_nodes_are_unusable_or_to_another_zone_or_with_rebalance_secs_0() {
+        let mut bench = Bench::new();
+        bench.nodes[0].is_usable = false;
+        bench.nodes[1].is_usable = false;
+        bench.restart(2);
+        assert_eq!(bench.pass(RULES, 600), 0, "one node of three");
+        let mut bench = Bench::new();
+        bench.nodes[2].zone = "b".to_owned();
+        bench.restart(2);
+        assert_eq!(bench.pass(RULES, 600), 0, "another zone");
+        let mut bench = Bench::new();
+        bench.restart(2);
+        let off = Rules {
+            spread: Duration::ZERO,
+            ..RULES
+        };
+        assert_eq!(bench.pass(off, 600), 0, "off");
+    }
+}
