@@ -123,6 +123,7 @@ impl Session {
                         let sid = server::message_sid(span.args(frame));
                         let slot = self.journal.slot(sid);
                         if slot.is_none() && self.journal.is_surplus(sid) {
+                            node.last_slot = None;
                             runs[count] = &bytes[start..at];
                             at += span.len;
                             self.deliver(&runs[..=count], now, wires);
