@@ -5,7 +5,8 @@
 //! what is left of its max.
 //!
 //! *Architecture invariant:* a subscription is added when a node has the complete SUB, and removed when a node has the
-//! complete UNSUB. So the journal and the held bytes together are always equivalent to the component's stream.
+//! complete UNSUB. So the journal and the held bytes together are always equivalent to the component's stream. One exception: when a node
+//! gets the journal, the UNSUBs among the held bytes are applied before. They are sent all the same, and then change nothing more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -7,11 +7,13 @@
 //! A planned move between brokers that know MOVE is in [`moving`](super::moving). Any other planned move waits for the old node's
 //! answers, up to a timeout. If all have come, no publish is in doubt.
 
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use standin_registry::Node;
+use standin_wire::client::{self, Frame, Verb};
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
 
@@ -22,6 +24,7 @@ use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
 use crate::ledger::Expected;
+use crate::tally::unlimited_scanner;
 
 /// If a component has not sent CONNECT and the node closes its connection after this time, the missing CONNECT is the
 /// cause.
@@ -77,7 +80,7 @@ impl Session {
         if let Some(moving) = self.moving.take().filter(|moving| moving.is_ready) {
             self.node = Some(node);
             self.only_awaits_answers = false;
-            self.go_on(&moving, info, now);
+            self.go_on(*moving, info, now);
             self.apply_info(info);
             self.send_info(info, now, wires);
             self.push_up(now, wires);
@@ -346,8 +349,38 @@ impl Session {
         self.deliver(&[&line], now, wires);
     }
 
+    /// Applies the UNSUBs among the held frames to the journal, before a node gets the journal. Otherwise, the node would deliver messages
+    /// beyond a max until the UNSUB comes. Returns their sids. An UNSUB after a SUB with its sid is left out. When the UNSUBs are sent,
+    /// they change nothing more.
+    pub(super) fn apply_held_unsubs(&mut self) -> Vec<Box<[u8]>> {
+        let mut sids = Vec::new();
+        if self.journal.len() == 0 {
+            return sids;
+        }
+        let (held, mut at) = (&self.component.held, 0);
+        let mut begun: HashSet<&[u8]> = HashSet::new();
+        let mut scanner = unlimited_scanner();
+        while let Ok(Some(span)) = scanner.next(&held[at..]) {
+            let bytes = &held[at..at + span.len];
+            at += span.len;
+            if !matches!(span.verb, Verb::Sub | Verb::Unsub) {
+                continue;
+            }
+            match client::frame(bytes, &span) {
+                Ok(Frame::Sub(sub)) => drop(begun.insert(sub.sid)),
+                Ok(Frame::Unsub(unsub)) if !begun.contains(unsub.sid) => {
+                    self.journal.unsubscribe(&unsub);
+                    sids.push(unsub.sid.into());
+                }
+                _ => {}
+            }
+        }
+        sids
+    }
+
     /// Queues CONNECT, the journal, and a PING. The PONG shows that the node has taken all of them.
     fn replay(&mut self) {
+        self.apply_held_unsubs();
         let Some(client) = &self.client else { return };
         let mut own = self.connect_line(client.json.as_bytes());
         let commands = 1 + self.journal.replay(&mut own);

@@ -187,7 +187,8 @@ impl Session {
     }
 
     /// Continues on the next node, which knows all subscriptions.
-    pub(super) fn go_on(&mut self, moving: &Moving, info: &Info, now: Instant) {
+    pub(super) fn go_on(&mut self, mut moving: Moving, info: &Info, now: Instant) {
+        moving.limited.extend(self.apply_held_unsubs());
         let mut connection = Connection::new(info, ConnectionStage::Resending, Hold::No, now);
         if let Some(moves) = &mut connection.moves {
             moves.is_unsettled = true;

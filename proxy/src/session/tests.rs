@@ -28,6 +28,26 @@ fn s2_a_frame_cut_by_the_nodes_death_is_sent_completely_to_the_next_node() {
 }
 
 #[test]
+fn s4_an_unsub_that_was_held_is_part_of_the_replay() {
+    for (held, replay) in [
+        ("UNSUB 1 2\r\n", "SUB a 1\r\nUNSUB 1 2\r\nSUB b 2\r\nPING\r\n"),
+        ("UNSUB 1\r\n", "SUB b 2\r\nPING\r\n"),
+        ("UNSUB 1\r\nSUB c 1\r\nUNSUB 1 3\r\n", "SUB b 2\r\nPING\r\n"),
+    ] {
+        let mut bench = Bench::connected(policy());
+        bench.component("SUB a 1\r\nSUB b 2\r\n");
+        bench.lose();
+        bench.component(held);
+        bench.sent();
+        bench.node_up();
+        let sent = bench.sent();
+        assert!(sent.ends_with(replay), "{held:?}: {sent:?}");
+        bench.node("PONG\r\n");
+        assert!(bench.sent().starts_with(held), "{held:?} is sent too");
+    }
+}
+
+#[test]
 fn s9_the_sidecar_sends_an_err_for_a_fault_for_which_every_node_would_close_the_connection() {
     for bytes in [
         "CONNECT {bad\r\n",
