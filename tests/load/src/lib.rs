@@ -1,0 +1,3 @@
+//! What the load generator shares with the tests.
+
+pub mod relay;
