@@ -43,7 +43,7 @@ use standin_wire::encode;
 use tracing::warn;
 
 use crate::interest::Interest;
-use crate::moves::{MOVING, Source};
+use crate::moving::{MOVING, Source};
 use crate::outbox::Outbox;
 use crate::route::Route;
 use crate::route::frame;

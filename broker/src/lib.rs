@@ -65,6 +65,7 @@ mod lookups;
 mod mesh;
 mod monitor;
 mod moves;
+mod moving;
 mod name_index;
 mod natsconf;
 pub mod node_commands;

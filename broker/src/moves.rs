@@ -35,7 +35,7 @@
 //!
 //! *Architecture invariant:* a client that does not move costs one comparison for each message (its watermark).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -47,140 +47,15 @@ use standin_wire::{Move, MoveId};
 use crate::client_info::ClientInfo;
 use crate::flush;
 use crate::interest::Interest;
+use crate::moving::Moving;
 use crate::outbox::Outbox;
 use crate::route::Route;
 use crate::route::frame;
 use crate::route::hello::MOVES;
 use crate::stage::Stage;
 
-/// [Watermark](Outbox::watermark) of a client that moves: [`Moving::admits`] decides about each message.
-pub(crate) const MOVING: u64 = u64::MAX;
 /// Time after which a cut of another node is forgotten although that node has not sent CUT_DONE.
 const CUT_KEPT: Duration = Duration::from_secs(60);
-
-/// The source of a message: the worker that published it, here or on another node.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Source {
-    /// This worker of this node.
-    Own(usize),
-    Route {
-        /// Number of the route.
-        number: u64,
-        /// Worker of the other node.
-        worker: usize,
-        /// The last change that the route acked before the message.
-        acked: u64,
-    },
-}
-
-impl Source {
-    /// Returns the last change that the source acked before the message.
-    #[inline]
-    pub(crate) const fn acked(self) -> u64 {
-        match self {
-            Self::Own(_) => u64::MAX,
-            Self::Route { acked, .. } => acked,
-        }
-    }
-}
-
-/// State of a client that moves, for the delivery of its messages.
-#[derive(Debug)]
-pub(crate) struct Moving {
-    id: MoveId,
-    arrives: bool,
-    cut: Mutex<CutState>,
-}
-
-/// The sources that have made the cut of one move.
-#[derive(Debug)]
-struct CutState {
-    /// The workers of this node.
-    own: Vec<bool>,
-    /// The workers of other nodes, by number of the route.
-    routes: HashMap<u64, Vec<bool>>,
-    /// The cut has begun, as far as this node knows.
-    has_begun: bool,
-    /// If the client arrives: the change after whose ack a source is admitted without a mark. Set by `go`.
-    barrier: Option<u64>,
-}
-
-impl CutState {
-    fn is_after(&self, source: Source) -> bool {
-        match source {
-            Source::Own(worker) => self.own.get(worker).is_some_and(|made| *made),
-            Source::Route { number, worker, .. } => {
-                let route = self.routes.get(&number);
-                route.and_then(|made| made.get(worker)).is_some_and(|made| *made)
-            }
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        let mut all = self.own.iter().chain(self.routes.values().flatten());
-        all.all(|made| *made)
-    }
-
-    fn mark(&mut self, route: &Route, worker: usize) {
-        let made = self.routes.entry(route.number).or_insert_with(|| none_of(route));
-        if let Some(made) = made.get_mut(worker) {
-            *made = true;
-        }
-    }
-}
-
-/// Returns the workers of the peer, none of which has made the cut.
-fn none_of(route: &Route) -> Vec<bool> {
-    vec![false; route.peer.workers()]
-}
-
-impl Moving {
-    fn new(id: MoveId, arrives: bool, workers: usize) -> Arc<Self> {
-        Arc::new(Self {
-            id,
-            arrives,
-            cut: Mutex::new(CutState {
-                own: vec![false; workers],
-                routes: HashMap::new(),
-                has_begun: false,
-                barrier: None,
-            }),
-        })
-    }
-
-    /// Returns whether the client arrives, and its old node may still deliver to it.
-    pub(crate) fn arrives(&self) -> bool {
-        self.arrives && self.cut().barrier.is_none()
-    }
-
-    /// Returns whether the client gets a message of this source here, if it has no queue group.
-    pub(crate) fn admits(&self, source: Source) -> bool {
-        let cut = self.cut();
-        if !self.arrives {
-            return !cut.is_after(source);
-        }
-        cut.is_after(source) || cut.barrier.is_some_and(|barrier| source.acked() >= barrier)
-    }
-
-    /// Returns how likely it is that a message of this source is meant for the client, as a member of a queue group; 0 is most likely.
-    /// The sender meant members that it counts here or, with `to_arriving`, members that it counts nowhere.
-    pub(crate) fn distance(&self, source: Source, to_arriving: bool) -> u8 {
-        let cut = self.cut();
-        let is_counted_elsewhere = cut.is_after(source) != self.arrives;
-        match (self.arrives == to_arriving, is_counted_elsewhere) {
-            (true, false) => 0,
-            // The source may have begun the cut.
-            (true, true) if self.arrives && cut.has_begun => 1,
-            (false, false) => 2,
-            (true, true) => 3,
-            (false, true) => 4,
-        }
-    }
-
-    fn cut(&self) -> MutexGuard<'_, CutState> {
-        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A cut: the move, and the runs of the old and the new node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,7 +156,7 @@ impl Moves {
 
     /// Begins to deliver to a client that has arrived. Its old node delivers nothing more.
     pub(crate) fn go(&self, client: &Outbox, interest: &Interest, stage: &mut Stage) {
-        let Some(moving) = client.moving().filter(|moving| moving.arrives) else {
+        let Some(moving) = client.moving().filter(|moving| moving.is_arrival) else {
             return;
         };
         let mut state = self.state();
@@ -338,7 +213,7 @@ impl Moves {
         };
         let (line, routes) = (frame::cut(id.0, to), interest.routes.load());
         for route in routes.iter() {
-            moving.cut().routes.insert(route.number, none_of(route));
+            moving.cut().add_route(route.number, route.peer.workers());
             route.send(&line);
         }
         let leaving = Leaving {
@@ -427,11 +302,14 @@ impl Moves {
     pub(crate) fn marked(&self, id: MoveId, worker: usize, route: &Route, interest: &Interest) {
         let mut state = self.state();
         if let Some((moving, _)) = state.arriving.get(&id) {
-            moving.cut().mark(route, worker);
+            moving.cut().mark(route.number, route.peer.workers(), worker);
             self.settle(&mut state, interest);
         }
         if let Some(leaving) = state.leaving.get(&id) {
-            leaving.moving.cut().mark(route, worker);
+            leaving
+                .moving
+                .cut()
+                .mark(route.number, route.peer.workers(), worker);
             self.complete(&mut state, interest);
         }
     }
@@ -462,7 +340,7 @@ impl Moves {
         }
         for (id, leaving) in state.leaving.iter().filter(|(_, leaving)| !leaving.is_complete) {
             if let Some(open) = state.open.get(id) {
-                leaving.moving.cut().routes.insert(route.number, none_of(route));
+                leaving.moving.cut().add_route(route.number, route.peer.workers());
                 route.outbox.append(&frame::cut(id.0, &open.cut.to));
             }
         }
@@ -495,7 +373,7 @@ impl Moves {
     pub(crate) fn forget(&self, client: &Outbox, interest: &Interest) {
         let Some(moving) = client.moving() else { return };
         let mut state = self.state();
-        if moving.arrives {
+        if moving.is_arrival {
             if state.arriving.remove(&moving.id).is_some() {
                 self.arriving.fetch_sub(1, Relaxed);
             }
@@ -549,11 +427,9 @@ impl Moves {
         let is_settled = |moving: &Moving| {
             let cut = moving.cut();
             let Some(barrier) = cut.barrier else { return false };
-            routes.iter().all(|route| {
-                let made = cut.routes.get(&route.number);
-                let is_marked = made.is_some_and(|made| made.iter().all(|made| *made));
-                is_marked || route.acks.acked.load(Relaxed) >= barrier
-            })
+            routes
+                .iter()
+                .all(|route| cut.is_marked(route.number) || route.acks.acked.load(Relaxed) >= barrier)
         };
         let settled = state
             .arriving

@@ -31,7 +31,7 @@ use self::queue::{Queue, write_parts, write_staged};
 pub(crate) use self::staged::Staged;
 use crate::account::Account;
 use crate::close_reason::CloseReason;
-use crate::moves::{MOVING, Moving};
+use crate::moving::{MOVING, Moving};
 
 /// Maximum number of times in a row that a worker writes the pending bytes of others. Then the client's own task continues.
 const ROUNDS_MAX: usize = 4;

@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::flush;
 use crate::interest::{GroupRecipients, Interest, Recipients, Scope};
 use crate::lookups::Lookups;
-use crate::moves::Source;
+use crate::moving::Source;
 use crate::outbox::{Outbox, Staged};
 use crate::route::frame::{self, Passage};
 use crate::stage::Stage;

@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use standin_registry::Endpoint;
 use tracing::info;
 
+use crate::nodes::BalancedNode;
 use crate::session_command::SessionCommand;
 use crate::sidecar_state::SidecarState;
 
@@ -35,16 +36,6 @@ struct Rules {
     spread: Duration,
     /// Shortest time between two moves of a session for balance.
     pause: Duration,
-}
-
-/// A known node, as the balancer sees it.
-#[derive(Debug, Clone)]
-pub(crate) struct BalancedNode {
-    pub(crate) node: Endpoint,
-    pub(crate) zone: String,
-    pub(crate) weight: u32,
-    /// A session or a probe has proved the node, and it takes sessions.
-    pub(crate) is_usable: bool,
 }
 
 /// A session and its node.

@@ -47,11 +47,8 @@ pub(crate) async fn serve(
     shared: Arc<SidecarState>,
     access: watch::Receiver<PageAccess>,
 ) {
-    let on_loopback = listener
-        .local_addr()
-        .is_ok_and(|own| own.ip().to_canonical().is_loopback());
     let may_act = Arc::new(MayAct {
-        on_loopback,
+        on_loopback: standin_daemon::http::is_on_loopback(&listener),
         access: access.clone(),
     });
     let pages = Router::new()

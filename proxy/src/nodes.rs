@@ -37,7 +37,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
 use node_entry::NodeEntry;
-pub(crate) use node_status::NodeStatus;
+pub(crate) use node_status::{BalancedNode, NodeStatus};
 pub(crate) use permit::Permit;
 use permit::TokenBucket;
 pub(crate) use probes::SPREAD;

@@ -35,12 +35,9 @@ pub async fn serve(
     access: watch::Receiver<PageAccess>,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let on_loopback = listener
-        .local_addr()
-        .is_ok_and(|own| own.ip().to_canonical().is_loopback());
     let guard = PageGuard {
         access: access.clone(),
-        on_loopback,
+        on_loopback: is_on_loopback(&listener),
     };
     let pages = with_limits(pages, guard);
     let server = axum::serve(LimitedListener::new(listener, access), pages);
@@ -50,6 +47,12 @@ pub async fn serve(
         },
         () = shutdown => {}
     }
+}
+
+/// Returns whether only programs on this host reach the listener.
+pub fn is_on_loopback(listener: &TcpListener) -> bool {
+    let own = listener.local_addr();
+    own.is_ok_and(|own| own.ip().to_canonical().is_loopback())
 }
 
 /// Adds the checks of `guard` and the answers to unknown paths and methods to `pages`, and the headers of [`with_headers`] to each

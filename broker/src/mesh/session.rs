@@ -26,7 +26,7 @@ use crate::account;
 use crate::cache::CachedRecipients;
 use crate::close_reason::CloseReason;
 use crate::flush::PeerFlush;
-use crate::moves::Source;
+use crate::moving::Source;
 use crate::outbox::Outbox;
 use crate::route::Route;
 use crate::route::event::RouteEvent;

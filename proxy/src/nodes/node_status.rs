@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use standin_registry::Endpoint;
 
 use super::{NOT_ALLOWED, NodeBook, NodeEntry, lock};
-use crate::balancer::BalancedNode;
 use crate::settings::Settings;
 
 /// One node on `/nodez` and in the metrics.
@@ -98,6 +98,16 @@ impl Reachability {
             self.known
         ))
     }
+}
+
+/// A known node, as the balancer sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct BalancedNode {
+    pub(crate) node: Endpoint,
+    pub(crate) zone: String,
+    pub(crate) weight: u32,
+    /// A session or a probe has proved the node, and it takes sessions.
+    pub(crate) is_usable: bool,
 }
 
 impl NodeBook {
