@@ -108,7 +108,7 @@ pub(crate) struct Client {
     took_pong: bool,
     /// The client arrives from another node, and its sidecar does not know yet whether it can.
     arrives: bool,
-    /// The client leaves for another node, and sends nothing more.
+    /// The client leaves for another node, and sends nothing more except PINGs.
     leaves: bool,
     pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
@@ -407,10 +407,15 @@ impl Client {
         if !self.is_connected() && self.policy.access.has_users() && !matches!(frame, Frame::Connect(_)) {
             self.log_in_without_connect(router)?;
         }
-        if self.leaves && !matches!(frame, Frame::Pong) {
-            return Err(CloseReason::Protocol("Unknown Protocol Operation"));
-        }
         match frame {
+            Frame::Pong => self.took_pong = true,
+            // The sidecar asks whether this node lives. Nothing is left to flush.
+            Frame::Ping if self.leaves => router
+                .stage
+                .of(&self.outbox)
+                .bytes
+                .extend_from_slice(encode::PONG),
+            _ if self.leaves => return Err(CloseReason::Protocol("Unknown Protocol Operation")),
             Frame::Connect(json) => return self.connect(json, router),
             Frame::Publish(message) => return self.publish(bytes, &message, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
@@ -424,7 +429,6 @@ impl Client {
                 }
             }
             Frame::Move(json) => return self.take_step(json, router),
-            Frame::Pong => self.took_pong = true,
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 //! complete UNSUB. So the journal and the held bytes together are always equivalent to the component's stream. One exception: when a node
 //! gets the journal, the UNSUBs among the held bytes are applied before. They are sent all the same, and then change nothing more.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 use standin_wire::client::{Frame, Sub, Unsub};
@@ -19,6 +19,13 @@ use crate::ended_sids::EndedSids;
 /// Index of a subscription in the journal, valid while the subscription is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
+
+/// Some of the subscriptions: the members of queue groups only, or all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Members {
+    Only,
+    No,
+}
 
 /// One live subscription.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ struct Subscription {
     before: u64,
     /// Number of deliveries after which the subscription ends.
     max: Option<u64>,
+    /// The present node does not know the max.
+    is_open_ended: bool,
     /// SUBs with the same sid that were sent before a node acked this one. If this SUB is refused, the first of them
     /// becomes live.
     alternatives: Vec<Self>,
@@ -49,6 +58,7 @@ impl Subscription {
             delivered: 0,
             before: 0,
             max: None,
+            is_open_ended: false,
             alternatives: Vec::new(),
         }
     }
@@ -73,9 +83,18 @@ impl Subscription {
 /// Maximum number of further SUBs kept for one live sid. A component that reuses a live sid does so a few times at most.
 const ALTERNATIVES_MAX: usize = 8;
 
-/// Sids of subscriptions. Boxed in the journal, because an idle session must stay small.
-#[derive(Debug)]
-struct Surplus(HashSet<Box<[u8]>, RandomState>);
+/// A max for nodes that they never reach. The largest that nats-server accepts.
+const NEVER: u64 = 999_999_999;
+
+/// Messages beyond a max, from nodes that did not know it. Boxed in the journal, because an idle session must stay small.
+#[derive(Debug, Default)]
+struct Surplus {
+    /// Subscriptions of which the node may deliver more than what was left. For each, the number of changes whose ack shows that it has
+    /// ended on the node.
+    sids: HashMap<Box<[u8]>, u64, RandomState>,
+    /// Subscriptions that have reached their max. The node must get their UNSUB.
+    overdue: Vec<Box<[u8]>>,
+}
 
 /// The live subscriptions of one component.
 #[derive(Debug, Default)]
@@ -88,7 +107,7 @@ pub(crate) struct Journal {
     ended: EndedSids,
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
     recent: VecDeque<(u64, u32)>,
-    /// After a planned move: the subscriptions with a max of which the node may deliver more than what is left, until its next PONG.
+    /// Set after a planned move, if there are subscriptions with a max.
     surplus: Option<Box<Surplus>>,
     /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
     moved: bool,
@@ -142,7 +161,12 @@ impl Journal {
 
     /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
     pub(crate) fn confirm(&mut self, changes: u64) {
-        self.surplus = None;
+        if let Some(surplus) = &mut self.surplus {
+            surplus.sids.retain(|_, until| *until > changes);
+            if surplus.sids.is_empty() {
+                self.surplus = None;
+            }
+        }
         self.ended.confirm(changes);
         while let Some((order, slot)) = self.recent.front().copied()
             && order < changes
@@ -179,6 +203,10 @@ impl Journal {
         let max = unsub.max.filter(|_| self.moved)?;
         let slot = *self.by_sid.get(unsub.sid)?;
         let entry = self.entries[slot as usize].as_ref()?;
+        if entry.is_open_ended && max > entry.delivered {
+            let (sid, max) = (unsub.sid, Some(NEVER));
+            return Some(Unsub { sid, max });
+        }
         (entry.before > 0).then(|| Unsub {
             sid: unsub.sid,
             max: max.checked_sub(entry.before).filter(|left| *left > 0),
@@ -199,10 +227,44 @@ impl Journal {
         };
         entry.delivered += 1;
         if entry.max.is_some_and(|max| entry.delivered >= max) {
-            self.end(slot.0);
+            self.end_at_max(slot.0);
             return false;
         }
         true
+    }
+
+    /// Ends a subscription that has reached its max.
+    #[cold]
+    fn end_at_max(&mut self, slot: u32) {
+        let entry = self.entries[slot as usize].as_ref();
+        let overdue = entry
+            .filter(|entry| entry.is_open_ended)
+            .map(|entry| entry.sid.clone());
+        self.end(slot);
+        if let Some(sid) = overdue {
+            let surplus = self.surplus.get_or_insert_default();
+            surplus.sids.insert(sid.clone(), self.changes);
+            surplus.overdue.push(sid);
+        }
+    }
+
+    /// Appends to `out` the UNSUBs of subscriptions that have reached a max which the node does not know, 65,535 at most. Returns their
+    /// number.
+    pub(crate) fn end_overdue(&mut self, out: &mut Vec<u8>) -> u16 {
+        let Some(surplus) = &mut self.surplus else {
+            return 0;
+        };
+        let count = surplus.overdue.len().min(u16::MAX.into());
+        for sid in surplus.overdue.drain(..count) {
+            encode::client(&Frame::Unsub(Unsub { sid: &sid, max: None }), out);
+        }
+        count as u16
+    }
+
+    /// Returns whether the subscription is in a queue group.
+    pub(crate) fn is_shared(&self, slot: Slot) -> bool {
+        let entry = self.entries.get(slot.0 as usize).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.queue.is_some())
     }
 
     /// Returns whether the subscription ends after a number of deliveries.
@@ -267,10 +329,8 @@ impl Journal {
     /// Appends the commands for a node that does not have the subscriptions yet, as [`replay`](Self::replay) does. Returns the sids of
     /// the subscriptions with a max.
     pub(crate) fn learn(&self, out: &mut Vec<u8>) -> Vec<Box<[u8]>> {
-        let mut live: Vec<&Subscription> = self.entries.iter().flatten().collect();
-        live.sort_unstable_by_key(|entry| entry.order);
         let mut limited = Vec::new();
-        for entry in live {
+        for entry in self.in_order() {
             encode::client(&Frame::Sub(entry.sub()), out);
             if entry.max.is_some() {
                 encode::client(&Frame::Unsub(entry.unsub()), out);
@@ -280,11 +340,68 @@ impl Journal {
         limited
     }
 
+    /// Appends the SUBs of some subscriptions, and no UNSUBs.
+    pub(crate) fn copy(&self, members: Members, out: &mut Vec<u8>) {
+        let (all, are_meant) = (self.in_order(), members == Members::Only);
+        for entry in all.iter().filter(|entry| entry.queue.is_some() == are_meant) {
+            encode::client(&Frame::Sub(entry.sub()), out);
+        }
+    }
+
+    /// Appends UNSUBs for the subscriptions in queue groups, 65,535 at most. These stay in the journal. Returns their number.
+    pub(crate) fn withdraw_shared(&self, out: &mut Vec<u8>) -> u16 {
+        let mut count = 0;
+        let shared = self
+            .entries
+            .iter()
+            .flatten()
+            .filter(|entry| entry.queue.is_some());
+        for Subscription { sid, .. } in shared.take(u16::MAX.into()) {
+            encode::client(&Frame::Unsub(Unsub { sid, max: None }), out);
+            count += 1;
+        }
+        count
+    }
+
+    /// Returns the sids of the subscriptions with a max.
+    pub(crate) fn limited(&self) -> Vec<Box<[u8]>> {
+        let live = self.entries.iter().flatten();
+        let limited = live.filter(|entry| entry.max.is_some());
+        limited.map(|entry| entry.sid.clone()).collect()
+    }
+
+    /// Returns the live subscriptions in the order of their SUBs.
+    fn in_order(&self) -> Vec<&Subscription> {
+        let mut live: Vec<&Subscription> = self.entries.iter().flatten().collect();
+        live.sort_unstable_by_key(|entry| entry.order);
+        live
+    }
+
+    /// Records that a node that has got [copies](Self::copy) of the subscriptions is the present one now. It does not know their max:
+    /// they end when they have [`delivered`](Self::delivered) it here. Appends UNSUBs for those in `limited` that have ended since.
+    /// Returns the number of UNSUBs.
+    pub(crate) fn moved_by_copies(&mut self, limited: &[Box<[u8]>], out: &mut Vec<u8>) -> u32 {
+        self.begin_node();
+        for entry in self.entries.iter_mut().flatten() {
+            entry.is_open_ended = true;
+        }
+        let over: Vec<_> = limited
+            .iter()
+            .filter(|sid| !self.by_sid.contains_key(*sid))
+            .collect();
+        self.end_learned(over.into_iter().cloned().collect(), out)
+    }
+
     /// Records that a node that has [learned](Self::learn) the subscriptions is the present one now. Appends an UNSUB for each
     /// subscription in `limited` with what is left of its max now. Returns the number of UNSUBs.
     pub(crate) fn moved(&mut self, limited: &[Box<[u8]>], out: &mut Vec<u8>) -> u32 {
         self.begin_node();
-        for sid in limited {
+        self.end_learned(limited.to_vec(), out)
+    }
+
+    /// Appends an UNSUB with what is left for each of these subscriptions, which the node has learned. Some of them may have ended.
+    fn end_learned(&mut self, learned: Vec<Box<[u8]>>, out: &mut Vec<u8>) -> u32 {
+        for sid in &learned {
             let slot = self.by_sid.get(sid).map(|slot| *slot as usize);
             let live = slot.and_then(|slot| self.entries[slot].as_ref());
             let unsub = live.map_or(Unsub { sid, max: None }, Subscription::unsub);
@@ -294,23 +411,29 @@ impl Journal {
                 self.changes += 1;
             }
         }
-        self.surplus = (!limited.is_empty()).then(|| Box::new(Surplus(limited.iter().cloned().collect())));
-        limited.len() as u32
+        let (count, until) = (learned.len() as u32, self.changes);
+        if count > 0 {
+            let surplus = self.surplus.get_or_insert_default();
+            surplus.sids.extend(learned.into_iter().map(|sid| (sid, until)));
+        }
+        count
     }
 
     /// Returns whether a message for this sid, which is not live, is more than its max.
     pub(crate) fn is_surplus(&self, sid: &[u8]) -> bool {
         self.surplus
             .as_ref()
-            .is_some_and(|surplus| surplus.0.contains(sid))
+            .is_some_and(|surplus| surplus.sids.contains_key(sid))
     }
 
     /// Begins to count the deliveries of another node.
     fn begin_node(&mut self) {
         self.moved = !self.by_sid.is_empty();
         self.ended.clear();
+        self.surplus = None;
         for entry in self.entries.iter_mut().flatten() {
             entry.before = entry.delivered;
+            entry.is_open_ended = false;
         }
     }
 

@@ -15,7 +15,8 @@
 //! | [`upward`] | component → node: write the bytes unchanged, apply the frames that were written completely |
 //! | [`downward`] | node → component: scan, cut out the frames that are not for the component, pass the rest |
 //! | [`failover`] | a node is joined, lost or left; replay; publishes sent again |
-//! | [`moving`] | a planned move between brokers that know MOVE |
+//! | [`moving`] | a planned move: the next node learns the subscriptions while the present one delivers |
+//! | [`copies`] | such a move between nodes that do not know MOVE |
 //! | [`clock`] | everything that happens because time passed |
 //! | [`connect`] | CONNECT: as the component sent it, and as nodes get it |
 //! | [`info`] | INFO: as nodes send it, and as the component gets it |
@@ -32,6 +33,7 @@ mod clock;
 mod component;
 mod connect;
 mod connection;
+mod copies;
 mod downward;
 mod end;
 mod event;
@@ -68,7 +70,9 @@ use crate::policy::Policy;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
 use connection::{Connection, ConnectionStage, Hold, Leaving};
+pub(crate) use copies::SETTLING;
 use end::Ending;
+pub(crate) use moving::ArrivalLines;
 use moving::Moving;
 use plan::Effects;
 

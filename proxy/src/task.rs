@@ -391,7 +391,7 @@ impl Task {
         let now = Instant::now();
         let balances = self.session.is_leaving_for_balance();
         match found {
-            Ok(dialled) if balances && !self.session.can_move(&dialled.info) => {
+            Ok(dialled) if balances && !self.session.has_moves(&dialled.info) => {
                 self.session.stay(now, &mut self.sockets);
             }
             Err(_) if balances => self.session.stay(now, &mut self.sockets),

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 1 | | `arrive` after CONNECT, then each SUB, then PING |
 //! | 2 | | ← `ready` before the PONG: all brokers know the new subscriptions |
-//! | 3 | `leave`, after the client's last frame | |
+//! | 3 | `leave`, after the client's last frame; from here on only PINGs | |
 //! | 4 | ← `left`, after the last message | |
 //! | 5 | | `go`, then the client's next frames |
 //! | 6 | | ← `settled`: the client can be moved again |
@@ -30,7 +30,7 @@ pub enum Move {
     },
     /// New broker → sidecar: every broker knows the subscriptions.
     Ready,
-    /// Sidecar → old broker: no frame follows. The broker delivers the messages before the cut.
+    /// Sidecar → old broker: no frame follows except PINGs. The broker delivers the messages before the cut.
     Leave {
         /// The move.
         id: MoveId,

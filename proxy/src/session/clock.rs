@@ -35,6 +35,7 @@ impl Session {
             node.pinged = now;
         }
         self.tick_ending(now, wires);
+        self.forget_copies(now);
         self.tick_node(now, wires);
         self.tick_outage(last_known, now, wires);
         self.tick_component(now, wires);
@@ -71,6 +72,11 @@ impl Session {
                 if let Leaving::Draining { until } = node.leaving {
                     sooner(until);
                 }
+                let copies = self.moving.as_ref().and_then(|moving| moving.copies());
+                let copies = copies.filter(|copies| !copies.is_over);
+                if let Some(until) = copies.and_then(|copies| copies.until()) {
+                    sooner(until);
+                }
                 if let Some(at) = node.leaves_unsettled_at() {
                     sooner(at);
                 }
@@ -101,7 +107,6 @@ impl Session {
         if self.client.is_some()
             && let Some(node) = &mut self.connection
             && node.stage == ConnectionStage::Flowing
-            && !node.is_departing()
         {
             node.probing = true;
             if node.ping_unless_awaited() {
@@ -110,14 +115,10 @@ impl Session {
         }
     }
 
-    /// Returns whether the node's silence means something. It means nothing before CONNECT, while the session departs, or while the sidecar does not
+    /// Returns whether the node's silence means something. It means nothing before CONNECT, or while the sidecar does not
     /// read from the node, for example because the component does not read.
     fn is_silence_meaningful(&self, node: &Connection) -> bool {
-        self.client.is_some()
-            && self.has_room_for_component()
-            && !node.starved
-            && !self.interrupted
-            && !node.is_departing()
+        self.client.is_some() && self.has_room_for_component() && !node.starved && !self.interrupted
     }
 
     /// Records that the outbox is about to shrink. If it was full, the node was not read, so its silence begins now, and its answers

@@ -54,6 +54,8 @@ pub(super) struct Client {
     pub(super) json: Box<str>,
     /// Whether the component wants a `+OK` for each command.
     pub(super) verbose: bool,
+    /// Whether the component gets its own messages.
+    pub(super) echo: bool,
     /// Whether the component may send HPUB.
     pub(super) headers: bool,
     /// Whether the component accepts INFO at any time.

@@ -79,6 +79,7 @@ impl Session {
         self.client = Some(Box::new(Client {
             json: String::from_utf8_lossy(&merged).into(),
             verbose: client.verbose,
+            echo: client.echo,
             headers: client.headers,
             accepts_info: Connect::parse(sent).is_ok_and(|sent| sent.protocol >= 1),
             signed: client.is_signed() && !is_own,

@@ -151,7 +151,9 @@ pub(super) struct Connection {
     /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
     pub(super) own: BytesMut,
     /// PINGs in `own` without an entry in the ledger yet.
-    pub(super) own_pings: u32,
+    pub(super) own_pings: u16,
+    /// Commands at the head of `own`, each of which a `+OK` will answer in verbose mode.
+    pub(super) own_commands: u16,
     /// Whether publishes are being sent again, and the present part of the log was not written completely.
     pub(super) resent_partly: bool,
     /// Log offset up to which `+OK`s are already expected.
@@ -193,6 +195,7 @@ impl Connection {
             incomplete: false,
             own: BytesMut::new(),
             own_pings: 0,
+            own_commands: 0,
             resent_partly: false,
             resend_expected: 0,
             blocked: false,
@@ -222,11 +225,8 @@ impl Connection {
         self.ledger.expect(expected);
     }
 
-    /// Queues a PING of the sidecar's own for the next frame boundary, unless the node gets nothing more.
+    /// Queues a PING of the sidecar's own for the next frame boundary.
     pub(super) fn own_ping(&mut self) {
-        if self.is_departing() {
-            return;
-        }
         self.own.extend_from_slice(encode::PING);
         self.own_pings += 1;
     }

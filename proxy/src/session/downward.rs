@@ -55,6 +55,7 @@ impl Session {
         } else {
             self.take_partial(bytes, now, wires);
         }
+        self.after_messages(now, wires);
         let Some(node) = &self.connection else {
             self.after_loss(now, wires);
             return;
@@ -133,6 +134,22 @@ impl Session {
                         slot
                     }
                 };
+                if self.moving.is_some()
+                    && let Some(slot) = slot
+                {
+                    // Each message is looked at alone, because its payload counts too.
+                    node.last_slot = None;
+                    let is_copy = self.is_copy(frame, slot);
+                    if is_copy {
+                        runs[count] = &bytes[start..at];
+                        self.deliver(&runs[..=count], now, wires);
+                        (count, start) = (0, at + span.len);
+                    } else {
+                        self.journal.delivered(slot);
+                    }
+                    at += span.len;
+                    continue;
+                }
                 node.last_slot = slot.filter(|slot| self.journal.delivered(*slot));
                 at += span.len;
                 if let Some(slot) = node.last_slot.filter(|slot| !self.journal.has_max(*slot)) {
@@ -221,6 +238,7 @@ impl Session {
         } else if self.client.is_some() && mark.connects == self.connects {
             self.joined(now);
         }
+        self.forget_copies(now);
         pass
     }
 

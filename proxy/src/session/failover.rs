@@ -4,8 +4,8 @@
 //! Promise S12: the order of publishes and of a subscription's messages is kept over a move. The replay
 //! is sent first, then the publishes in doubt, then the held bytes.
 //!
-//! A planned move between brokers that know MOVE is in [`moving`](super::moving). Any other planned move waits for the old node's
-//! answers, up to a timeout. If all have come, no publish is in doubt.
+//! A planned move is in [`moving`](super::moving), if the next node can learn the subscriptions before. Otherwise it waits for the old
+//! node's answers, up to a timeout. If all have come, no publish is in doubt.
 
 use std::collections::HashSet;
 use std::io::IoSlice;
@@ -19,7 +19,7 @@ use standin_wire::{Info, encode};
 
 use super::connection::{Connection, ConnectionStage, Hold, Leaving};
 use super::info::AdvertisedInfo;
-use super::{EndReason, Session, SessionEvent, Wires};
+use super::{EndReason, SETTLING, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
@@ -77,10 +77,10 @@ impl Session {
         wires: &mut impl Wires,
     ) {
         debug_assert!(self.connection.is_none(), "the session must have no node");
-        if let Some(moving) = self.moving.take().filter(|moving| moving.is_ready) {
+        if let Some(moving) = self.moving.take().filter(|moving| moving.is_ready()) {
             self.node = Some(node);
             self.only_awaits_answers = false;
-            self.go_on(*moving, info, now);
+            self.go_on(moving, info, now);
             self.apply_info(info);
             self.send_info(info, now, wires);
             self.push_up(now, wires);
@@ -121,7 +121,9 @@ impl Session {
     /// Returns the timeout for a node that learns the subscriptions of a planned move. Meanwhile no SUB passes to the present node.
     pub(crate) fn arrival_timeout(&self) -> Duration {
         let subscriptions = u32::try_from(self.journal.len()).unwrap_or(u32::MAX);
-        ARRIVAL_TIMEOUT + PER_SUBSCRIPTION.saturating_mul(subscriptions)
+        let copies = self.moving.as_ref().and_then(|moving| moving.copies());
+        let settling = copies.map_or(Duration::ZERO, |_| SETTLING);
+        ARRIVAL_TIMEOUT + settling + PER_SUBSCRIPTION.saturating_mul(subscriptions)
     }
 
     /// Returns the timeout for the answer to the replay, which grows with the number of subscriptions.
@@ -262,8 +264,8 @@ impl Session {
         let Some(lost) = self.connection.take() else {
             return;
         };
-        // A move that has not come to `leave` is given up.
-        self.moving = self.moving.take().filter(|moving| moving.is_ready);
+        // A move whose next node does not know all subscriptions is given up.
+        self.moving = self.moving.take().filter(|moving| moving.is_ready());
         let origin = self.loss_origin(&lost, cause, now);
         let last_error = match self.events.last() {
             Some(SessionEvent::NodeError { text, .. }) => Some(text.clone()),

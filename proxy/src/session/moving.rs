@@ -1,13 +1,17 @@
-//! A planned move between two brokers that know MOVE.
+//! A planned move: the next node learns the component's subscriptions while the present one still delivers.
 //!
-//! Promise S13: nothing is lost, nothing comes twice, and the order stays. [`standin_wire::moves`] has the steps. Other moves wait for the old node's answers only: see [`failover`](super::failover).
+//! *Between brokers that know MOVE*, nothing is lost, nothing comes twice, and the order stays (promise S13). [`standin_wire::moves`] has
+//! the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Only then the
+//! next node is read.
+//!
+//! *Between other nodes*, both deliver for a while; see [`copies`](super::copies). Sessions for which neither is possible only wait for the
+//! present node's answers; see [`failover`](super::failover).
 //!
 //! While the next node learns the subscriptions, all frames pass to the present node, except SUB, UNSUB and CONNECT, which would
-//! change what the next node learns. Then the present node gets `leave`, and nothing after it. Its messages pass until it answers
-//! `left`. Only then the next node is read.
+//! change what the next node learns.
 //!
-//! *Max.* The next node learns what is left of each max, but the present node still delivers. So after the switch, each UNSUB
-//! is sent again with what is left then. Meanwhile the next node may deliver more messages than that; these are dropped.
+//! *Max.* Between brokers that know MOVE, the next node learns what is left of each max, but the present node still delivers. So after the
+//! switch, each UNSUB is sent again with what is left then. Meanwhile the next node may deliver more messages than that; these are dropped.
 
 use std::time::{Duration, Instant};
 
@@ -16,38 +20,94 @@ use standin_wire::client::Verb;
 use standin_wire::{Info, Move, MoveId, encode};
 
 use super::connection::{Connection, ConnectionStage, Hold, Leaving};
+use super::copies::Copies;
 use super::{Session, Wires};
+use crate::journal::{Members, Slot};
 use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session leaves its node without MOVE.
 const FAILURES_MAX: u8 = 3;
 
+/// A move between two brokers that know MOVE.
+#[derive(Debug)]
+struct Cut {
+    id: MoveId,
+    /// Run of the next node.
+    to: String,
+}
+
+/// What the next node gets so that it learns the subscriptions.
+#[derive(Debug)]
+pub(crate) struct ArrivalLines {
+    /// CONNECT, subscriptions, and a PING.
+    pub(crate) first: Vec<u8>,
+    /// Without MOVE: the subscriptions in queue groups and a PING, for [`SETTLING`](super::SETTLING) after the answer.
+    pub(crate) then: Option<Vec<u8>>,
+}
+
+/// The way in which each message reaches the component once.
+#[derive(Debug)]
+enum Way {
+    Cut(Cut),
+    /// One of the nodes does not know MOVE.
+    Copies(Copies),
+}
+
+/// Progress of a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The next node learns the subscriptions.
+    Learning,
+    /// The next node knows all subscriptions, and the present node was told that the session leaves.
+    Ready,
+    /// The session is on the next node. Copies may still come.
+    Over,
+}
+
 /// A move of the session to a node that learns its subscriptions.
 #[derive(Debug)]
 pub(super) struct Moving {
-    pub(super) id: MoveId,
-    /// Run of the next node.
-    to: String,
-    /// The subscriptions with a max that the next node has learned.
+    way: Way,
+    phase: Phase,
+    /// The subscriptions with a max among those that the next node learns.
     limited: Vec<Box<[u8]>>,
-    /// The next node knows all subscriptions, and the present node was told that the session leaves.
-    pub(super) is_ready: bool,
+}
+
+impl Moving {
+    /// Returns whether the next node knows all subscriptions, and the session is not on it yet.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Returns the messages that both nodes may deliver.
+    pub(super) fn copies(&self) -> Option<&Copies> {
+        match &self.way {
+            Way::Copies(copies) => Some(copies),
+            Way::Cut(_) => None,
+        }
+    }
 }
 
 impl Session {
-    /// Returns whether the session can move to a node that has sent `info` with the steps of MOVE.
+    /// Returns whether the session can move to a node that has sent `info`, and the node learns the subscriptions before.
     pub(crate) fn can_move(&self, info: &Info) -> bool {
-        let has_moves = |node: &Connection| {
+        let is_flowing = |node: &Connection| {
             let is_flowing = node.stage == ConnectionStage::Flowing && node.hold == Hold::No;
-            node.moves.is_some() && node.leaving == Leaving::Dialling && is_flowing
+            node.leaving == Leaving::Dialling && is_flowing
         };
-        let is_signed = |client: &super::Client| client.signed;
-        let client = self.client.as_deref();
-        client.is_some_and(|client| !is_signed(client))
-            && self.ending.is_none()
-            && self.connection.as_ref().is_some_and(has_moves)
-            && info.moves
+        let Some(client) = self.client.as_deref().filter(|client| !client.signed) else {
+            return false;
+        };
+        let has_copies = || client.echo && self.journal.len() > 0;
+        self.ending.is_none()
+            && self.connection.as_ref().is_some_and(is_flowing)
             && self.failed_moves < FAILURES_MAX
+            && (self.has_moves(info) || has_copies())
+    }
+
+    /// Returns whether the present node and a node that has sent `info` know MOVE.
+    pub(crate) fn has_moves(&self, info: &Info) -> bool {
+        info.moves && self.connection.as_ref().is_some_and(|node| node.moves.is_some())
     }
 
     /// Starts to leave the node to balance the load, if the session can move with MOVE now. Returns whether it does.
@@ -92,48 +152,63 @@ impl Session {
         }
     }
 
-    /// Returns the lines for the next node, which has sent `info`: CONNECT, the subscriptions, and a PING. `None` while a frame is
-    /// written in part.
-    pub(crate) fn arrival_lines(&mut self, next: &Node, info: &Info) -> Option<Vec<u8>> {
+    /// Returns the lines for the next node, which has sent `info`. `None` while the present node has a part of a frame, or copies of the
+    /// last move may still come.
+    pub(crate) fn arrival_lines(&mut self, next: &Node, info: &Info) -> Option<ArrivalLines> {
         let node = self.connection.as_ref()?;
-        if node.leaving != Leaving::Arriving || node.head_written > 0 || node.replacement.is_some() {
+        let is_at_boundary = node.head_written == 0 && node.replacement.is_none();
+        if node.leaving != Leaving::Arriving || !is_at_boundary || self.moving.is_some() {
             return None;
         }
-        let (client, from) = (self.client.as_ref()?, node.moves.as_ref()?.run.to_string());
-        let mut lines = self.connect_line_for(client.json.as_bytes(), Some(next), &info.nonce);
-        let id = MoveId(rand::random());
-        Move::Arrive { id, from }.encode(&mut lines);
-        let limited = self.journal.learn(&mut lines);
-        lines.extend_from_slice(encode::PING);
-        self.moving = Some(Box::new(Moving {
-            id,
-            to: info.server_id.clone(),
-            limited,
-            is_ready: false,
-        }));
-        Some(lines)
+        let (client, has_moves) = (self.client.as_ref()?, self.has_moves(info));
+        let mut first = self.connect_line_for(client.json.as_bytes(), Some(next), &info.nonce);
+        let (mut then, limited) = (None, self.journal.limited());
+        let way = if let Some(moves) = node.moves.as_ref().filter(|_| has_moves) {
+            let (id, from) = (MoveId(rand::random()), moves.run.to_string());
+            Move::Arrive { id, from }.encode(&mut first);
+            self.journal.learn(&mut first);
+            let to = info.server_id.clone();
+            Way::Cut(Cut { id, to })
+        } else {
+            let mut lines = Vec::new();
+            self.journal.copy(Members::No, &mut first);
+            self.journal.copy(Members::Only, &mut lines);
+            lines.extend_from_slice(encode::PING);
+            then = Some(lines);
+            Way::Copies(Copies::default())
+        };
+        first.extend_from_slice(encode::PING);
+        let phase = Phase::Learning;
+        self.moving = Some(Box::new(Moving { way, phase, limited }));
+        Some(ArrivalLines { first, then })
     }
 
-    /// Records that the next node knows all subscriptions. The present node is told that the session leaves, and gets nothing more.
+    /// Records that the next node knows all subscriptions. The present node is told that the session leaves, or gets a last PING. It gets
+    /// nothing more of the component.
     pub(crate) fn arrived(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
-        if let Some(node) = &mut self.connection
-            && node.leaving == Leaving::Arriving
-            && let Some(moving) = &mut self.moving
-        {
-            moving.is_ready = true;
-            let leave = Move::Leave {
-                id: moving.id,
-                to: moving.to.clone(),
-            };
-            let mut line = Vec::new();
-            leave.encode(&mut line);
-            node.own.extend_from_slice(&line);
-            node.leaving = Leaving::Draining { until: now + timeout };
+        let Some(node) = &mut self.connection else { return };
+        let Some(moving) = self.moving.as_mut().filter(|_| node.leaving == Leaving::Arriving) else {
+            return;
+        };
+        moving.phase = Phase::Ready;
+        let mut lines = Vec::new();
+        if let Way::Cut(Cut { id, to }) = &moving.way {
+            let (id, to) = (*id, to.clone());
+            Move::Leave { id, to }.encode(&mut lines);
+            node.own.extend_from_slice(&lines);
             if let Some(moves) = &mut node.moves {
                 moves.is_told = true;
             }
-            self.push_up(now, wires);
+        } else {
+            // A command behind a PING would need the order of both answers. Then the members leave with the connection.
+            if node.own.is_empty() {
+                node.own_commands = self.journal.withdraw_shared(&mut lines);
+                node.own.extend_from_slice(&lines);
+            }
+            node.own_ping();
         }
+        node.leaving = Leaving::Draining { until: now + timeout };
+        self.push_up(now, wires);
     }
 
     /// Records that the next node has not learned the subscriptions. Another one is dialled.
@@ -151,7 +226,7 @@ impl Session {
         let moves = |node: &Connection| node.leaving != Leaving::Dialling && node.leaving != Leaving::No;
         match &self.connection {
             Some(node) => moves(node),
-            None => self.moving.as_ref().is_some_and(|moving| moving.is_ready),
+            None => self.moving.as_ref().is_some_and(|moving| moving.is_ready()),
         }
     }
 
@@ -187,15 +262,23 @@ impl Session {
     }
 
     /// Continues on the next node, which knows all subscriptions.
-    pub(super) fn go_on(&mut self, mut moving: Moving, info: &Info, now: Instant) {
+    pub(super) fn go_on(&mut self, mut moving: Box<Moving>, info: &Info, now: Instant) {
         moving.limited.extend(self.apply_held_unsubs());
         let mut connection = Connection::new(info, ConnectionStage::Resending, Hold::No, now);
-        if let Some(moves) = &mut connection.moves {
-            moves.is_unsettled = true;
-        }
         let mut lines = Vec::new();
-        Move::Go.encode(&mut lines);
-        let commands = self.journal.moved(&moving.limited, &mut lines);
+        let commands = if let Way::Copies(copies) = &mut moving.way {
+            copies.drop_from(now);
+            moving.phase = Phase::Over;
+            let commands = self.journal.moved_by_copies(&moving.limited, &mut lines);
+            self.moving = Some(moving);
+            commands
+        } else {
+            if let Some(moves) = &mut connection.moves {
+                moves.is_unsettled = true;
+            }
+            Move::Go.encode(&mut lines);
+            self.journal.moved(&moving.limited, &mut lines)
+        };
         connection.own.extend_from_slice(&lines);
         if self.verbose() {
             connection.ledger.expect(Expected::DroppedOks(commands));
@@ -206,5 +289,60 @@ impl Session {
         self.connection = Some(connection);
         self.failed_moves = 0;
         self.joined(now);
+    }
+
+    /// Returns the messages that both nodes may deliver during the present move.
+    fn copies(&mut self) -> Option<&mut Copies> {
+        match &mut self.moving.as_mut()?.way {
+            Way::Copies(copies) => Some(copies),
+            Way::Cut(_) => None,
+        }
+    }
+
+    /// Returns whether the component has got this message of the node already. Notes it, if the next node may deliver it too.
+    #[cold]
+    pub(super) fn is_copy(&mut self, frame: &[u8], slot: Slot) -> bool {
+        let is_shared = self.journal.is_shared(slot);
+        let copies = self.copies().filter(|_| !is_shared);
+        copies.is_some_and(|copies| copies.is_copy(frame))
+    }
+
+    /// Sends UNSUBs for subscriptions that have reached a max which the node does not know, and gives up a move with too many copies.
+    pub(super) fn after_messages(&mut self, now: Instant, wires: &mut impl Wires) {
+        // If a PING waits, the UNSUBs follow its answer.
+        if let Some(node) = self.connection.as_mut().filter(|node| node.own.is_empty()) {
+            let mut lines = Vec::new();
+            node.own_commands = self.journal.end_overdue(&mut lines);
+            node.own.extend_from_slice(&lines);
+        }
+        let arrives = |node: &Connection| node.leaving == Leaving::Arriving;
+        if self.copies().is_some_and(|copies| copies.is_full())
+            && self.connection.as_ref().is_some_and(arrives)
+        {
+            self.failed_moves = FAILURES_MAX;
+            self.stay(now, wires);
+        }
+    }
+
+    /// Forgets the copies of the last move when no more are expected: when the node has answered a PING that was sent after the time in
+    /// which it gets them. Sends that PING.
+    pub(super) fn forget_copies(&mut self, now: Instant) {
+        let until = self.copies().and_then(|copies| copies.until());
+        let Some(until) = until.filter(|until| now >= *until) else {
+            return;
+        };
+        if let Some(copies) = self.copies() {
+            copies.is_over = true;
+        }
+        if let Some(node) = &mut self.connection {
+            if node.awaits_pong() {
+                return;
+            }
+            if node.pinged >= until {
+                self.moving = None;
+            } else {
+                node.own_ping();
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod parties;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -27,9 +28,15 @@ struct Simulation {
     rng: SmallRng,
     bench: Bench,
     node: Option<SimNode>,
-    /// The node to which the session moves, and whether it has learned the subscriptions.
-    next: Option<(SimNode, bool)>,
+    next: Option<Next>,
+    /// The nodes know MOVE.
+    knows_move: bool,
     planned_moves: u64,
+    messages: u64,
+    /// Numbers of the messages to each subject that must reach the component.
+    due: BTreeMap<String, Vec<u64>>,
+    /// Numbers of those that may reach it, because the node has died since.
+    in_danger: BTreeMap<String, Vec<u64>>,
     component: SimComponent,
     /// Numbers of the publishes that the nodes have processed, in that order.
     processed: Vec<u64>,
@@ -40,6 +47,20 @@ struct Simulation {
     holds: bool,
     /// The node has answered everything before the first held publish.
     is_back: bool,
+}
+
+/// The node to which the session moves.
+struct Next {
+    node: SimNode,
+    progress: Progress,
+}
+
+/// What the next node has learned.
+enum Progress {
+    Nothing,
+    /// Without MOVE: the subscriptions in no queue group. Other nodes do not know of them yet. These lines follow.
+    Copies(Vec<u8>),
+    Everything,
 }
 
 #[test]
@@ -57,15 +78,6 @@ fn s1_to_s6_and_s12_hold_under_random_schedules() {
 #[test]
 fn a_session_that_is_shut_down_ends_at_its_deadlines() {
     for_each_seed(SCHEDULES / 8, Simulation::stop);
-}
-
-/// Returns the INFO of a broker that knows MOVE.
-fn info() -> Info {
-    Info {
-        server_id: "N".to_owned(),
-        moves: true,
-        ..Info::default()
-    }
 }
 
 /// Runs the schedules. Returns their number, and the number of planned moves in them.
@@ -107,8 +119,13 @@ impl Simulation {
         let mut bench = Bench::new(policy);
         (bench.pipes.node_room, bench.pipes.component_room) = (0, 0);
         let verbose = rng.random();
+        let knows_move = rng.random();
         let mut simulation = Self {
             rng,
+            knows_move,
+            messages: 0,
+            due: BTreeMap::new(),
+            in_danger: BTreeMap::new(),
             bench,
             node: None,
             next: None,
@@ -126,6 +143,15 @@ impl Simulation {
         };
         simulation.command(&format!("CONNECT {{\"verbose\":{verbose},\"headers\":true}}\r\n"));
         simulation
+    }
+
+    /// Returns the INFO of the nodes.
+    fn info(&self) -> Info {
+        Info {
+            server_id: "N".to_owned(),
+            moves: self.knows_move,
+            ..Info::default()
+        }
     }
 
     fn run(mut self) -> u64 {
@@ -201,7 +227,7 @@ impl Simulation {
             if is_component_done && is_node_done && is_still && self.bench.session.buffered_bytes() == 0 {
                 return;
             }
-            self.bench.now += Duration::from_millis(1);
+            self.bench.pass(Duration::from_millis(20));
         }
         let missing = self.component.awaits.len();
         panic!(
@@ -239,7 +265,31 @@ impl Simulation {
         for (sid, sub) in &node.subs {
             let left = |sub: &SimSub| sub.max.map(|max| max - sub.count);
             assert_eq!(sub.subject, subs[sid].subject, "{sid} is another subscription");
-            assert_eq!(left(sub), left(&subs[sid]), "remaining max of {sid}");
+            if node.open_ended.contains(sid) {
+                assert!(sub.max.is_none_or(|max| max > 1_000_000), "{sid} ends early");
+            } else {
+                assert_eq!(left(sub), left(&subs[sid]), "remaining max of {sid}");
+            }
+        }
+        for (subject, received) in &self.component.received {
+            let numbers: BTreeSet<u64> = received.iter().copied().collect();
+            assert_eq!(numbers.len(), received.len(), "{subject}: a message came twice");
+        }
+        // A subscription with a max ends at a message that the test does not know.
+        for (sid, sub) in subs
+            .iter()
+            .filter(|(_, sub)| sub.max.is_none() && !self.knows_move)
+        {
+            let of = |messages: &BTreeMap<String, Vec<u64>>| messages.get(&sub.subject).cloned();
+            let (due, received) = (of(&self.due).unwrap_or_default(), of(&self.component.received));
+            let in_danger = of(&self.in_danger).unwrap_or_default();
+            let mut received = received.unwrap_or_default();
+            // During a move, two nodes have messages for a group, and none has all.
+            let is_ordered = received.is_sorted() || node.shared.contains(sid);
+            assert!(is_ordered, "{}: order was lost: {received:?}", sub.subject);
+            received.sort_unstable();
+            received.retain(|number| !in_danger.contains(number));
+            assert_eq!(received, due, "{}", sub.subject);
         }
         assert_eq!(
             self.component.infos, 1,
@@ -354,17 +404,10 @@ impl Simulation {
     fn node_processes(&mut self) {
         let frames = self.rng.random_range(0..20);
         self.node_takes(frames);
+        self.others_publish();
         let Some(node) = self.node.as_mut().filter(|node| !node.is_half_closed) else {
             return;
         };
-        for (sid, sub) in node.subs.iter_mut().filter(|_| !self.settling && !node.has_left) {
-            if self.rng.random_range(0..6) == 0 {
-                let line = format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject);
-                node.says.extend(line.as_bytes());
-                sub.count += 1;
-            }
-        }
-        node.subs.retain(|_, sub| sub.lives());
         let mut step = |step: Move| {
             let mut line = Vec::new();
             step.encode(&mut line);
@@ -386,6 +429,46 @@ impl Simulation {
         }
         if self.rng.random_range(0..60) == 0 {
             node.says.extend(b"INFO {\"connect_urls\":[\"n:9\"]}\r\n");
+        }
+    }
+
+    /// Sends messages to subscriptions. Without MOVE, one to a subscription in no queue group reaches both nodes, if the cluster knows that
+    /// the next one has the subscription.
+    fn others_publish(&mut self) {
+        let Some(node) = self
+            .node
+            .as_mut()
+            .filter(|node| !node.is_half_closed && !node.has_left)
+        else {
+            return;
+        };
+        let mut next = self.next.as_mut().filter(|_| !self.knows_move);
+        let sids: Vec<String> = node.subs.keys().cloned().collect();
+        for sid in sids.iter().filter(|_| !self.settling) {
+            if self.rng.random_range(0..6) != 0 {
+                continue;
+            }
+            let (number, subject) = (self.messages, node.subs[sid].subject.clone());
+            self.messages += 1;
+            self.due.entry(subject).or_default().push(number);
+            let is_shared = node.shared.contains(sid);
+            let next = next.as_mut().map(|next| (&mut next.node, &next.progress));
+            let next = next.filter(|(next, _)| next.subs.contains_key(sid));
+            let later = self.rng.random_range(0..3) == 0;
+            match next {
+                Some((next, _)) if is_shared && self.rng.random() => next.deliver(sid, number, false),
+                Some((next, progress)) if !is_shared => {
+                    let is_known = matches!(progress, Progress::Everything) || self.rng.random();
+                    if is_known {
+                        next.deliver(sid, number, self.rng.random());
+                    }
+                    node.deliver(sid, number, later && matches!(progress, Progress::Everything));
+                }
+                _ => node.deliver(sid, number, false),
+            }
+        }
+        if self.rng.random() {
+            node.catch_up();
         }
     }
 
@@ -421,6 +504,9 @@ impl Simulation {
     }
 
     fn pass_time(&mut self) {
+        // Nothing is on its way for long.
+        let next = self.next.as_mut().map(|next| &mut next.node);
+        self.node.iter_mut().chain(next).for_each(SimNode::catch_up);
         let time = Duration::from_millis(self.rng.random_range(0..300));
         self.bench.pass(time);
     }
@@ -435,53 +521,65 @@ impl Simulation {
 
     /// Takes a step of a planned move, or begins one.
     fn move_on(&mut self) {
-        let info = info();
-        if self.next.is_none() {
-            self.bench.session.leave();
-            if self.bench.session.can_move(&info) {
-                self.bench.session.begin_arrival();
-                let verbose = true;
+        let info = self.info();
+        let session = &mut self.bench.session;
+        let Some(next) = &mut self.next else {
+            session.leave();
+            if session.can_move(&info) {
+                session.begin_arrival();
                 let node = SimNode {
-                    verbose,
+                    verbose: true,
                     ..SimNode::default()
                 };
-                self.next = Some((node, false));
+                let progress = Progress::Nothing;
+                self.next = Some(Next { node, progress });
             }
             return;
-        }
-        let session = &mut self.bench.session;
+        };
         if !session.expects_next() {
             self.next = None;
             return;
         }
-        let Some((next, has_learned)) = &mut self.next else {
-            return;
+        let learn = |node: &mut SimNode, lines: Vec<u8>| {
+            let says = std::mem::take(&mut node.says);
+            node.got.extend(lines);
+            while node.process().is_some() {}
+            node.says = says;
         };
-        if !*has_learned {
-            if let Some(lines) = session.arrival_lines(&node("n:2"), &info) {
-                next.got.extend(lines);
-                while next.process().is_some() {}
-                next.says.clear();
-                *has_learned = true;
-            }
-        } else if !next.is_ready && self.rng.random_range(0..8) == 0 {
-            self.next = None;
-            self.bench.call(Session::arrival_failed);
-        } else if !next.is_ready {
-            next.is_ready = true;
-            let timeout = Duration::from_secs(5);
-            self.bench
-                .call(|session, now, wires| session.arrived(timeout, now, wires));
-        } else {
-            // The next node delivers what comes after the cut. The session does not read it yet.
-            for (sid, sub) in next.subs.iter_mut().filter(|_| !self.settling) {
-                if self.rng.random_range(0..6) == 0 {
-                    next.says
-                        .extend(format!("MSG {} {sid} 3\r\nabc\r\n", sub.subject).as_bytes());
-                    sub.count += 1;
+        let fails = !next.node.is_ready && self.rng.random_range(0..8) == 0;
+        match &mut next.progress {
+            Progress::Nothing => {
+                if let Some(lines) = session.arrival_lines(&node("n:2"), &info) {
+                    learn(&mut next.node, lines.first);
+                    next.progress = lines.then.map_or(Progress::Everything, Progress::Copies);
                 }
             }
-            next.subs.retain(|_, sub| sub.lives());
+            _ if fails => {
+                self.next = None;
+                self.bench.call(Session::arrival_failed);
+            }
+            Progress::Copies(lines) => {
+                learn(&mut next.node, std::mem::take(lines));
+                next.node.open_ended = next.node.subs.keys().cloned().collect();
+                next.progress = Progress::Everything;
+            }
+            Progress::Everything if !next.node.is_ready => {
+                next.node.is_ready = true;
+                let timeout = Duration::from_secs(5);
+                self.bench
+                    .call(|session, now, wires| session.arrived(timeout, now, wires));
+            }
+            Progress::Everything if self.knows_move && !self.settling => {
+                // The next node delivers what comes after the cut. The session does not read it yet.
+                let sids: Vec<String> = next.node.subs.keys().cloned().collect();
+                for sid in sids {
+                    if self.rng.random_range(0..6) == 0 {
+                        next.node.deliver(&sid, self.messages, false);
+                        self.messages += 1;
+                    }
+                }
+            }
+            Progress::Everything => {}
         }
     }
 
@@ -515,7 +613,7 @@ impl Simulation {
             ..SimNode::default()
         });
         self.holds = self.rng.random();
-        self.bench.node_up_as(&info(), self.holds);
+        self.bench.node_up_as(&self.info(), self.holds);
     }
 
     /// Processes the session's events and the bytes that the component got.
@@ -537,6 +635,9 @@ impl Simulation {
                     self.is_back = false;
                     self.holds = false;
                     self.in_doubt += in_doubt;
+                    for (subject, numbers) in std::mem::take(&mut self.due) {
+                        self.in_danger.entry(subject).or_default().extend(numbers);
+                    }
                 }
                 SessionEvent::Resent(count) => self.resent += count,
                 _ => {}
@@ -559,10 +660,10 @@ impl Simulation {
         if !self.bench.session.keeps_node() {
             let next = self.next.take().filter(|_| self.bench.session.expects_next());
             self.bench.pipes.node.clear();
-            self.node = next.map(|(next, _)| next);
+            self.node = next.map(|next| next.node);
             if self.node.is_some() {
                 self.holds = false;
-                self.bench.node_up_as(&info(), false);
+                self.bench.node_up_as(&self.info(), false);
             }
         }
         self.component.got.append(&mut self.bench.pipes.component);

@@ -220,14 +220,19 @@ impl Session {
 
     /// Writes the sidecar's own frames. Returns whether all were written.
     fn flush_own(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
-        let pings = match &mut self.connection {
-            Some(node) if !node.own.is_empty() => std::mem::take(&mut node.own_pings),
+        let (pings, commands) = match &mut self.connection {
+            Some(node) if !node.own.is_empty() => {
+                let commands = std::mem::take(&mut node.own_commands);
+                (std::mem::take(&mut node.own_pings), commands)
+            }
             _ => return true,
         };
+        let dropped = if self.verbose() { u32::from(commands) } else { 0 };
         let mark = (pings > 0).then(|| self.mark());
         let Some(node) = &mut self.connection else {
             return true;
         };
+        node.ledger.expect(Expected::DroppedOks(dropped));
         if let Some(mark) = mark {
             (0..pings).for_each(|_| node.expect_pong(Expected::OwnPong(mark), now));
             self.traffic.own_pings += u64::from(pings);

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use standin_wire::limits::FrameLimits;
 use standin_wire::refusal::Refusal;
@@ -11,19 +11,24 @@ use standin_wire::server::{self, Frame};
 use standin_wire::{Info, Move, WireError, encode};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::{LEAVE_ANSWERS, Task};
 use crate::dial::DialledNode;
+use crate::session::{ArrivalLines, SETTLING};
 
 /// Bytes reserved for each read from a node that learns the subscriptions.
 const READ_BYTES: usize = 4096;
+
+/// Limit on what a node may send until the session is on it. It is kept for the component.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 type PendingArrival = Pin<Box<dyn Future<Output = Result<DialledNode, ArrivalError>> + Send>>;
 
 /// The node to which a session is about to move.
 pub(super) enum Next {
-    /// Connected. The session leaves its present node without MOVE.
+    /// Connected. It learns nothing before the session has left its present node.
     Drained(DialledNode),
     /// Connected. It is to learn the subscriptions at the next frame boundary.
     Connected(DialledNode),
@@ -48,11 +53,13 @@ pub(super) enum ArrivalError {
     Refused(String),
     #[error("it is about to shut down")]
     LameDuck,
+    #[error("sent more than {KEPT_BYTES_MAX} bytes")]
+    TooMuch,
 }
 
 impl Task {
-    /// Takes the node to which the session is about to move. Begins the move with MOVE if both nodes know it.
-    pub(super) fn next_connected(&mut self, dialled: DialledNode, now: Instant) {
+    /// Takes the node to which the session is about to move. Begins the move.
+    pub(super) fn next_connected(&mut self, dialled: DialledNode, now: std::time::Instant) {
         let next = if self.session.can_move(&dialled.info) {
             self.session.begin_arrival();
             Next::Connected(dialled)
@@ -71,7 +78,7 @@ impl Task {
         if !self.session.expects_next() {
             return true;
         }
-        let now = Instant::now();
+        let now = std::time::Instant::now();
         let (next, progress) = match *next {
             Next::Connected(dialled) => match self.session.arrival_lines(&dialled.node, &dialled.info) {
                 Some(lines) => {
@@ -109,62 +116,127 @@ impl Task {
 
 /// Sends `lines` to the node, and returns when the node knows the subscriptions in them. Messages that it sends before are kept.
 async fn learn(
-    mut dialled: DialledNode,
-    lines: Vec<u8>,
+    dialled: DialledNode,
+    lines: ArrivalLines,
     limit: Duration,
 ) -> Result<DialledNode, ArrivalError> {
-    let learned = tokio::time::timeout(limit, exchange(&mut dialled, &lines)).await;
+    let mut learning = Learning {
+        received: Vec::new(),
+        messages: Vec::new(),
+        dialled,
+    };
+    learning.received = std::mem::take(&mut learning.dialled.after_info);
+    let learned = tokio::time::timeout(limit, learning.exchange(&lines)).await;
     learned.map_err(|_| ArrivalError::Timeout(limit))??;
+    let Learning {
+        mut dialled,
+        received,
+        mut messages,
+    } = learning;
+    messages.extend_from_slice(&received);
+    dialled.after_info = messages;
     Ok(dialled)
 }
 
-async fn exchange(dialled: &mut DialledNode, lines: &[u8]) -> Result<(), ArrivalError> {
-    let stream = &mut dialled.stream;
-    stream.write_all(lines).await?;
-    stream.flush().await?;
-    let mut received = std::mem::take(&mut dialled.after_info);
-    let mut messages = Vec::new();
-    loop {
-        let Some((frame, len)) = server::decode(&received, FrameLimits::SERVER)? else {
-            received.reserve(READ_BYTES);
-            if stream.read_buf(&mut received).await? == 0 {
-                return Err(ArrivalError::Closed);
-            }
-            continue;
+/// A node that learns subscriptions.
+struct Learning {
+    dialled: DialledNode,
+    /// Bytes that were not parsed.
+    received: Vec<u8>,
+    /// Messages, for the component.
+    messages: Vec<u8>,
+}
+
+/// An answer of a node that learns subscriptions.
+#[derive(PartialEq, Eq)]
+enum Answer {
+    Pong,
+    /// `ready`, see [`standin_wire::moves`].
+    Ready,
+}
+
+impl Learning {
+    async fn exchange(&mut self, lines: &ArrivalLines) -> Result<(), ArrivalError> {
+        self.send(&lines.first).await?;
+        let Some(then) = &lines.then else {
+            return self.until(Answer::Ready).await;
         };
-        let mut is_ready = false;
-        match frame {
-            Frame::Message(_) => messages.extend_from_slice(&received[..len]),
-            Frame::Move(json) => match Move::parse(json) {
-                Ok(Move::Ready) => is_ready = true,
-                Ok(Move::Refused { why }) => return Err(ArrivalError::Refused(why)),
-                Ok(_) | Err(_) => {}
-            },
-            Frame::Info(json) => {
-                if let Ok(info) = Info::parse(json) {
-                    dialled.info = info;
+        self.until(Answer::Pong).await?;
+        let settled_at = Instant::now() + SETTLING;
+        while self.answer(Some(settled_at)).await?.is_some() {}
+        self.send(then).await?;
+        self.until(Answer::Pong).await
+    }
+
+    async fn send(&mut self, lines: &[u8]) -> Result<(), ArrivalError> {
+        self.dialled.stream.write_all(lines).await?;
+        Ok(self.dialled.stream.flush().await?)
+    }
+
+    async fn until(&mut self, awaited: Answer) -> Result<(), ArrivalError> {
+        while self.answer(None).await?.is_some_and(|answer| answer != awaited) {}
+        Ok(())
+    }
+
+    /// Returns the next answer. `None` if there is none until this time.
+    async fn answer(&mut self, until: Option<Instant>) -> Result<Option<Answer>, ArrivalError> {
+        let mut parsed = 0;
+        let answer = loop {
+            let bytes = &self.received[parsed..];
+            let Some((frame, len)) = server::decode(bytes, FrameLimits::SERVER)? else {
+                self.received.drain(..parsed);
+                parsed = 0;
+                if self.messages.len() + self.received.len() > KEPT_BYTES_MAX {
+                    return Err(ArrivalError::TooMuch);
                 }
-                if dialled.info.ldm {
-                    return Err(ArrivalError::LameDuck);
+                self.received.reserve(READ_BYTES);
+                let read = self.dialled.stream.read_buf(&mut self.received);
+                let read = match until {
+                    Some(until) => tokio::time::timeout_at(until, read).await,
+                    None => Ok(read.await),
+                };
+                match read {
+                    Err(_) => return Ok(None),
+                    Ok(Ok(0)) => return Err(ArrivalError::Closed),
+                    Ok(read) => read?,
+                };
+                continue;
+            };
+            let mut answer = None;
+            match frame {
+                Frame::Message(_) => self.messages.extend_from_slice(&bytes[..len]),
+                Frame::Move(json) => match Move::parse(json) {
+                    Ok(Move::Ready) => answer = Some(Answer::Ready),
+                    Ok(Move::Refused { why }) => return Err(ArrivalError::Refused(why)),
+                    Ok(_) | Err(_) => {}
+                },
+                Frame::Info(json) => {
+                    if let Ok(info) = Info::parse(json) {
+                        self.dialled.info = info;
+                    }
+                    if self.dialled.info.ldm {
+                        return Err(ArrivalError::LameDuck);
+                    }
                 }
+                Frame::Ping => {
+                    self.dialled.stream.write_all(encode::PONG).await?;
+                    self.dialled.stream.flush().await?;
+                }
+                // A subscription that this node refuses is refused by the present one too.
+                Frame::Err(text) if is_about_a_command(text) => {}
+                Frame::Err(text) => {
+                    return Err(ArrivalError::Refused(String::from_utf8_lossy(text).into_owned()));
+                }
+                Frame::Pong => answer = Some(Answer::Pong),
+                Frame::Ok => {}
             }
-            Frame::Ping => {
-                stream.write_all(encode::PONG).await?;
-                stream.flush().await?;
+            parsed += len;
+            if let Some(answer) = answer {
+                break answer;
             }
-            // A subscription that this node refuses is refused by the present one too.
-            Frame::Err(text) if is_about_a_command(text) => {}
-            Frame::Err(text) => {
-                return Err(ArrivalError::Refused(String::from_utf8_lossy(text).into_owned()));
-            }
-            Frame::Ok | Frame::Pong => {}
-        }
-        received.drain(..len);
-        if is_ready {
-            messages.append(&mut received);
-            dialled.after_info = messages;
-            return Ok(());
-        }
+        };
+        self.received.drain(..parsed);
+        Ok(Some(answer))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The two parties of the simulation: a node with one client, and a component that checks its answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use standin_wire::client::{self, Frame};
 use standin_wire::limits::FrameLimits;
@@ -23,6 +23,12 @@ pub(super) struct SimNode {
     pub(super) has_left: bool,
     /// The session has moved here by plan, and may not leave yet.
     pub(super) settles: bool,
+    /// Sids of subscriptions in queue groups.
+    pub(super) shared: BTreeSet<String>,
+    /// Messages that are on their way to this node: sid and line.
+    pub(super) late: VecDeque<(String, String)>,
+    /// Without MOVE: the node has learned these subscriptions without their max.
+    pub(super) open_ended: BTreeSet<String>,
 }
 
 /// A subscription from the point of view of one party.
@@ -63,6 +69,8 @@ pub(super) struct SimComponent {
     pub(super) awaits: VecDeque<&'static str>,
     pub(super) got: Vec<u8>,
     pub(super) infos: u64,
+    /// Numbers of the messages received, by subject.
+    pub(super) received: BTreeMap<String, Vec<u64>>,
 }
 
 impl SimComponent {
@@ -82,6 +90,9 @@ impl SimComponent {
                         && sub.subject.as_bytes() == message.subject
                     {
                         sub.count += 1;
+                        let number = text(message.payload).parse().expect("a number");
+                        let received = self.received.entry(sub.subject.clone()).or_default();
+                        received.push(number);
                     }
                 }
                 server::Frame::Ping => {}
@@ -102,6 +113,39 @@ impl SimComponent {
 }
 
 impl SimNode {
+    /// Ends a subscription.
+    fn end(&mut self, sid: &str) {
+        self.subs.remove(sid);
+        self.shared.remove(sid);
+        self.open_ended.remove(sid);
+        self.late.retain(|(late, _)| late != sid);
+    }
+
+    /// Sends this message to the client now, or later.
+    pub(super) fn deliver(&mut self, sid: &str, number: u64, later: bool) {
+        let Some(sub) = self.subs.get(sid) else { return };
+        let text = number.to_string();
+        let line = format!("MSG {} {sid} {}\r\n{text}\r\n", sub.subject, text.len());
+        self.late.push_back((sid.to_owned(), line));
+        if !later {
+            self.catch_up();
+        }
+    }
+
+    /// Sends the messages that were on their way.
+    pub(super) fn catch_up(&mut self) {
+        while let Some((sid, line)) = self.late.pop_front() {
+            let Some(sub) = self.subs.get_mut(&sid) else {
+                continue;
+            };
+            self.says.extend(line.as_bytes());
+            sub.count += 1;
+            if !sub.lives() {
+                self.end(&sid);
+            }
+        }
+    }
+
     /// Processes one frame. Returns `None` if no frame is complete; `Some(None)` unless the frame is a publish with a number.
     pub(super) fn process(&mut self) -> Option<Option<u64>> {
         let got = self.got.make_contiguous();
@@ -116,12 +160,15 @@ impl SimNode {
             Frame::Sub(sub) => {
                 let before = self.subs.insert(text(sub.sid), SimSub::new(text(sub.subject)));
                 assert!(before.is_none(), "{} was subscribed twice", text(sub.sid));
+                if sub.queue.is_some() {
+                    self.shared.insert(text(sub.sid));
+                }
             }
             Frame::Unsub(unsub) => {
                 let sid = text(unsub.sid);
                 match (unsub.max, self.subs.get_mut(&sid)) {
                     (Some(max), Some(sub)) if max > sub.count => sub.max = Some(max),
-                    _ => drop(self.subs.remove(&sid)),
+                    _ => self.end(&sid),
                 }
             }
             Frame::Ping => {
