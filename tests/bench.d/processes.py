@@ -195,10 +195,9 @@ class Load(Process):
 class Crowd(Process):
     """A load generator that reads commands, such as `load idle`. `.ready` is its first line."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, program=(TARGET / "release/load",)):
         pipe = subprocess.PIPE
-        program = TARGET / "release/load"
-        super().__init__(folder, "load", program, *arguments, stdin=pipe, stdout=pipe)
+        super().__init__(folder, "load", *program, *arguments, stdin=pipe, stdout=pipe)
         self.ready = self.answer()
 
     def tell(self, command):
