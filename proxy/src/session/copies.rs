@@ -1,14 +1,14 @@
 //! A planned move from or to a node that does not know MOVE, such as nats-server. For a while both nodes deliver, and each message that
 //! came from both reaches the component once (promise S13, as far as such nodes allow).
 //!
-//! 1. The next node gets the component's subscriptions, without those in queue groups. From here on, the messages that the present node
-//!    delivers are noted.
-//! 2. After the next node's PONG, [`SETTLING`] passes, in which the other nodes of the cluster learn of the subscriptions. They do not
-//!    confirm that.
+//! 1. For [`SETTLING`], the messages that the present node delivers are noted, while the next node has no subscriptions yet. It may get
+//!    copies of these messages later, because others on it have subscribed to the same subjects.
+//! 2. The next node gets the component's subscriptions, without those in queue groups. After its PONG, [`SETTLING`] passes again, in which
+//!    the other nodes of the cluster learn of the subscriptions. They do not confirm that.
 //! 3. The next node gets the subscriptions in queue groups, and the present node their UNSUBs and a PING. A message for a group goes to
 //!    one node only, so it has no copy. After the present node's PONG, the session continues on the next node.
-//! 4. From what the next node has delivered since step 1, each message that was noted is dropped once. The notes are kept until the next
-//!    node has answered a PING that was sent [`COPIES_LATE`] after the move.
+//! 4. From what the next node has delivered, each message that was noted is dropped once. The notes are kept until the next node has
+//!    answered a PING that was sent [`COPIES_LATE`] after the move.
 //!
 //! A copy is recognised by its bytes: subject, sid, reply, headers and payload. If a component gets equal messages in this time, one of
 //! them may be taken for the copy of another, and is lost.
@@ -26,14 +26,14 @@ use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
 
-/// Time in which all nodes of a cluster learn of a new subscription.
+/// Time in which all nodes of a cluster learn of a new subscription, and longest time between two copies of a message.
 pub(crate) const SETTLING: Duration = Duration::from_millis(250);
 /// Time after the move in which the next node may still get copies.
 pub(super) const COPIES_LATE: Duration = Duration::from_millis(500);
 /// Number of notes above which a move is given up. Each takes about 24 bytes.
 const NOTES_MAX: usize = 1 << 17;
 
-/// The messages that the present node has delivered since the next node learned the subscriptions.
+/// The messages that the present node has delivered since the move began.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     hasher: RandomState,

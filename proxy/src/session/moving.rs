@@ -56,6 +56,8 @@ enum Way {
 /// Progress of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Without MOVE: the messages of the present node are noted, before the next node learns the subscriptions.
+    Noting,
     /// The next node learns the subscriptions.
     Learning,
     /// The next node knows all subscriptions, and the present node was told that the session leaves.
@@ -145,37 +147,57 @@ impl Session {
         }
     }
 
-    /// Begins the move. From here on no SUB, UNSUB or CONNECT passes.
+    /// Begins to note the messages of the present node, for a move without MOVE. Returns `false` while copies of the last move may still
+    /// come.
+    pub(crate) fn begin_notes(&mut self) -> bool {
+        if self.moving.is_some() {
+            return false;
+        }
+        self.moving = Some(Box::new(Moving {
+            way: Way::Copies(Copies::default()),
+            phase: Phase::Noting,
+            limited: Vec::new(),
+        }));
+        true
+    }
+
+    /// Begins the move. From here on no SUB, UNSUB or CONNECT passes, except while messages are noted.
     pub(crate) fn begin_arrival(&mut self) {
         if let Some(node) = &mut self.connection {
             node.leaving = Leaving::Arriving;
         }
     }
 
-    /// Returns the lines for the next node, which has sent `info`. `None` while the present node has a part of a frame, or copies of the
-    /// last move may still come.
+    /// Returns the lines for the next node, which has sent `info`. `None` while the present node has a part of a frame, or
+    /// copies of the last move may still come.
     pub(crate) fn arrival_lines(&mut self, next: &Node, info: &Info) -> Option<ArrivalLines> {
         let node = self.connection.as_ref()?;
         let is_at_boundary = node.head_written == 0 && node.replacement.is_none();
-        if node.leaving != Leaving::Arriving || !is_at_boundary || self.moving.is_some() {
+        let is_last_over = self
+            .moving
+            .as_ref()
+            .is_none_or(|moving| moving.phase == Phase::Noting);
+        if node.leaving != Leaving::Arriving || !is_at_boundary || !is_last_over {
             return None;
         }
-        let (client, has_moves) = (self.client.as_ref()?, self.has_moves(info));
+        let client = self.client.as_ref()?;
         let mut first = self.connect_line_for(client.json.as_bytes(), Some(next), &info.nonce);
         let (mut then, limited) = (None, self.journal.limited());
-        let way = if let Some(moves) = node.moves.as_ref().filter(|_| has_moves) {
-            let (id, from) = (MoveId(rand::random()), moves.run.to_string());
-            Move::Arrive { id, from }.encode(&mut first);
-            self.journal.learn(&mut first);
-            let to = info.server_id.clone();
-            Way::Cut(Cut { id, to })
-        } else {
+        let noting = self.moving.take_if(|moving| moving.phase == Phase::Noting);
+        let way = if let Some(noting) = noting {
             let mut lines = Vec::new();
             self.journal.copy(Members::No, &mut first);
             self.journal.copy(Members::Only, &mut lines);
             lines.extend_from_slice(encode::PING);
             then = Some(lines);
-            Way::Copies(Copies::default())
+            noting.way
+        } else {
+            let moves = node.moves.as_ref()?;
+            let (id, from) = (MoveId(rand::random()), moves.run.to_string());
+            Move::Arrive { id, from }.encode(&mut first);
+            self.journal.learn(&mut first);
+            let to = info.server_id.clone();
+            Way::Cut(Cut { id, to })
         };
         first.extend_from_slice(encode::PING);
         let phase = Phase::Learning;
@@ -233,8 +255,10 @@ impl Session {
     /// Returns whether a frame with this verb, of which the present node has no part, must wait until the next node has the session.
     pub(super) fn waits_for_move(&self, verb: Verb) -> bool {
         let arrives = |node: &Connection| node.leaving == Leaving::Arriving;
+        let is_noting = |moving: &Moving| moving.phase == Phase::Noting;
         matches!(verb, Verb::Sub | Verb::Unsub | Verb::Connect)
             && self.connection.as_ref().is_some_and(arrives)
+            && !self.moving.as_deref().is_some_and(is_noting)
     }
 
     /// Handles a step from the present node.

@@ -57,6 +57,8 @@ struct Next {
 
 /// What the next node has learned.
 enum Progress {
+    /// Without MOVE, if the last move is over: sids and numbers of the messages that were noted.
+    Noting(Vec<(String, u64)>),
     Nothing,
     /// Without MOVE: the subscriptions in no queue group. Other nodes do not know of them yet. These lines follow.
     Copies(Vec<u8>),
@@ -452,10 +454,16 @@ impl Simulation {
             self.messages += 1;
             self.due.entry(subject).or_default().push(number);
             let is_shared = node.shared.contains(sid);
-            let next = next.as_mut().map(|next| (&mut next.node, &next.progress));
-            let next = next.filter(|(next, _)| next.subs.contains_key(sid));
+            let next = next.as_mut().map(|next| (&mut next.node, &mut next.progress));
+            let next = next.filter(|(next, progress)| {
+                matches!(progress, Progress::Noting(_)) || next.subs.contains_key(sid)
+            });
             let later = self.rng.random_range(0..3) == 0;
             match next {
+                Some((_, Progress::Noting(noted))) => {
+                    noted.push((sid.clone(), number));
+                    node.deliver(sid, number, false);
+                }
                 Some((next, _)) if is_shared && self.rng.random() => next.deliver(sid, number, false),
                 Some((next, progress)) if !is_shared => {
                     let is_known = matches!(progress, Progress::Everything) || self.rng.random();
@@ -531,7 +539,11 @@ impl Simulation {
                     verbose: true,
                     ..SimNode::default()
                 };
-                let progress = Progress::Nothing;
+                let progress = if self.knows_move {
+                    Progress::Nothing
+                } else {
+                    Progress::Noting(Vec::new())
+                };
                 self.next = Some(Next { node, progress });
             }
             return;
@@ -548,6 +560,22 @@ impl Simulation {
         };
         let fails = !next.node.is_ready && self.rng.random_range(0..8) == 0;
         match &mut next.progress {
+            Progress::Noting(noted) => {
+                if session.begin_notes() {
+                    // The present node's earlier messages are not noted.
+                    noted.clear();
+                } else if (self.settling || !noted.is_empty())
+                    && let Some(lines) = session.arrival_lines(&node("n:2"), &info)
+                {
+                    learn(&mut next.node, lines.first);
+                    // The last messages reach the next node late.
+                    let late = noted.split_off(self.rng.random_range(0..=noted.len()));
+                    for (sid, number) in late {
+                        next.node.deliver(&sid, number, false);
+                    }
+                    next.progress = Progress::Copies(lines.then.expect("queue groups come later"));
+                }
+            }
             Progress::Nothing => {
                 if let Some(lines) = session.arrival_lines(&node("n:2"), &info) {
                     learn(&mut next.node, lines.first);

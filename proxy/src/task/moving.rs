@@ -11,7 +11,7 @@ use standin_wire::server::{self, Frame};
 use standin_wire::{Info, Move, WireError, encode};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
 use super::{LEAVE_ANSWERS, Task};
@@ -30,6 +30,8 @@ type PendingArrival = Pin<Box<dyn Future<Output = Result<DialledNode, ArrivalErr
 pub(super) enum Next {
     /// Connected. It learns nothing before the session has left its present node.
     Drained(DialledNode),
+    /// Connected. Before it learns the subscriptions, messages are noted for this time, once the last move is over.
+    Noting(DialledNode, Option<Pin<Box<Sleep>>>),
     /// Connected. It is to learn the subscriptions at the next frame boundary.
     Connected(DialledNode),
     /// It learns the subscriptions.
@@ -62,7 +64,11 @@ impl Task {
     pub(super) fn next_connected(&mut self, dialled: DialledNode, now: std::time::Instant) {
         let next = if self.session.can_move(&dialled.info) {
             self.session.begin_arrival();
-            Next::Connected(dialled)
+            if self.session.has_moves(&dialled.info) {
+                Next::Connected(dialled)
+            } else {
+                Next::Noting(dialled, None)
+            }
         } else {
             self.session.next_ready(LEAVE_ANSWERS, now, &mut self.sockets);
             Next::Drained(dialled)
@@ -80,6 +86,15 @@ impl Task {
         }
         let now = std::time::Instant::now();
         let (next, progress) = match *next {
+            Next::Noting(dialled, None) => {
+                let begins = self.session.begin_notes();
+                let time = begins.then(|| Box::pin(tokio::time::sleep(SETTLING)));
+                (Next::Noting(dialled, time), begins)
+            }
+            Next::Noting(dialled, Some(mut time)) => match time.as_mut().poll(cx) {
+                Poll::Ready(()) => (Next::Connected(dialled), true),
+                Poll::Pending => (Next::Noting(dialled, Some(time)), false),
+            },
             Next::Connected(dialled) => match self.session.arrival_lines(&dialled.node, &dialled.info) {
                 Some(lines) => {
                     let limit = self.session.arrival_timeout();
@@ -109,7 +124,7 @@ impl Task {
     pub(super) fn take_next(&mut self) -> Option<DialledNode> {
         match *self.next.take()? {
             Next::Drained(dialled) | Next::Ready(dialled) => Some(dialled),
-            Next::Connected(_) | Next::Learning(_) => None,
+            Next::Noting(..) | Next::Connected(_) | Next::Learning(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@
 //! | [`discovery`] | INFO lists the other nodes, and client libraries move to them |
 //! | [`partitions`] | the mesh recovers from partitions, delay and loss |
 //! | [`crowd`] | the interest of a dead node disappears everywhere, and nothing leaks |
-//! | [`rolling`] | components behind sidecars do not notice that nodes are restarted |
+//! | [`rolling`], [`rolling_clients`] | components behind sidecars do not notice that nodes are restarted |
 //! | [`thaw`] | a node that was frozen delivers no message of a sender that has given it up |
 //! | [`starting`] | a node accepts clients only after it has the interest of the others |
 //! | [`names`] | cluster names, clients at the port for nodes, and INFO after the last peer died |
@@ -29,6 +29,7 @@ mod neighbours;
 mod partitions;
 mod queues;
 mod rolling;
+mod rolling_clients;
 mod split;
 mod starting;
 mod thaw;
