@@ -41,11 +41,12 @@ async fn relay(mut near: TcpStream, to: &str, delay: Duration) -> io::Result<()>
         return Ok(());
     }
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    tokio::try_join!(
+    // An error in one direction does not end the other one, which may still have bytes to pass on.
+    let (up, down) = tokio::join!(
         pass_on(near_read, far_write, delay),
         pass_on(far_read, near_write, delay)
-    )?;
-    Ok(())
+    );
+    up.and(down)
 }
 
 /// Passes on one direction, late, until its end.
