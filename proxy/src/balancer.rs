@@ -133,20 +133,18 @@ impl Balancer {
                 breaks: 0,
                 last_break: None,
             });
-            match (node.is_usable, history.usable_since) {
-                (true, None) => history.usable_since = Some(now),
-                (false, Some(_)) => {
-                    let is_repeated = history.last_break.is_some_and(|at| now < at + BREAKS_KEPT);
-                    history.breaks = if is_repeated {
-                        (history.breaks + 1).min(BREAKS_MAX)
-                    } else {
-                        0
-                    };
-                    history.last_break = Some(now);
-                    history.usable_since = None;
-                    history.is_balanced = false;
-                }
-                _ => {}
+            // A node that no session or probe has proved before it went away comes back too.
+            history.is_balanced &= !node.is_away;
+            if node.is_usable && history.usable_since.is_none() {
+                history.usable_since = Some(now);
+            } else if node.is_away && history.usable_since.take().is_some() {
+                let is_repeated = history.last_break.is_some_and(|at| now < at + BREAKS_KEPT);
+                history.breaks = if is_repeated {
+                    (history.breaks + 1).min(BREAKS_MAX)
+                } else {
+                    0
+                };
+                history.last_break = Some(now);
             }
         }
     }
@@ -243,6 +241,7 @@ mod tests {
                 zone: String::new(),
                 weight: 1,
                 is_usable: true,
+                is_away: false,
             };
             let session = |id: u64| BalancedSession {
                 id,
@@ -280,9 +279,14 @@ mod tests {
         }
 
         fn restart(&mut self, seconds: u32) {
-            self.nodes[2].is_usable = false;
+            self.set_away(2, true);
             self.pass(RULES, seconds);
-            self.nodes[2].is_usable = true;
+            self.set_away(2, false);
+        }
+
+        fn set_away(&mut self, node: usize, is_away: bool) {
+            let node = &mut self.nodes[node];
+            (node.is_away, node.is_usable) = (is_away, !is_away);
         }
     }
 
@@ -312,6 +316,17 @@ mod tests {
     }
 
     #[test]
+    fn s13_a_node_that_goes_away_before_it_was_proved_comes_back_too() {
+        let mut bench = Bench::new();
+        bench.balancer.nodes.clear();
+        bench.balancer.has_looked = false;
+        bench.nodes[2].is_usable = false;
+        assert_eq!(bench.pass(RULES, 1), 0, "not tried yet");
+        bench.restart(2);
+        assert!(bench.pass(RULES, 100) > 0);
+    }
+
+    #[test]
     fn s13_a_flapping_node_is_left_alone_and_no_session_moves_twice_within_rebalance_min_secs() {
         let mut bench = Bench::new();
         for _ in 0..20 {
@@ -336,8 +351,8 @@ mod tests {
     #[test]
     fn s13_nothing_is_balanced_while_most_nodes_are_unusable_or_to_another_zone_or_with_rebalance_secs_0() {
         let mut bench = Bench::new();
-        bench.nodes[0].is_usable = false;
-        bench.nodes[1].is_usable = false;
+        bench.set_away(0, true);
+        bench.set_away(1, true);
         bench.restart(2);
         assert_eq!(bench.pass(RULES, 600), 0, "one node of three");
         let mut bench = Bench::new();

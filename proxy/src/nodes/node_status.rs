@@ -108,6 +108,8 @@ pub(crate) struct BalancedNode {
     pub(crate) weight: u32,
     /// A session or a probe has proved the node, and it takes sessions.
     pub(crate) is_usable: bool,
+    /// The node has failed, is draining, or is drained. If it is neither this nor usable, nothing is known of it yet.
+    pub(crate) is_away: bool,
 }
 
 impl NodeBook {
@@ -118,11 +120,15 @@ impl NodeBook {
         let known = entries.iter().filter(|(address, entry)| {
             entry.withdrawn_at.is_none() && !allowed.refuses(address) && !self.self_check.has_met(address)
         });
-        let balanced = known.map(|(address, entry)| BalancedNode {
-            node: address.clone(),
-            zone: entry.node.zone.to_string(),
-            weight: entry.node.weight,
-            is_usable: entry.state(&settings, now) == "up",
+        let balanced = known.map(|(address, entry)| {
+            let state = entry.state(&settings, now);
+            BalancedNode {
+                node: address.clone(),
+                zone: entry.node.zone.to_string(),
+                weight: entry.node.weight,
+                is_usable: state == "up",
+                is_away: !matches!(state, "up" | "unproved"),
+            }
         });
         balanced.collect()
     }
