@@ -307,7 +307,14 @@ async fn s13_no_message_is_lost_while_the_load_is_balanced_and_while_a_node_is_d
             .setting("choice.rebalance_secs", 1)
             .setting("choice.rebalance_min_secs", 0)
             .setting("health.idle_probe_interval_ms", 1000);
-        sidecars.push(sidecar.start().await);
+        let sidecar = sidecar.start().await;
+        // Until then, sessions prefer the nodes that have been proved.
+        eventually("the sidecar has probed all nodes", TIMEOUT, async || {
+            let rows = sidecar.node_rows().await;
+            rows.len() == 3 && rows.iter().all(|row| row["state"] == "up")
+        })
+        .await;
+        sidecars.push(sidecar);
     }
     let stays = start_node_that_stays(&mut mesh).await;
     let mut quiet = Vec::new();
