@@ -233,7 +233,7 @@ async def session_expiry(system, choice, window, scale):
     system.network.end_silence(host, zookeeper)
 
 
-@fault("upgrade", MISSING, moves=True)
+@fault("upgrade", moves=True)
 async def upgrade(system, choice, window, scale):
     """Each node in turn leaves by lame duck mode, and a new process takes its place."""
     order = choice.sample(system.nodes, NODES)

@@ -75,7 +75,6 @@ class Run:
             self.end = time.monotonic()
         judge.something_happened(self.findings, self.traffic)
         judge.explain(self.findings, self.windows)
-        judge.planned_moves(self.findings, self.windows, self.traffic)
         judge.outages(self.findings, self.windows, self.traffic)
         self.samples.judge(self.findings)
         await judge.metrics_while_connected(self.findings, system, self.traffic, before)
