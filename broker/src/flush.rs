@@ -189,10 +189,13 @@ fn is_acked(routes: &Routes, change: u64) -> bool {
 /// Returns whether this client gets messages of this source: see *A client that moves* above, and [`moves`](crate::moves).
 #[inline]
 pub(crate) fn admits(client: &Outbox, source: Source) -> bool {
-    match client.watermark.load(Relaxed) {
-        MOVING => client.moving().is_none_or(|moving| moving.admits(source)),
-        watermark => watermark <= source.acked(),
-    }
+    let watermark = client.watermark.load(Relaxed);
+    watermark <= source.acked() || watermark == MOVING && admits_moving(client, source)
+}
+
+#[cold]
+fn admits_moving(client: &Outbox, source: Source) -> bool {
+    client.moving().is_none_or(|moving| moving.admits(source))
 }
 
 /// Asks all routes to ack this change, before anything that this worker stages later.

@@ -25,11 +25,11 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Returns the last change that the source acked before the message.
+    /// Returns the last change that the source acked before the message; less than [`MOVING`].
     #[inline]
     pub(crate) const fn acked(self) -> u64 {
         match self {
-            Self::Own(_) => u64::MAX,
+            Self::Own(_) => MOVING - 1,
             Self::Route { acked, .. } => acked,
         }
     }

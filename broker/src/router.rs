@@ -372,7 +372,12 @@ impl Router {
             ..*sent.message
         };
         let message = &scoped;
-        let worker = if route.knows_moves { self.stage.worker() } else { 0 };
+        // `process.workers` is 1024 at most.
+        let worker = if route.knows_moves {
+            self.stage.worker() as u16
+        } else {
+            0
+        };
         let passage = Passage { worker, ..passage };
         let staged = self.stage.message(route, sent.from);
         let headers_len = message.headers.map(<[u8]>::len);

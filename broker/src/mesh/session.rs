@@ -193,10 +193,10 @@ impl RouteSession {
         self.flush.ack(&self.route, &self.shared.flush, &mut router.stage)
     }
 
+    /// Handles a frame that is not a message. Not inlined, which keeps the loop over messages small.
+    #[inline(never)]
     fn frame(&mut self, frame: &Frame<'_>, router: &mut Router) -> Result<(), CloseReason> {
-        if let Frame::Message(message) = frame {
-            return self.message(message, router);
-        }
+        let move_id = |id: &frame::MoveBytes| MoveId(u128::from_be_bytes(*id));
         let (shared, stage) = (&self.shared, &mut router.stage);
         match *frame {
             Frame::Ping(frame::PROBE) => {
@@ -211,16 +211,16 @@ impl RouteSession {
             }
             Frame::Cut { id, to } => {
                 let to = str::from_utf8(to).unwrap_or_default();
-                shared.moves.cut_received(MoveId(id), to, &self.route);
+                shared.moves.cut_received(move_id(id), to, &self.route);
             }
             Frame::Mark { id, worker } => {
                 // What came before the mark is delivered first.
                 stage.flush();
                 shared
                     .moves
-                    .marked(MoveId(id), worker, &self.route, &shared.interest);
+                    .marked(move_id(id), worker, &self.route, &shared.interest);
             }
-            Frame::CutDone(id) => shared.moves.cut_done(MoveId(id), &shared.interest),
+            Frame::CutDone(id) => shared.moves.cut_done(move_id(id), &shared.interest),
             _ => {
                 if let Some(event) = self.incoming.apply(frame, &shared.interest.remote)? {
                     self.sent_goodbye |= event == RouteEvent::Goodbye;
@@ -231,6 +231,7 @@ impl RouteSession {
         Ok(())
     }
 
+    #[inline]
     fn message(&mut self, message: &Message<'_>, router: &mut Router) -> Result<(), CloseReason> {
         let (interest, published) = (&self.shared.interest, &message.published);
         let acked = self.flush.before_message(&mut router.stage);
@@ -256,7 +257,7 @@ impl RouteSession {
         let from = &self.route.outbox;
         let source = Source::Route {
             number: self.route.number,
-            worker: message.passage.worker,
+            worker: message.passage.worker.into(),
             acked,
         };
         if !router.deliver_here(from, source, message, &found.recipients, interest) {
@@ -346,7 +347,10 @@ impl Session for RouteSession {
                 break;
             }
             at += length;
-            self.frame(frame, router)?;
+            match frame {
+                Frame::Message(message) => self.message(message, router)?,
+                other => self.frame(other, router)?,
+            }
         }
         self.ack(router);
         let (stats, messages, bytes) = (&self.route.stats, &mut self.messages_in, &mut self.bytes_in);

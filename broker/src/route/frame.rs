@@ -64,7 +64,8 @@ const HAS_WORKER: u8 = 8;
 const HAS_PASSES: u8 = 16;
 /// The groups have no members that the sender counts. Members that are still arriving get the message.
 const TO_ARRIVING: u8 = 32;
-const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_WORKER | HAS_PASSES | TO_ARRIVING;
+const HAS_PASSAGE: u8 = HAS_WORKER | HAS_PASSES | TO_ARRIVING;
+const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_PASSAGE;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
@@ -102,14 +103,14 @@ pub(crate) enum Frame<'a> {
     Draining,
     Serving,
     Cut {
-        id: u128,
+        id: &'a MoveBytes,
         to: &'a [u8],
     },
     Mark {
-        id: u128,
+        id: &'a MoveBytes,
         worker: usize,
     },
-    CutDone(u128),
+    CutDone(&'a MoveBytes),
     /// A frame of a kind that this version does not know.
     Unknown(u8),
 }
@@ -123,11 +124,14 @@ pub(crate) struct Message<'a> {
     pub(crate) published: Publish<'a>,
 }
 
+/// The number of a move, big-endian. Not `u128`, whose alignment would make every frame larger.
+pub(crate) type MoveBytes = [u8; 16];
+
 /// The way of a message through the cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Passage {
     /// Worker of the sending node that has staged the message.
-    pub(crate) worker: usize,
+    pub(crate) worker: u16,
     /// How often a node has passed the message on because it had no member of the queue group any more.
     pub(crate) passes: u8,
     /// The message was sent because members of the queue group are still arriving on the receiving node.
@@ -224,15 +228,18 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
     if flags & !KNOWN_FLAGS != 0 {
         return Err(FrameError::Flags(*flags));
     }
-    let mut number = |flag: u8| match flags & flag {
-        0 => Ok(0),
-        _ => take_number(&mut rest)?.ok_or_else(short),
-    };
-    let passage = Passage {
-        worker: number(HAS_WORKER)? as usize,
-        passes: u8::try_from(number(HAS_PASSES)?).unwrap_or(u8::MAX),
-        to_arriving: flags & TO_ARRIVING != 0,
-    };
+    let mut passage = Passage::default();
+    if flags & HAS_PASSAGE != 0 {
+        let mut number = |flag: u8| match flags & flag {
+            0 => Ok(0),
+            _ => take_number(&mut rest)?.ok_or_else(short),
+        };
+        passage = Passage {
+            worker: u16::try_from(number(HAS_WORKER)?).unwrap_or(u16::MAX),
+            passes: u8::try_from(number(HAS_PASSES)?).unwrap_or(u8::MAX),
+            to_arriving: flags & TO_ARRIVING != 0,
+        };
+    }
     let mut queues = Queues::default();
     if flags & HAS_QUEUES != 0 {
         let list = take_text(&mut rest).ok_or_else(short)?;
@@ -287,10 +294,10 @@ fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     take_bytes(rest, length as usize)
 }
 
-fn take_id(rest: &mut &[u8]) -> Option<u128> {
+fn take_id<'a>(rest: &mut &'a [u8]) -> Option<&'a MoveBytes> {
     let (id, after) = rest.split_first_chunk()?;
     *rest = after;
-    Some(u128::from_be_bytes(*id))
+    Some(id)
 }
 
 /// Takes an optional text from the head of `rest`: 0 if there is none, otherwise its length plus one, and the text.
@@ -416,7 +423,7 @@ pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], passage: Passag
     let mut body = 1 + text_len(subject.len()) + message.payload.len();
     if passage.worker > 0 {
         flags |= HAS_WORKER;
-        body += number_len(passage.worker);
+        body += number_len(passage.worker.into());
     }
     if passage.to_arriving {
         flags |= TO_ARRIVING;
@@ -441,7 +448,7 @@ pub(crate) fn put_message_head(out: &mut Vec<u8>, queues: &[u8], passage: Passag
     number(out, body as u64);
     out.push(flags);
     if passage.worker > 0 {
-        number(out, passage.worker as u64);
+        number(out, passage.worker.into());
     }
     if passage.passes > 0 {
         number(out, passage.passes.into());
@@ -501,7 +508,7 @@ mod tests {
             reply in option::of(vec(any::<u8>(), 0..40)),
             headers in option::of(vec(any::<u8>(), 0..40)),
             payload in vec(any::<u8>(), 0..20_000),
-            worker in prop_oneof![Just(0), 0..500_usize],
+            worker in prop_oneof![Just(0), 0..500_u16],
             passes in 0..4_u8,
             to_arriving in any::<bool>(),
         ) {
@@ -547,7 +554,12 @@ mod tests {
         fn frames_of_cuts_are_decoded_as_they_were_encoded(id in any::<u128>(), worker in any::<usize>(), to in ".{0,99}") {
             let frames = [cut(id, &to), mark(id, worker), cut_done(id)];
             let to = to.as_bytes();
-            let expected = [Frame::Cut { id, to }, Frame::Mark { id, worker }, Frame::CutDone(id)];
+            let bytes = &id.to_be_bytes();
+            let expected = [
+                Frame::Cut { id: bytes, to },
+                Frame::Mark { id: bytes, worker },
+                Frame::CutDone(bytes),
+            ];
             prop_assert_eq!(frames.each_ref().map(|frame| whole(frame)), expected);
         }
 
