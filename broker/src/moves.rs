@@ -10,23 +10,24 @@
 //!
 //! *The steps.*
 //!
-//! 1. `arrive`: the new node adds the client's subscriptions, but delivers nothing to it. `ready` is sent once every node has acked the
-//!    subscriptions. From here on, every message reaches the new node too.
+//! 1. `arrive`: the new node adds the client's subscriptions. It delivers only messages after the cut, and there are none before `leave`.
+//!    `ready` is sent once every node has acked the subscriptions. From here on, every message reaches the new node too.
 //! 2. `leave`: the old node sends the client's last publishes, and then CUT to each node. Each worker of each node makes the cut.
 //! 3. When all marks have come, nothing before the cut is in flight to the old node. It broadcasts CUT_DONE, removes the client's
 //!    subscriptions, and sends `left` after the client's last message.
 //! 4. `go`: the sidecar reads and writes the new node from here on.
 //!
-//! *Moves at the same time.* A publisher that moves sends its next message only after `left`. If that message were before the cut of a
-//! subscriber that moves, and the publisher's last message on its old node after it, the subscriber would get the two in the wrong order.
+//! *Moves at the same time.* Suppose that a publisher and its subscriber move at once. The publisher's last message on its old node may be after
+//! the subscriber's cut while its first message on the new node, sent after `left`, is before it. The subscriber would get the two in the
+//! wrong order.
 //! So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
 //! no two moves wait for each other.
 //!
 //! *Queue groups.* One node gets a message for a group, so it cannot come twice. A member that arrives is announced, but it is not counted
 //! until `go`, so no other node chooses it while the client is counted on its old node. A member that leaves is withdrawn just before
-//! CUT. On either node, such a member gets a message for its group only if no other member there takes it. Of several such members, the
-//! first is one that the sender can have meant. That is a guess while the sender has not sent its mark, so if all members of a group move
-//! at once, a member may get two messages in the wrong order.
+//! CUT. On either node, such a member gets a message for its group only if no other member there takes it. If there are several such
+//! members, the node prefers one that the sender may have counted here. Before the sender's mark has come, this is a guess. So if all members
+//! of a group move at once, a member may get two messages in the wrong order.
 //!
 //! *Faults.* A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
 //! such a source only if the route has acked a change made after `go`: the message was then sent when the old node delivered nothing
@@ -71,7 +72,7 @@ struct OpenCut {
     cut: Cut,
     /// The workers of this node that have made it.
     made: Vec<bool>,
-    /// The old node will report its end. No more if the route to that node has ended since its CUT.
+    /// CUT_DONE is expected from the old node: the route to it has not ended since its CUT.
     is_reported: bool,
     began: Instant,
 }
@@ -145,7 +146,7 @@ impl Moves {
         check(from, interest)?;
         let mut state = self.state();
         if state.arriving.contains_key(&id) || state.leaving.contains_key(&id) {
-            return Err("another client has this move");
+            return Err("the id of the move is in use");
         }
         let moving = Moving::new(id, true, self.queues.len());
         client.outbox.set_moving(Some(Arc::clone(&moving)));
@@ -154,7 +155,8 @@ impl Moves {
         Ok(())
     }
 
-    /// Begins to deliver to a client that has arrived. Its old node delivers nothing more.
+    /// Handles `go`: the old node delivers nothing more. Counts the client's members of queue groups, and admits sources without a mark
+    /// once they have acked the barrier.
     pub(crate) fn go(&self, client: &Outbox, interest: &Interest, stage: &mut Stage) {
         let Some(moving) = client.moving().filter(|moving| moving.is_arrival) else {
             return;
@@ -196,7 +198,7 @@ impl Moves {
         stage.flush();
         let mut state = self.state();
         if state.open.contains_key(&id) {
-            return Err("another client has this move");
+            return Err("the id of the move is in use");
         }
         let moving = Moving::new(id, false, self.queues.len());
         client.outbox.set_moving(Some(Arc::clone(&moving)));

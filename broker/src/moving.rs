@@ -122,8 +122,9 @@ impl Moving {
         cut.is_after(source) || cut.barrier.is_some_and(|barrier| source.acked() >= barrier)
     }
 
-    /// Returns how likely it is that a message of this source is meant for the client, as a member of a queue group; 0 is most likely.
-    /// The sender meant members that it counts here or, with `to_arriving`, members that it counts nowhere.
+    /// Returns the rank of the client among the members of a queue group that move, for a message of this source; the lowest is tried first.
+    /// The sender chose this node for a member that it counts here. With `to_arriving` it counted none anywhere, and chose the node for a
+    /// member that still arrives.
     pub(crate) fn distance(&self, source: Source, to_arriving: bool) -> u8 {
         let cut = self.cut();
         let is_counted_elsewhere = cut.is_after(source) != self.is_arrival;

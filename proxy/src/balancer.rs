@@ -5,8 +5,8 @@
 //! made, in which nothing is lost: between brokers that know MOVE.
 //!
 //! *Rules against needless moves.* A node that is unusable from time to time must be usable for longer each time. While fewer than half of
-//! the known nodes are usable, nothing is planned, because then the sidecar's own network is at fault. A session is moved once in
-//! `choice.rebalance_min_secs`, and only to a node of the zone of its present one.
+//! the known nodes are usable, nothing is planned and planned moves are cancelled, because the sidecar's own network is then the likely
+//! cause. A session moves once in `choice.rebalance_min_secs` at most, and only to a node of the zone of its present one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,8 +25,9 @@ use crate::sidecar_state::SidecarState;
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A node must be usable for `rebalance_secs` divided by this number before sessions move to it.
 const STABLE_PART: u32 = 6;
-/// That time doubles with each time that the node became unusable within this time, up to this many times.
+/// A node that becomes unusable again within this time of its last break is flapping.
 const BREAKS_KEPT: Duration = Duration::from_secs(600);
+/// For each such break, the required usable time doubles, at most this many times.
 const BREAKS_MAX: u32 = 6;
 
 /// Settings of the balancer.
@@ -49,7 +50,7 @@ struct BalancedSession {
 #[derive(Debug)]
 struct History {
     usable_since: Option<Instant>,
-    /// Its share of the sessions was moved to it, or it was there from the start.
+    /// The moves of its share are planned or made, or it was there from the start.
     is_balanced: bool,
     breaks: u32,
     last_break: Option<Instant>,
@@ -133,7 +134,7 @@ impl Balancer {
                 breaks: 0,
                 last_break: None,
             });
-            // A node that no session or probe has proved before it went away comes back too.
+            // A node that goes away gets its share when it returns, even if it was never usable before.
             history.is_balanced &= !node.is_away;
             if node.is_usable && history.usable_since.is_none() {
                 history.usable_since = Some(now);

@@ -86,11 +86,11 @@ const ALTERNATIVES_MAX: usize = 8;
 /// A max for nodes that they never reach. The largest that nats-server accepts.
 const NEVER: u64 = 999_999_999;
 
-/// Messages beyond a max, from nodes that did not know it. Boxed in the journal, because an idle session must stay small.
+/// Subscriptions of which the node may deliver more than their max. Boxed in the journal, because an idle session must stay small.
 #[derive(Debug, Default)]
 struct Surplus {
-    /// Subscriptions of which the node may deliver more than what was left. For each, the number of changes whose ack shows that it has
-    /// ended on the node.
+    /// By sid: the number of changes whose ack shows that the node has the UNSUB. Until then, messages for a sid that has ended are
+    /// dropped.
     sids: HashMap<Box<[u8]>, u64, RandomState>,
     /// Subscriptions that have reached their max. The node must get their UNSUB.
     overdue: Vec<Box<[u8]>>,
@@ -105,11 +105,12 @@ pub(crate) struct Journal {
     /// Number of changes so far. A change is the beginning or the end of a subscription.
     changes: u64,
     ended: EndedSids,
-    /// Orders and slots of subscriptions that no PONG has acked. A refusal is about one of them.
+    /// Orders and slots of subscriptions that no PONG has acked. A refusal is about the oldest match among them, or
+    /// if there is none, about acked subscriptions.
     recent: VecDeque<(u64, u32)>,
-    /// Set after a planned move, if there are subscriptions with a max.
+    /// Set while the node may deliver messages beyond a max, until it has acked the UNSUBs.
     surplus: Option<Box<Surplus>>,
-    /// Whether there were subscriptions at the last replay. If not, no live subscription has messages of an earlier node.
+    /// Whether there were subscriptions when the session last changed its node. If not, no live subscription has messages of an earlier node.
     moved: bool,
 }
 
@@ -198,7 +199,7 @@ impl Journal {
     }
 
     /// Returns the UNSUB for the present node, if it must differ from the component's UNSUB: the messages that earlier
-    /// nodes delivered are subtracted from the max.
+    /// nodes delivered are subtracted from the max. If the node does not know the max, it gets [`NEVER`]: the sidecar counts.
     pub(crate) fn unsub_for_node<'a>(&self, unsub: &Unsub<'a>) -> Option<Unsub<'a>> {
         let max = unsub.max.filter(|_| self.moved)?;
         let slot = *self.by_sid.get(unsub.sid)?;

@@ -1,4 +1,4 @@
-"""A rolling restart of three nodes of nats-server by its lame duck mode: behind sidecars, and with its newest client without them."""
+"""A rolling restart of three nodes of nats-server in lame duck mode: clients behind sidecars, and nats-py connected to the nodes directly."""
 
 import signal
 from contextlib import ExitStack
@@ -31,9 +31,9 @@ def run(folder, runs, part, targets):
             crowd = start(folder, nodes, RATE, running)
             _, row = restarted(nodes, crowd, signal.SIGUSR2, 1)
         rows.append([who, "0 ms", *row])
-    say("### The same with nats-server and its lame duck mode, once: behind sidecars, and with nats-py, which connects to the nodes itself\n")
+    say("### The same with three nodes of nats-server in lame duck mode, one round: clients behind sidecars, and nats-py connected directly\n")
     say(f"{RATE:,} messages per second. The load with nats-py has one subscription for each subscriber, not two.\n")
-    table(["between", *HEADS[1:]], rows)
+    table(["client", *HEADS[1:]], rows)
     say()
 
 

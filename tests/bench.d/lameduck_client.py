@@ -1,4 +1,5 @@
-"""The load of `load moves` with the newest nats-py, which connects to the nodes itself: the same counts, commands and output.
+"""A load like that of `load moves`, but with nats-py connected to the nodes directly: the same numbers of clients, commands and output. Each
+subscriber has one subscription instead of two.
 
 Arguments: the addresses of the nodes, separated by commas, and the messages per second of all publishers together.
 """

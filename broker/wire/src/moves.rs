@@ -5,8 +5,8 @@
 //!
 //! | | to the old broker | to the new broker |
 //! |---|---|---|
-//! | 1 | | `arrive` after CONNECT, then each SUB, then PING |
-//! | 2 | | ← `ready` before the PONG: all brokers know the new subscriptions |
+//! | 1 | | `arrive` after CONNECT, then each SUB (with UNSUB, if it has a max), then PING |
+//! | 2 | | ← `ready`, right after the PONG: all brokers have acked the new subscriptions |
 //! | 3 | `leave`, after the client's last frame; from here on only PINGs | |
 //! | 4 | ← `left`, after the last message | |
 //! | 5 | | `go`, then the client's next frames |
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Move {
-    /// Sidecar → new broker: the client's subscriptions follow. The broker sends none of their messages before `go`, except those that
-    /// the old broker does not deliver.
+    /// Sidecar → new broker: the client's subscriptions follow. Before `go`, the broker sends only messages after
+    /// the cut.
     Arrive {
         /// The move. Random, and different for each move.
         id: MoveId,

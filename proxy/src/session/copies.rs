@@ -1,8 +1,8 @@
 //! A planned move from or to a node that does not know MOVE, such as nats-server. For a while both nodes deliver, and each message that
 //! came from both reaches the component once (promise S13, as far as such nodes allow).
 //!
-//! 1. For [`SETTLING`], the messages that the present node delivers are noted, while the next node has no subscriptions yet. It may get
-//!    copies of these messages later, because others on it have subscribed to the same subjects.
+//! 1. From now until the switch, each message that the present node delivers is noted. For the first [`SETTLING`], the next node has no
+//!    subscriptions yet. It may get copies of these messages later, because others on it have subscribed to the same subjects.
 //! 2. The next node gets the component's subscriptions, without those in queue groups. After its PONG, [`SETTLING`] passes again, in which
 //!    the other nodes of the cluster learn of the subscriptions. They do not confirm that.
 //! 3. The next node gets the subscriptions in queue groups, and the present node their UNSUBs and a PING. A message for a group goes to
@@ -16,8 +16,9 @@
 //! *Max.* The next node counts copies too. So it does not learn a max of these subscriptions. The sidecar counts, and sends UNSUB with the
 //! last message; see [`Journal::moved_by_copies`](crate::journal::Journal::moved_by_copies).
 //!
-//! *Limits.* Other nodes may get the component's last publishes over the present node after its first ones over the next node. A message
-//! for a queue group that is on its way to the present node at its UNSUB is lost. Components that have asked for no echo leave without
+//! *Limits.* Other nodes may get the component's last publishes over the present node after its first ones over the next node. nats-server
+//! forwards a message for a queue group that is in flight when the present node gets the member's UNSUB; plain subscriptions on the other
+//! node may then get it twice. Components that have asked for no echo leave without
 //! any of this, because the next node would deliver to them what they have published on the present one.
 
 use std::collections::HashMap;
@@ -39,9 +40,9 @@ pub(super) struct Copies {
     hasher: RandomState,
     /// How often a message with this hash was delivered.
     notes: HashMap<u64, u32, RandomState>,
-    /// Set once the session is on the next node: the time from which on the node gets no copy any more.
+    /// Set once the session is on the next node: from this time on, the node receives no more copies.
     until: Option<Instant>,
-    /// That time has come.
+    /// `until` has passed.
     pub(super) is_over: bool,
 }
 

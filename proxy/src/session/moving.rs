@@ -1,8 +1,8 @@
 //! A planned move: the next node learns the component's subscriptions while the present one still delivers.
 //!
 //! *Between brokers that know MOVE*, nothing is lost, nothing comes twice, and the order stays (promise S13). [`standin_wire::moves`] has
-//! the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Only then the
-//! next node is read.
+//! the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Until then, the
+//! next node is not read after its `ready`.
 //!
 //! *Between other nodes*, both deliver for a while; see [`copies`](super::copies). Sessions for which neither is possible only wait for the
 //! present node's answers; see [`failover`](super::failover).
@@ -25,7 +25,7 @@ use super::{Session, Wires};
 use crate::journal::{Members, Slot};
 use crate::ledger::Expected;
 
-/// Number of failed attempts after which the session leaves its node without MOVE.
+/// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
 const FAILURES_MAX: u8 = 3;
 
 /// A move between two brokers that know MOVE.
@@ -39,9 +39,9 @@ struct Cut {
 /// What the next node gets so that it learns the subscriptions.
 #[derive(Debug)]
 pub(crate) struct ArrivalLines {
-    /// CONNECT, subscriptions, and a PING.
+    /// CONNECT, `arrive` (with MOVE), the subscriptions (without MOVE: those in no queue group), and a PING.
     pub(crate) first: Vec<u8>,
-    /// Without MOVE: the subscriptions in queue groups and a PING, for [`SETTLING`](super::SETTLING) after the answer.
+    /// Without MOVE: the subscriptions in queue groups and a PING, sent [`SETTLING`](super::SETTLING) after the PONG to `first`.
     pub(crate) then: Option<Vec<u8>>,
 }
 
@@ -60,7 +60,7 @@ enum Phase {
     Noting,
     /// The next node learns the subscriptions.
     Learning,
-    /// The next node knows all subscriptions, and the present node was told that the session leaves.
+    /// The next node knows all subscriptions. The present node has got `leave` or, without MOVE, its last PING.
     Ready,
     /// The session is on the next node. Copies may still come.
     Over,
@@ -161,7 +161,7 @@ impl Session {
         true
     }
 
-    /// Begins the move. From here on no SUB, UNSUB or CONNECT passes, except while messages are noted.
+    /// Begins the move. From here on no SUB, UNSUB or CONNECT passes, except in [`Phase::Noting`].
     pub(crate) fn begin_arrival(&mut self) {
         if let Some(node) = &mut self.connection {
             node.leaving = Leaving::Arriving;
@@ -222,7 +222,8 @@ impl Session {
                 moves.is_told = true;
             }
         } else {
-            // A command behind a PING would need the order of both answers. Then the members leave with the connection.
+            // `own_commands` counts commands at the head of `own` only, so UNSUBs cannot follow a PING. Then none are sent, and the
+            // members of queue groups end with the connection.
             if node.own.is_empty() {
                 node.own_commands = self.journal.withdraw_shared(&mut lines);
                 node.own.extend_from_slice(&lines);
@@ -233,7 +234,8 @@ impl Session {
         self.push_up(now, wires);
     }
 
-    /// Records that the next node has not learned the subscriptions. Another one is dialled.
+    /// Records that the next node has not learned the subscriptions. A session that must leave dials another node. One that moves for
+    /// balance stays.
     pub(crate) fn arrival_failed(&mut self, now: Instant, wires: &mut impl Wires) {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::Arriving
@@ -243,7 +245,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the next node is still needed: for the present move, or because the present node is lost after `leave`.
+    /// Returns whether the next node is still needed: for the present move, or because the present node is lost when the next one knows all
+    /// subscriptions.
     pub(crate) fn expects_next(&self) -> bool {
         let moves = |node: &Connection| node.leaving != Leaving::Dialling && node.leaving != Leaving::No;
         match &self.connection {
@@ -348,8 +351,8 @@ impl Session {
         }
     }
 
-    /// Forgets the copies of the last move when no more are expected: when the node has answered a PING that was sent after the time in
-    /// which it gets them. Sends that PING.
+    /// Forgets the notes of the last move once the node has answered a PING that was sent when it received no more copies. Sends that PING if
+    /// none was sent.
     pub(super) fn forget_copies(&mut self, now: Instant) {
         let until = self.copies().and_then(|copies| copies.until());
         let Some(until) = until.filter(|until| now >= *until) else {

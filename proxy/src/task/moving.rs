@@ -21,7 +21,7 @@ use crate::session::{ArrivalLines, SETTLING};
 /// Bytes reserved for each read from a node that learns the subscriptions.
 const READ_BYTES: usize = 4096;
 
-/// Limit on what a node may send until the session is on it. It is kept for the component.
+/// Limit on the bytes that are kept from a node while it learns the subscriptions. The component gets them after the switch.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 
 type PendingArrival = Pin<Box<dyn Future<Output = Result<DialledNode, ArrivalError>> + Send>>;
@@ -30,7 +30,8 @@ type PendingArrival = Pin<Box<dyn Future<Output = Result<DialledNode, ArrivalErr
 pub(super) enum Next {
     /// Connected. It learns nothing before the session has left its present node.
     Drained(DialledNode),
-    /// Connected. Before it learns the subscriptions, messages are noted for this time, once the last move is over.
+    /// Connected, without MOVE. The present node's messages are noted until this timer ends. `None` while copies of the last move may still
+    /// come.
     Noting(DialledNode, Option<Pin<Box<Sleep>>>),
     /// Connected. It is to learn the subscriptions at the next frame boundary.
     Connected(DialledNode),
@@ -49,13 +50,13 @@ pub(super) enum ArrivalError {
     Broke(#[from] std::io::Error),
     #[error("not a NATS server: {0}")]
     NotNats(#[from] WireError),
-    #[error("closed the connection")]
+    #[error("node closed the connection")]
     Closed,
     #[error("refused: {0}")]
     Refused(String),
-    #[error("it is about to shut down")]
+    #[error("node is about to shut down")]
     LameDuck,
-    #[error("sent more than {KEPT_BYTES_MAX} bytes")]
+    #[error("node sent more than {KEPT_BYTES_MAX} bytes")]
     TooMuch,
 }
 
@@ -109,7 +110,7 @@ impl Task {
                     (Next::Ready(dialled), true)
                 }
                 Poll::Ready(Err(error)) => {
-                    debug!(session = self.session_info.id, "planned move given up: {error}");
+                    debug!(session = self.session_info.id, %error, "planned move given up");
                     self.session.arrival_failed(now, &mut self.sockets);
                     return true;
                 }

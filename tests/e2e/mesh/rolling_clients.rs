@@ -1,5 +1,5 @@
-//! Fifty sessions, most of them of old clients and of those of today, while each broker of three is restarted twice over slow routes: no
-//! client notices anything (promise S13).
+//! Fifty sessions of old and of current client libraries, while each of three brokers, two of them behind slow routes, is restarted twice.
+//! No client notices anything (promise S13).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +16,9 @@ const ROUNDS: usize = 2;
 /// Nodes whose routes are slow, and by how much.
 const SLOW_NODES: usize = 2;
 const ROUTE_DELAY: Duration = Duration::from_millis(20);
-/// Messages per second of each library, and of each raw publisher: about 2,000 together.
+/// Messages per second of each library's publisher.
 const RATE: usize = 60;
+/// Interval between two messages of a raw publisher. Together with the libraries they send about 2,000 messages per second.
 const EVERY: Duration = Duration::from_millis(2);
 const RAW_PUBLISHERS: usize = 3;
 /// Messages of each library.
