@@ -124,9 +124,9 @@ async fn s13_fifty_sessions_of_old_and_new_clients_notice_no_rolling_restart() {
     let (mut answered, mut is_over) = (0, false);
     let mut restarts = std::pin::pin!(restarts);
     while !is_over {
-        for number in 0..parties.len() {
-            let payload = format!("{number}-{answered}");
-            let request = parties[number].requester.request("ask.it", &payload);
+        for party in &mut parties {
+            let payload = answered.to_string();
+            let request = party.requester.request("ask.it", &payload);
             let reply = tokio::join!(request, async {
                 if !is_over {
                     is_over = tokio::time::timeout(Duration::from_millis(20), &mut restarts)
