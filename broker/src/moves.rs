@@ -66,6 +66,9 @@ struct Cut {
     to: String,
 }
 
+/// A move and the run of its old node. A client chooses the number of its move, so two nodes may have the same.
+type CutKey = (MoveId, String);
+
 /// A cut that some node may not have made yet.
 #[derive(Debug)]
 struct OpenCut {
@@ -85,28 +88,28 @@ struct Leaving {
     /// All marks have come.
     is_complete: bool,
     /// Earlier cuts that are still open.
-    waits_for: BTreeSet<MoveId>,
+    waits_for: BTreeSet<CutKey>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     leaving: BTreeMap<MoveId, Leaving>,
     arriving: BTreeMap<MoveId, (Arc<Moving>, Arc<ClientInfo>)>,
-    open: BTreeMap<MoveId, OpenCut>,
+    open: BTreeMap<CutKey, OpenCut>,
 }
 
 impl State {
     /// Returns the cuts whose end will be reported.
-    fn reported_cuts(&self) -> impl Iterator<Item = MoveId> {
+    fn reported_cuts(&self) -> impl Iterator<Item = CutKey> {
         let reported = self.open.iter().filter(|(_, open)| open.is_reported);
-        reported.map(|(id, _)| *id)
+        reported.map(|(key, _)| key.clone())
     }
 }
 
 /// The cuts that one worker has yet to make.
 #[derive(Debug, Default)]
 struct CutQueue {
-    cuts: Mutex<Vec<MoveId>>,
+    cuts: Mutex<Vec<CutKey>>,
     task: AtomicWaker,
 }
 
@@ -143,6 +146,9 @@ impl Moves {
         client: &Arc<ClientInfo>,
         interest: &Interest,
     ) -> Result<(), &'static str> {
+        if client.outbox.moving().is_some() {
+            return Err("the client arrives already");
+        }
         check(from, interest)?;
         let mut state = self.state();
         if state.arriving.contains_key(&id) || state.leaving.contains_key(&id) {
@@ -197,7 +203,7 @@ impl Moves {
         // The client's last publishes come before CUT.
         stage.flush();
         let mut state = self.state();
-        if state.open.contains_key(&id) {
+        if state.open.contains_key(&self.key(id)) {
             return Err("the id of the move is in use");
         }
         let moving = Moving::new(id, false, self.queues.len());
@@ -231,7 +237,7 @@ impl Moves {
 
     /// Adds an open cut, and makes all workers of this node make it.
     fn open(&self, state: &mut State, cut: Cut) {
-        let id = cut.id;
+        let (id, key) = (cut.id, (cut.id, cut.from.clone()));
         let (made, began) = (vec![false; self.queues.len()], Instant::now());
         state
             .open
@@ -245,9 +251,9 @@ impl Moves {
             is_reported: true,
             began,
         };
-        state.open.insert(id, open);
+        state.open.insert(key.clone(), open);
         for queue in &self.queues {
-            queue.cuts().push(id);
+            queue.cuts().push(key.clone());
             queue.task.wake();
         }
     }
@@ -265,17 +271,19 @@ impl Moves {
         }
         stage.flush();
         let mut state = self.state();
-        for id in cuts {
-            let Some(open) = state.open.get_mut(&id) else {
+        for key in cuts {
+            let Some(open) = state.open.get_mut(&key) else {
                 continue;
             };
+            let (id, is_own) = (key.0, key.1 == self.run);
             open.made[worker] = true;
             for run in [&open.cut.from, &open.cut.to] {
                 if let Some(route) = interest.routes.with_run(run) {
                     route.send(&frame::mark(id.0, worker));
                 }
             }
-            let leaving = state.leaving.get(&id).map(|leaving| &leaving.moving);
+            let leaving = state.leaving.get(&id).filter(|_| is_own);
+            let leaving = leaving.map(|leaving| &leaving.moving);
             let arriving = state.arriving.get(&id).map(|(moving, _)| moving);
             for moving in leaving.into_iter().chain(arriving) {
                 moving.cut().own[worker] = true;
@@ -288,7 +296,7 @@ impl Moves {
     pub(crate) fn cut_received(&self, id: MoveId, to: &str, route: &Route) {
         let mut state = self.state();
         // Over a new route, a cut that is known comes again. The route has begun with the marks that were made.
-        if let Some(open) = state.open.get_mut(&id) {
+        if let Some(open) = state.open.get_mut(&(id, route.peer.run.clone())) {
             open.is_reported = true;
             return;
         }
@@ -317,9 +325,9 @@ impl Moves {
     }
 
     /// Handles CUT_DONE of a peer.
-    pub(crate) fn cut_done(&self, id: MoveId, interest: &Interest) {
+    pub(crate) fn cut_done(&self, id: MoveId, route: &Route, interest: &Interest) {
         let mut state = self.state();
-        self.close_cut(&mut state, id);
+        close_cut(&mut state, &(id, route.peer.run.clone()));
         self.complete(&mut state, interest);
     }
 
@@ -334,14 +342,14 @@ impl Moves {
     pub(crate) fn add_route(&self, route: &Arc<Route>, interest: &Interest) {
         // Under the lock, so that each cut that a worker makes later finds the route.
         let state = self.state();
-        for (id, open) in &state.open {
+        for ((id, _), open) in &state.open {
             if route.peer.run == open.cut.from || route.peer.run == open.cut.to {
                 let workers = open.made.iter().enumerate().filter(|(_, made)| **made);
                 workers.for_each(|(worker, _)| route.outbox.append(&frame::mark(id.0, worker)));
             }
         }
         for (id, leaving) in state.leaving.iter().filter(|(_, leaving)| !leaving.is_complete) {
-            if let Some(open) = state.open.get(id) {
+            if let Some(open) = state.open.get(&self.key(*id)) {
                 leaving.moving.cut().add_route(route.number, route.peer.workers());
                 route.outbox.append(&frame::cut(id.0, &open.cut.to));
             }
@@ -413,14 +421,12 @@ impl Moves {
         for route in interest.routes.load().iter() {
             route.send(&frame::cut_done(id.0));
         }
-        self.close_cut(state, id);
+        close_cut(state, &self.key(id));
     }
 
-    fn close_cut(&self, state: &mut State, id: MoveId) {
-        state.open.remove(&id);
-        for leaving in state.leaving.values_mut() {
-            leaving.waits_for.remove(&id);
-        }
+    /// Returns the key of a cut of a client that leaves this node.
+    fn key(&self, id: MoveId) -> CutKey {
+        (id, self.run.clone())
     }
 
     /// Ends the arrivals for which every source has made the cut, or has acked the barrier.
@@ -465,8 +471,15 @@ impl Leaving {
 }
 
 impl CutQueue {
-    fn cuts(&self) -> MutexGuard<'_, Vec<MoveId>> {
+    fn cuts(&self) -> MutexGuard<'_, Vec<CutKey>> {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn close_cut(state: &mut State, key: &CutKey) {
+    state.open.remove(key);
+    for leaving in state.leaving.values_mut() {
+        leaving.waits_for.remove(key);
     }
 }
 

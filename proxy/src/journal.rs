@@ -400,6 +400,17 @@ impl Journal {
         self.end_learned(limited.to_vec(), out)
     }
 
+    /// Appends an UNSUB for each of these subscriptions, which the node has learned and the component has ended. Their messages still pass
+    /// until the node has the UNSUB, as without a sidecar. Returns the number of UNSUBs.
+    pub(crate) fn end_here(&mut self, ended: &[Box<[u8]>], out: &mut Vec<u8>) -> u32 {
+        for sid in ended {
+            encode::client(&Frame::Unsub(Unsub { sid, max: None }), out);
+            self.ended.add(sid, self.changes);
+            self.changes += 1;
+        }
+        ended.len() as u32
+    }
+
     /// Appends an UNSUB with what is left for each of these subscriptions, which the node has learned. Some of them may have ended.
     fn end_learned(&mut self, learned: Vec<Box<[u8]>>, out: &mut Vec<u8>) -> u32 {
         for sid in &learned {

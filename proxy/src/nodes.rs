@@ -171,6 +171,15 @@ impl NodeBook {
         lock(&self.entries).get(node).is_some_and(NodeEntry::has_failed)
     }
 
+    /// Returns whether the node is draining, or has announced its shutdown to a session.
+    pub(crate) fn is_draining(&self, node: &Endpoint) -> bool {
+        let (settings, now) = (self.settings.load(), Instant::now());
+        let entries = lock(&self.entries);
+        entries
+            .get(node)
+            .is_some_and(|entry| entry.state(&settings, now) == "draining")
+    }
+
     /// Returns the nodes that may be dialled, for the check of a node's resolved addresses.
     pub(crate) fn allowed(&self) -> Arc<AllowedNodes> {
         self.allowed.load_full()

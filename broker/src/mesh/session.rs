@@ -220,7 +220,7 @@ impl RouteSession {
                     .moves
                     .marked(move_id(id), worker, &self.route, &shared.interest);
             }
-            Frame::CutDone(id) => shared.moves.cut_done(move_id(id), &shared.interest),
+            Frame::CutDone(id) => shared.moves.cut_done(move_id(id), &self.route, &shared.interest),
             _ => {
                 if let Some(event) = self.incoming.apply(frame, &shared.interest.remote)? {
                     self.sent_goodbye |= event == RouteEvent::Goodbye;

@@ -17,8 +17,8 @@
 //! last message; see [`Journal::moved_by_copies`](crate::journal::Journal::moved_by_copies).
 //!
 //! *Limits.* Other nodes may get the component's last publishes over the present node after its first ones over the next node. nats-server
-//! forwards a message for a queue group that is in flight when the present node gets the member's UNSUB; plain subscriptions on the other
-//! node may then get it twice. Components that have asked for no echo leave without
+//! forwards most messages for a queue group that are in flight when the present node gets the member's UNSUB, and loses the others. Plain
+//! subscriptions on the other node get a forwarded message twice. Components that have asked for no echo leave without
 //! any of this, because the next node would deliver to them what they have published on the present one.
 
 use std::collections::HashMap;

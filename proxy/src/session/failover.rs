@@ -352,12 +352,12 @@ impl Session {
     }
 
     /// Applies the UNSUBs among the held frames to the journal, before a node gets the journal. Otherwise, the node would deliver messages
-    /// beyond a max until the UNSUB comes. Returns their sids. An UNSUB after a SUB with its sid is left out. When the UNSUBs are sent,
-    /// they change nothing more.
-    pub(super) fn apply_held_unsubs(&mut self) -> Vec<Box<[u8]>> {
-        let mut sids = Vec::new();
+    /// beyond a max until the UNSUB comes. An UNSUB after a SUB with its sid is left out. When the UNSUBs are sent, they change
+    /// nothing more. Returns the sids of the UNSUBs without a max, and of the others.
+    pub(super) fn apply_held_unsubs(&mut self) -> (Vec<Box<[u8]>>, Vec<Box<[u8]>>) {
+        let (mut ended, mut limited) = (Vec::new(), Vec::new());
         if self.journal.len() == 0 {
-            return sids;
+            return (ended, limited);
         }
         let (held, mut at) = (&self.component.held, 0);
         let mut begun: HashSet<&[u8]> = HashSet::new();
@@ -372,12 +372,17 @@ impl Session {
                 Ok(Frame::Sub(sub)) => drop(begun.insert(sub.sid)),
                 Ok(Frame::Unsub(unsub)) if !begun.contains(unsub.sid) => {
                     self.journal.unsubscribe(&unsub);
+                    let sids = if unsub.max.is_none() {
+                        &mut ended
+                    } else {
+                        &mut limited
+                    };
                     sids.push(unsub.sid.into());
                 }
                 _ => {}
             }
         }
-        sids
+        (ended, limited)
     }
 
     /// Queues CONNECT, the journal, and a PING. The PONG shows that the node has taken all of them.

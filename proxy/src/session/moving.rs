@@ -290,7 +290,8 @@ impl Session {
 
     /// Continues on the next node, which knows all subscriptions.
     pub(super) fn go_on(&mut self, mut moving: Box<Moving>, info: &Info, now: Instant) {
-        moving.limited.extend(self.apply_held_unsubs());
+        let (ended, limited) = self.apply_held_unsubs();
+        moving.limited.extend(limited);
         let mut connection = Connection::new(info, ConnectionStage::Resending, Hold::No, now);
         let mut lines = Vec::new();
         let commands = if let Way::Copies(copies) = &mut moving.way {
@@ -298,13 +299,16 @@ impl Session {
             moving.phase = Phase::Over;
             let commands = self.journal.moved_by_copies(&moving.limited, &mut lines);
             self.moving = Some(moving);
-            commands
+            commands + self.journal.end_here(&ended, &mut lines)
         } else {
             if let Some(moves) = &mut connection.moves {
                 moves.is_unsettled = true;
             }
+            // Before `go`, which counts the members of queue groups: a member that the component has ended would lose its messages.
+            let commands = self.journal.moved(&moving.limited, &mut lines);
+            let commands = commands + self.journal.end_here(&ended, &mut lines);
             Move::Go.encode(&mut lines);
-            self.journal.moved(&moving.limited, &mut lines)
+            commands
         };
         connection.own.extend_from_slice(&lines);
         if self.verbose() {

@@ -86,6 +86,14 @@ impl Task {
             return true;
         }
         let now = std::time::Instant::now();
+        if let Next::Noting(dialled, _) | Next::Connected(dialled) = &*next
+            && self.shared.book.is_draining(&dialled.node.client)
+        {
+            // nats-server announces its shutdown only to clients that have got a PONG.
+            debug!(session = self.session_info.id, node = %dialled.node.client, "planned move given up: node is draining");
+            self.session.stay(now, &mut self.sockets);
+            return true;
+        }
         let (next, progress) = match *next {
             Next::Noting(dialled, None) => {
                 let begins = self.session.begin_notes();
@@ -105,6 +113,10 @@ impl Task {
             },
             Next::Learning(mut learning) => match learning.as_mut().poll(cx) {
                 Poll::Pending => (Next::Learning(learning), false),
+                Poll::Ready(Ok(dialled)) if self.shared.book.is_draining(&dialled.node.client) => {
+                    self.session.stay(now, &mut self.sockets);
+                    return true;
+                }
                 Poll::Ready(Ok(dialled)) => {
                     self.session.arrived(LEAVE_ANSWERS, now, &mut self.sockets);
                     (Next::Ready(dialled), true)
