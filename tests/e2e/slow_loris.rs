@@ -319,6 +319,10 @@ async fn an_address_has_a_limit_on_its_connections_and_on_their_rate() {
         .setting("limits.address_connects_per_second_max", 20)
         .start()
         .await;
+    eventually("the sidecar's probe has ended", TIMEOUT, async || {
+        node.varz("connections").await == Some(0)
+    })
+    .await;
     let _clients = [
         RawClient::open(node.address()).await,
         RawClient::open(node.address()).await,

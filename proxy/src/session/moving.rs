@@ -1,7 +1,8 @@
 //! A planned move: the next node learns the component's subscriptions while the present one still delivers.
 //!
-//! *Between brokers that know MOVE*, nothing is lost, nothing comes twice, and the order stays (promise S13). [`standin_wire::moves`] has
-//! the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Until then, the
+//! Promise S13: nothing is lost, nothing comes twice, and the order stays.
+//!
+//! *Between brokers that know MOVE*, the promise holds exactly. [`standin_wire::moves`] has the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Until then, the
 //! next node is not read after its `ready`.
 //!
 //! *Between other nodes*, both deliver for a while; see [`copies`](super::copies). Sessions for which neither is possible only wait for the

@@ -224,18 +224,30 @@ async fn a_lame_duck_is_left_in_order(policy: &str) {
     info["ldm"] = true.into();
     node.inform(&info).await;
 
-    // The old node gets only one more PING, and everything that it still sends is passed on.
+    // The next node learns the subscription while the old node still delivers.
     let next = second.accept().await;
-    node.expect_line("PING").await;
-    client.send("PUB a 1\r\n2\r\nPING\r\n").await;
+    let mut next = takes_over(next, "SUB a 1\r\n").await;
     node.send(msg_frame("1", "a", "1")).await;
     client.expect(msg_frame("1", "a", "1")).await;
+    next.send(msg_frame("1", "a", "1")).await;
+    next.answer_ping().await;
+    // The old node gets only one more PING, and everything that it still sends is passed on.
+    node.expect_line("PING").await;
+    client.send("PUB a 1\r\n2\r\nPING\r\n").await;
+    node.send(msg_frame("1", "a", "2")).await;
+    client.expect(msg_frame("1", "a", "2")).await;
     node.pong().await;
-    let mut next = takes_over(next, "SUB a 1\r\n").await;
     node.expect_end().await;
+    // What the component has got from the old node, it does not get again.
+    next.send(msg_frame("1", "a", "2")).await;
+    next.send(msg_frame("1", "a", "3")).await;
+    client.expect(msg_frame("1", "a", "3")).await;
+    next.answer_ping().await;
     next.expect("PUB a 1\r\n2\r\nPING\r\n").await;
     next.pong().await;
     client.expect_line("PONG").await;
+    // The sidecar asks whether more copies may come.
+    next.answer_ping().await;
     nothing_else(&mut client, &mut next).await;
     for in_doubt in ["standin_in_doubt_total", "standin_resent_total"] {
         scene.counted(in_doubt, 0.0).await;
