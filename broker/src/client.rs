@@ -442,7 +442,7 @@ impl Client {
             Move::Arrive { .. } if self.flush.has_subscribed() => Err("the client has subscriptions already"),
             Move::Arrive { id, from } => {
                 let taken = moves.arrive(id, &from, &self.client_info, interest);
-                self.arrives = taken.is_ok();
+                self.arrives |= taken.is_ok();
                 taken
             }
             Move::Leave { id, to } => {

@@ -20,6 +20,9 @@ use crate::ended_sids::EndedSids;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u32);
 
+/// Names of subscriptions, which the component has chosen.
+pub(crate) type Sids = Vec<Box<[u8]>>;
+
 /// Some of the subscriptions: the members of queue groups only, or all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Members {
@@ -93,7 +96,7 @@ struct Surplus {
     /// dropped.
     sids: HashMap<Box<[u8]>, u64, RandomState>,
     /// Subscriptions that have reached their max. The node must get their UNSUB.
-    overdue: Vec<Box<[u8]>>,
+    overdue: Sids,
 }
 
 /// The live subscriptions of one component.
@@ -329,7 +332,7 @@ impl Journal {
 
     /// Appends the commands for a node that does not have the subscriptions yet, as [`replay`](Self::replay) does. Returns the sids of
     /// the subscriptions with a max.
-    pub(crate) fn learn(&self, out: &mut Vec<u8>) -> Vec<Box<[u8]>> {
+    pub(crate) fn learn(&self, out: &mut Vec<u8>) -> Sids {
         let mut limited = Vec::new();
         for entry in self.in_order() {
             encode::client(&Frame::Sub(entry.sub()), out);
@@ -365,7 +368,7 @@ impl Journal {
     }
 
     /// Returns the sids of the subscriptions with a max.
-    pub(crate) fn limited(&self) -> Vec<Box<[u8]>> {
+    pub(crate) fn limited(&self) -> Sids {
         let live = self.entries.iter().flatten();
         let limited = live.filter(|entry| entry.max.is_some());
         limited.map(|entry| entry.sid.clone()).collect()
@@ -412,7 +415,7 @@ impl Journal {
     }
 
     /// Appends an UNSUB with what is left for each of these subscriptions, which the node has learned. Some of them may have ended.
-    fn end_learned(&mut self, learned: Vec<Box<[u8]>>, out: &mut Vec<u8>) -> u32 {
+    fn end_learned(&mut self, learned: Sids, out: &mut Vec<u8>) -> u32 {
         for sid in &learned {
             let slot = self.by_sid.get(sid).map(|slot| *slot as usize);
             let live = slot.and_then(|slot| self.entries[slot].as_ref());

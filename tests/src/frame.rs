@@ -26,7 +26,9 @@ impl Frame {
             .unwrap_or_default()
             .to_ascii_uppercase();
         let total = match verb.as_str() {
-            "INFO" | "CONNECT" | "PING" | "PONG" | "+OK" | "-ERR" | "SUB" | "UNSUB" => line_length + 2,
+            "INFO" | "CONNECT" | "PING" | "PONG" | "+OK" | "-ERR" | "SUB" | "UNSUB" | "MOVE" => {
+                line_length + 2
+            }
             "PUB" | "HPUB" | "MSG" | "HMSG" => {
                 let size = line.split_ascii_whitespace().next_back().unwrap_or_default();
                 let size: usize = size

@@ -23,6 +23,7 @@ use super::{EndReason, SETTLING, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
+use crate::journal::Sids;
 use crate::ledger::Expected;
 use crate::tally::unlimited_scanner;
 
@@ -354,7 +355,7 @@ impl Session {
     /// Applies the UNSUBs among the held frames to the journal, before a node gets the journal. Otherwise, the node would deliver messages
     /// beyond a max until the UNSUB comes. An UNSUB after a SUB with its sid is left out. When the UNSUBs are sent, they change
     /// nothing more. Returns the sids of the UNSUBs without a max, and of the others.
-    pub(super) fn apply_held_unsubs(&mut self) -> (Vec<Box<[u8]>>, Vec<Box<[u8]>>) {
+    pub(super) fn apply_held_unsubs(&mut self) -> (Sids, Sids) {
         let (mut ended, mut limited) = (Vec::new(), Vec::new());
         if self.journal.len() == 0 {
             return (ended, limited);

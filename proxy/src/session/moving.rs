@@ -23,7 +23,7 @@ use standin_wire::{Info, Move, MoveId, encode};
 use super::connection::{Connection, ConnectionStage, Hold, Leaving};
 use super::copies::Copies;
 use super::{Session, Wires};
-use crate::journal::{Members, Slot};
+use crate::journal::{Members, Sids, Slot};
 use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
@@ -73,7 +73,7 @@ pub(super) struct Moving {
     way: Way,
     phase: Phase,
     /// The subscriptions with a max among those that the next node learns.
-    limited: Vec<Box<[u8]>>,
+    limited: Sids,
 }
 
 impl Moving {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 pub(crate) use self::bench::node;
 use self::bench::{Bench, QUIET, QUIET_SENT, policy};
+use standin_wire::Info;
+
 use super::{EndReason, LossOrigin, Session, SessionEvent};
 use crate::cause::Cause;
 use crate::policy::Policy;
@@ -45,6 +47,39 @@ fn s4_an_unsub_that_was_held_is_part_of_the_replay() {
         bench.node("PONG\r\n");
         assert!(bench.sent().starts_with(held), "{held:?} is sent too");
     }
+}
+
+#[test]
+fn s13_an_unsub_that_was_held_in_a_move_comes_before_go() {
+    let info = Info {
+        server_id: "N".to_owned(),
+        moves: true,
+        ..Info::default()
+    };
+    let mut bench = Bench::new(policy());
+    bench.node_up_as(&info, false);
+    bench.component("CONNECT {\"verbose\":false}\r\nSUB a q 1\r\n");
+    bench.node("PONG\r\n");
+    bench.session.leave();
+    assert!(bench.session.can_move(&info));
+    bench.session.begin_arrival();
+    assert!(bench.session.arrival_lines(&bench::node("n:2"), &info).is_some());
+    bench.component("UNSUB 1\r\n");
+    bench.call(|session, now, wires| session.arrived(Duration::from_secs(5), now, wires));
+    bench.node("MOVE {\"step\":\"left\"}\r\n");
+    assert!(bench.session.can_switch());
+    bench.call(|session, now, _| session.switch(now));
+    bench.sent();
+    bench.seen();
+    bench.node_up_as(&info, false);
+    let sent = bench.sent();
+    assert!(
+        sent.starts_with("UNSUB 1\r\nMOVE {\"step\":\"go\"}\r\n"),
+        "{sent}"
+    );
+    // Without a sidecar, a message that the node had sent before the UNSUB came would arrive too.
+    bench.node("MSG a 1 1\r\nx\r\n");
+    assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\n");
 }
 
 #[test]

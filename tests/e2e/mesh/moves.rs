@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use e2e::{Ledger, Mesh, Publishing, Receipts, Receiving, ServerKind, TIMEOUT};
+use e2e::{Ledger, Mesh, Publishing, RawClient, Receipts, Receiving, ServerKind, TIMEOUT};
 use tokio::task::JoinSet;
 
 /// When the client moves, its next node has unread messages, for other clients of that node.
@@ -105,4 +105,50 @@ async fn clients_that_move_all_the_time_under_load_get_no_message_twice_or_out_o
         ledger.total(),
         moves.load(Relaxed)
     );
+}
+
+/// Returns the argument of the next MOVE.
+async fn next_step(client: &mut RawClient) -> serde_json::Value {
+    loop {
+        let frame = client.read_frame().await;
+        if frame.verb() == "MOVE" {
+            return frame.json();
+        }
+    }
+}
+
+/// The number of a move comes from the client. Clients of two nodes may have the same, by intent.
+#[tokio::test]
+async fn clients_that_leave_two_nodes_with_the_same_number_at_the_same_time_block_no_move() {
+    const TIMES: u64 = 40;
+    let mesh = Mesh::start(ServerKind::Standin, 3).await;
+    for time in 0..TIMES {
+        let mut clients = [mesh.nodes[0].client().await, mesh.nodes[1].client().await];
+        let runs = clients
+            .each_ref()
+            .map(|client| client.info()["server_id"].as_str().map(str::to_owned));
+        let leave = |to: &Option<String>| {
+            let to = to.as_deref().expect("a run");
+            format!("MOVE {{\"step\":\"leave\",\"id\":\"{time:032x}\",\"to\":\"{to}\"}}\r\n")
+        };
+        let [one, other] = &mut clients;
+        tokio::join!(one.send(leave(&runs[1])), other.send(leave(&runs[0])));
+        for client in &mut clients {
+            assert_eq!(next_step(client).await["step"], "left", "{time}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_cannot_arrive_twice_at_the_same_time() {
+    let mesh = Mesh::start(ServerKind::Standin, 2).await;
+    let from = mesh.nodes[0].client().await.info()["server_id"].clone();
+    let mut client = mesh.nodes[1].client().await;
+    for id in 1..3 {
+        let arrive = format!("MOVE {{\"step\":\"arrive\",\"id\":\"{id:032x}\",\"from\":{from}}}\r\n");
+        client.send(arrive).await;
+    }
+    assert_eq!(next_step(&mut client).await["why"], "the client arrives already");
+    client.send("SUB a 1\r\nPING\r\n").await;
+    assert_eq!(next_step(&mut client).await["step"], "ready");
 }
