@@ -37,6 +37,7 @@ use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 
 use node_entry::NodeEntry;
+use node_status::is_away;
 pub(crate) use node_status::{BalancedNode, NodeStatus};
 pub(crate) use permit::Permit;
 use permit::TokenBucket;
@@ -171,13 +172,13 @@ impl NodeBook {
         lock(&self.entries).get(node).is_some_and(NodeEntry::has_failed)
     }
 
-    /// Returns whether the node is draining, or has announced its shutdown to a session.
-    pub(crate) fn is_draining(&self, node: &Endpoint) -> bool {
+    /// Returns whether the node has failed, is draining, or is drained.
+    pub(crate) fn is_away(&self, node: &Endpoint) -> bool {
         let (settings, now) = (self.settings.load(), Instant::now());
         let entries = lock(&self.entries);
         entries
             .get(node)
-            .is_some_and(|entry| entry.state(&settings, now) == "draining")
+            .is_some_and(|entry| is_away(entry.state(&settings, now)))
     }
 
     /// Returns the nodes that may be dialled, for the check of a node's resolved addresses.

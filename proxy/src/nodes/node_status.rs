@@ -112,6 +112,11 @@ pub(crate) struct BalancedNode {
     pub(crate) is_away: bool,
 }
 
+/// Returns whether a node in this [state](NodeStatus::state) is no good choice, as far as is known.
+pub(super) fn is_away(state: &str) -> bool {
+    !matches!(state, "up" | "unproved")
+}
+
 impl NodeBook {
     /// Returns the known nodes that are allowed, for the balancer.
     pub(crate) fn balanced_nodes(&self, now: Instant) -> Vec<BalancedNode> {
@@ -127,7 +132,7 @@ impl NodeBook {
                 zone: entry.node.zone.to_string(),
                 weight: entry.node.weight,
                 is_usable: state == "up",
-                is_away: !matches!(state, "up" | "unproved"),
+                is_away: is_away(state),
             }
         });
         balanced.collect()

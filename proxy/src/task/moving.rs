@@ -87,11 +87,11 @@ impl Task {
         }
         let now = std::time::Instant::now();
         if let Next::Noting(dialled, _) | Next::Connected(dialled) = &*next
-            && self.shared.book.is_draining(&dialled.node.client)
+            && self.shared.book.is_away(&dialled.node.client)
         {
-            // nats-server announces its shutdown only to clients that have got a PONG.
-            debug!(session = self.session_info.id, node = %dialled.node.client, "planned move given up: node is draining");
-            self.session.stay(now, &mut self.sockets);
+            // The other sessions know it. nats-server announces its shutdown only to clients that have got a PONG.
+            debug!(session = self.session_info.id, node = %dialled.node.client, "planned move given up: node leaves, or has failed");
+            self.session.arrival_failed(now, &mut self.sockets);
             return true;
         }
         let (next, progress) = match *next {
@@ -113,8 +113,8 @@ impl Task {
             },
             Next::Learning(mut learning) => match learning.as_mut().poll(cx) {
                 Poll::Pending => (Next::Learning(learning), false),
-                Poll::Ready(Ok(dialled)) if self.shared.book.is_draining(&dialled.node.client) => {
-                    self.session.stay(now, &mut self.sockets);
+                Poll::Ready(Ok(dialled)) if self.shared.book.is_away(&dialled.node.client) => {
+                    self.session.arrival_failed(now, &mut self.sockets);
                     return true;
                 }
                 Poll::Ready(Ok(dialled)) => {
