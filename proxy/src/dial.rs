@@ -39,6 +39,8 @@ pub(crate) struct DialledNode {
     pub(crate) info: Info,
     /// Bytes that the node sent after its INFO.
     pub(crate) after_info: Vec<u8>,
+    /// Before a planned move: the node had failed or was leaving when it was dialled. There was no better one.
+    pub(crate) was_away: bool,
     /// Permit held until the node has taken the session. It bounds the number of sessions that join at the same time.
     pub(crate) permit: Permit,
 }
@@ -161,6 +163,7 @@ async fn dial_node(
             node,
             info,
             after_info,
+            was_away: false,
             permit,
         }),
         Err(error) => {

@@ -62,7 +62,8 @@ pub(super) enum ArrivalError {
 
 impl Task {
     /// Takes the node to which the session is about to move. Begins the move.
-    pub(super) fn next_connected(&mut self, dialled: DialledNode, now: std::time::Instant) {
+    pub(super) fn next_connected(&mut self, mut dialled: DialledNode, now: std::time::Instant) {
+        dialled.was_away = self.shared.book.is_away(&dialled.node.client);
         let next = if self.session.can_move(&dialled.info) {
             self.session.begin_arrival();
             if self.session.has_moves(&dialled.info) {
@@ -87,7 +88,7 @@ impl Task {
         }
         let now = std::time::Instant::now();
         if let Next::Noting(dialled, _) | Next::Connected(dialled) = &*next
-            && self.shared.book.is_away(&dialled.node.client)
+            && self.has_gone_away(dialled)
         {
             // The other sessions know it. nats-server announces its shutdown only to clients that have got a PONG.
             debug!(session = self.session_info.id, node = %dialled.node.client, "planned move given up: node leaves, or has failed");
@@ -113,7 +114,7 @@ impl Task {
             },
             Next::Learning(mut learning) => match learning.as_mut().poll(cx) {
                 Poll::Pending => (Next::Learning(learning), false),
-                Poll::Ready(Ok(dialled)) if self.shared.book.is_away(&dialled.node.client) => {
+                Poll::Ready(Ok(dialled)) if self.has_gone_away(&dialled) => {
                     self.session.arrival_failed(now, &mut self.sockets);
                     return true;
                 }
@@ -131,6 +132,11 @@ impl Task {
         };
         self.next = Some(Box::new(next));
         progress
+    }
+
+    /// Returns whether the node has failed, or has announced its shutdown, since it was dialled.
+    fn has_gone_away(&self, dialled: &DialledNode) -> bool {
+        !dialled.was_away && self.shared.book.is_away(&dialled.node.client)
     }
 
     /// Takes the next node after the session has left or lost the present one. `None` if the session cannot continue on it at once.
