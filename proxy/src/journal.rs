@@ -160,7 +160,7 @@ impl Journal {
     /// Returns whether messages of an ended subscription with this sid may still be in flight from the node. A new SUB with
     /// the sid has to wait for them; otherwise they would count for its max.
     pub(crate) fn may_be_in_flight(&self, sid: &[u8]) -> bool {
-        self.ended.may_be_in_flight(sid)
+        self.ended.may_be_in_flight(sid) || self.is_surplus(sid)
     }
 
     /// Records the PONG of a PING that was sent after this number of [`changes`](Self::changes).
@@ -247,7 +247,8 @@ impl Journal {
         self.end(slot);
         if let Some(sid) = overdue {
             let surplus = self.surplus.get_or_insert_default();
-            surplus.sids.insert(sid.clone(), self.changes);
+            // No ack counts before the UNSUB was sent.
+            surplus.sids.insert(sid.clone(), u64::MAX);
             surplus.overdue.push(sid);
         }
     }
@@ -259,8 +260,12 @@ impl Journal {
             return 0;
         };
         let count = surplus.overdue.len().min(u16::MAX.into());
+        if count > 0 {
+            self.changes += 1;
+        }
         for sid in surplus.overdue.drain(..count) {
             encode::client(&Frame::Unsub(Unsub { sid: &sid, max: None }), out);
+            surplus.sids.insert(sid, self.changes);
         }
         count as u16
     }
@@ -664,5 +669,23 @@ mod tests {
         assert_eq!(journal.len(), 2, "the subscription without a queue group stays");
         journal.refuse(b"a", None);
         assert_eq!(replayed(&mut journal), "SUB b 3\r\n");
+    }
+
+    #[test]
+    fn s4_the_unsub_of_a_max_that_the_node_does_not_know_is_not_lost_when_an_earlier_ping_is_answered() {
+        let mut journal = Journal::default();
+        send(&mut journal, "SUB a 1\r\nUNSUB 1 1\r\n");
+        journal.moved_by_copies(&[], &mut Vec::new());
+        let slot = journal.slot(b"1").unwrap();
+        assert!(!journal.delivered(slot));
+        journal.confirm(journal.changes());
+        assert!(journal.is_surplus(b"1") && journal.may_be_in_flight(b"1"));
+        let mut out = Vec::new();
+        assert_eq!(journal.end_overdue(&mut out), 1);
+        assert_eq!(out, b"UNSUB 1\r\n");
+        journal.confirm(journal.changes() - 1);
+        assert!(journal.is_surplus(b"1"), "that PING came before the UNSUB");
+        journal.confirm(journal.changes());
+        assert!(!journal.is_surplus(b"1") && !journal.may_be_in_flight(b"1"));
     }
 }
