@@ -331,22 +331,18 @@ impl Journal {
     /// Returns the number of commands. Later deliveries count as the new node's.
     pub(crate) fn replay(&mut self, out: &mut Vec<u8>) -> u32 {
         self.begin_node();
-        let (subscriptions, limited) = (self.len(), self.learn(out));
-        (subscriptions + limited.len()) as u32
+        self.learn(out);
+        (self.len() + self.limited().len()) as u32
     }
 
-    /// Appends the commands for a node that does not have the subscriptions yet, as [`replay`](Self::replay) does. Returns the sids of
-    /// the subscriptions with a max.
-    pub(crate) fn learn(&self, out: &mut Vec<u8>) -> Sids {
-        let mut limited = Vec::new();
+    /// Appends the commands for a node that does not have the subscriptions yet, as [`replay`](Self::replay) does.
+    pub(crate) fn learn(&self, out: &mut Vec<u8>) {
         for entry in self.in_order() {
             encode::client(&Frame::Sub(entry.sub()), out);
             if entry.max.is_some() {
                 encode::client(&Frame::Unsub(entry.unsub()), out);
-                limited.push(entry.sid.clone());
             }
         }
-        limited
     }
 
     /// Appends the SUBs of some subscriptions, and no UNSUBs.
