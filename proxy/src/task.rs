@@ -430,7 +430,9 @@ impl Task {
             .filter(|_| searching && (self.rounds == 0 || self.session.keeps_node()))
             .map(|node| node.client.clone());
         let balances = self.session.is_leaving_for_balance();
-        let balance_to = self.session_info.status().balance_to.clone().filter(|_| balances);
+        let balance_to = balances
+            .then(|| self.session_info.status().balance_to.take())
+            .flatten();
         let since = self.search_began;
         let leaving = self.session.keeps_node();
         let refused_by = self.session.refused_by();

@@ -65,7 +65,8 @@ impl TryFrom<String> for MoveId {
     type Error = std::num::ParseIntError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        u128::from_str_radix(&text, 16).map(Self)
+        // The library also takes a sign.
+        u128::from_str_radix(text.strip_prefix('+').map_or(&*text, |_| ""), 16).map(Self)
     }
 }
 
@@ -114,6 +115,7 @@ mod tests {
             assert_eq!((Move::parse(json).unwrap(), length), (step, line.len()));
         }
         assert!(Move::parse(br#"{"step":"arrive","id":"x","from":""}"#).is_err());
+        assert!(Move::parse(br#"{"step":"arrive","id":"+1","from":""}"#).is_err());
         assert!(Move::parse(br#"{"step":"arrive"}"#).is_err());
     }
 }

@@ -37,11 +37,12 @@ impl Session {
         self.tick_ending(now, wires);
         self.forget_copies(now);
         self.tick_node(now, wires);
-        self.tick_outage(last_known, now, wires);
-        self.tick_component(now, wires);
         if self.connection.as_ref().is_some_and(|node| !node.own.is_empty()) {
             self.push_up(now, wires);
         }
+        self.tick_outage(last_known, now, wires);
+        // Last, because a PING to the component may have waited for what was just passed on.
+        self.tick_component(now, wires);
         self.shrink();
     }
 

@@ -141,7 +141,8 @@ impl Session {
 
     /// Stays on the node, because the other one cannot be used. A session that must leave dials again.
     pub(crate) fn stay(&mut self, now: Instant, wires: &mut impl Wires) {
-        self.moving = None;
+        // Copies of the last move may still come.
+        self.moving.take_if(|moving| moving.phase != Phase::Over);
         if let Some(node) = &mut self.connection {
             node.give_up_move();
             self.push_up(now, wires);
@@ -209,10 +210,16 @@ impl Session {
     /// Records that the next node knows all subscriptions. The present node is told that the session leaves, or gets a last PING. It gets
     /// nothing more of the component.
     pub(crate) fn arrived(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
+        let is_verbose = self.verbose();
         let Some(node) = &mut self.connection else { return };
         let Some(moving) = self.moving.as_mut().filter(|_| node.leaving == Leaving::Arriving) else {
             return;
         };
+        // In verbose mode, the `+OK`s of UNSUBs come before the PONGs of all PINGs that wait for the socket.
+        let is_in_order = !is_verbose || node.own_pings == 0 && node.own_commands == 0;
+        if moving.copies().is_some() && !is_in_order {
+            return self.arrival_failed(now, wires);
+        }
         moving.phase = Phase::Ready;
         let mut lines = Vec::new();
         if let Way::Cut(Cut { id, to }) = &moving.way {
@@ -223,12 +230,8 @@ impl Session {
                 moves.is_told = true;
             }
         } else {
-            // `own_commands` counts commands at the head of `own` only, so UNSUBs cannot follow a PING. Then none are sent, and the
-            // members of queue groups end with the connection.
-            if node.own.is_empty() {
-                node.own_commands = self.journal.withdraw_shared(&mut lines);
-                node.own.extend_from_slice(&lines);
-            }
+            node.own_commands = self.journal.withdraw_shared(&mut lines);
+            node.own.extend_from_slice(&lines);
             node.own_ping();
         }
         node.leaving = Leaving::Draining { until: now + timeout };
