@@ -193,6 +193,13 @@ pub(crate) fn admits(client: &Outbox, source: Source) -> bool {
     watermark <= source.acked() || watermark == MOVING && admits_moving(client, source)
 }
 
+/// Returns whether a member of a queue group may get a message of this source: if it has just moved here, only if the message was sent after
+/// all messages of the source that the member has got on its former node.
+#[inline]
+pub(crate) fn is_in_order(member: &Outbox, source: Source) -> bool {
+    member.watermark.load(Relaxed) != MOVING || admits_moving(member, source)
+}
+
 #[cold]
 fn admits_moving(client: &Outbox, source: Source) -> bool {
     client.moving().is_none_or(|moving| moving.admits(source))

@@ -156,7 +156,7 @@ impl Router {
         for (at, group) in to.groups.iter().enumerate() {
             let not = if echo { None } else { Some(from.id) };
             let remote: &[_] = if exports { &group.remote } else { &[] };
-            if self.takes_local(group, remote) && self.deliver_to_one(&sent, group, not) {
+            if self.takes_local(group, remote) && self.deliver_to_one(&sent, group, not, source) {
                 delivered = true;
             } else if let Some(place) = self.choose(remote) {
                 self.chosen.push((at, place));
@@ -166,7 +166,7 @@ impl Router {
                     source,
                     to_arriving: true,
                 };
-                delivered |= self.deliver_to_one(&sent, group, not)
+                delivered |= self.deliver_to_one(&sent, group, not, source)
                     || self.deliver_to_moving(&sent, Some(group), group.name(), not, meant);
             }
         }
@@ -225,7 +225,7 @@ impl Router {
         };
         for name in message.queues {
             let group = to.group_index(name).map(|at| &to.groups[at]);
-            taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None))
+            taken |= group.is_some_and(|group| self.deliver_to_one(&sent, group, None, source))
                 || self.deliver_to_moving(&sent, group, name, None, meant)
                 || self.pass_on(&sent, message, name);
         }
@@ -243,17 +243,26 @@ impl Router {
     }
 
     /// Stages the message for one local member of the group: the first that can take it, starting at a random one. Members that are
-    /// still arriving and the client `not` are skipped. Returns whether a member took it.
-    fn deliver_to_one(&mut self, sent: &Sent<'_>, group: &GroupRecipients, not: Option<u64>) -> bool {
+    /// still arriving and the client `not` are skipped. So are members that have just arrived, if `source` may have sent the message before
+    /// one that such a member has got on its former node. Returns whether a member took it.
+    fn deliver_to_one(
+        &mut self,
+        sent: &Sent<'_>,
+        group: &GroupRecipients,
+        not: Option<u64>,
+        source: Source,
+    ) -> bool {
         let start = self.rng.below(group.members.len());
         let (before, from_start) = group.members.split_at(start);
         let mut members = from_start.iter().chain(before);
-        members
-            .any(|member| Some(member.client.id) != not && member.is_counted() && self.deliver(sent, member))
+        members.any(|member| {
+            let may_take = Some(member.client.id) != not && member.is_counted();
+            may_take && flush::is_in_order(&member.client, source) && self.deliver(sent, member)
+        })
     }
 
     /// Stages the message for a member of the group `queue` that moves, if no other member took it: one that leaves this node, or one that is
-    /// still arriving. Returns whether there was one. The sender meant a member that it counts here, or one that is still arriving if it
+    /// still arriving or has just arrived. Returns whether there was one. The sender meant a member that it counts here, or one that is still arriving if it
     /// counts none (`to_arriving`). So the first are those for which the cut tells that `source` counts them nowhere else.
     fn deliver_to_moving(
         &mut self,
@@ -266,7 +275,8 @@ impl Router {
         let scoped = account::scoped(sent.scope, sent.message.subject, &mut self.scoped);
         let mut moving = sent.interest.leaving_members.matching(scoped, queue);
         let members = group.map_or(&[][..], |group| &group.members);
-        moving.extend(members.iter().filter(|member| !member.is_counted()).cloned());
+        let moves = |member: &&Arc<Subscription>| !member.is_counted() || member.client.moving().is_some();
+        moving.extend(members.iter().filter(moves).cloned());
         moving.retain(|member| Some(member.client.id) != not);
         let distance = |member: &Arc<Subscription>| {
             let moving = member.client.moving();
