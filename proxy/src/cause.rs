@@ -4,8 +4,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use crate::handover::fields::{Name, name};
+
 /// Cause for which a session left its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
     /// The connection to the node was reset.
     Reset,
@@ -21,7 +25,7 @@ pub enum Cause {
     Balance,
     /// The node sent an `-ERR` about itself. The value is `standin_wire::Refusal::kind`, or `loop` for a node behind
     /// this sidecar.
-    NodeError(&'static str),
+    NodeError(#[serde(with = "name")] Name),
     /// The node sent bytes that are not a NATS frame.
     Protocol,
 }

@@ -27,7 +27,8 @@ Nodes are used in this order: the nodes now in ZooKeeper or DNS, the last known 
 At least one of --zookeeper, --dns, --upstream is needed, here or in the settings file.
 
 Environment: STANDIN_<SECTION>_<KEY> for each key of the settings file; NATS_URL is read as --upstream.
-Signals: HUP reloads the settings. TERM and INT stop the sidecar gracefully.
+Signals: HUP reloads the settings. USR2 replaces the running program by the one on disk, with all connections kept.
+TERM and INT stop the sidecar gracefully.
 Exit codes: 0 success, 64 bad usage or settings, 69 cannot listen or start its threads, 70 internal error.
 
 Before the first start, and when something is wrong: standin-proxy doctor with the same flags.

@@ -12,14 +12,16 @@ use std::ops::AddAssign;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use serde::{Deserialize, Serialize};
 
+use crate::handover::fields::optional_time;
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
 /// Limit on the tallies that wait for a PONG. At the limit, further publishes are added to the last tally.
 const MARKED_MAX: usize = 64;
 
 /// State of the stream when a PING went out. The PONG acks everything before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// Publishes under `drop` written so far.
     pub(crate) dropped: u64,
@@ -32,7 +34,7 @@ pub(crate) struct Mark {
 }
 
 /// Number of publishes in doubt when a node died.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InDoubtCount {
     /// Not sent again.
     pub(crate) dropped: u64,
@@ -48,7 +50,7 @@ impl AddAssign for InDoubtCount {
 }
 
 /// The window of publishes in doubt, with the log of those to be sent again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Doubt {
     written: Mark,
     confirmed: Mark,
@@ -60,6 +62,7 @@ pub(crate) struct Doubt {
     /// Bytes of publishes since the last PING.
     bytes_since_mark: u64,
     /// Time at which the oldest publish after the last PING was written.
+    #[serde(with = "optional_time")]
     unmarked_since: Option<Instant>,
     /// Publishes under `drop` written after the last PING.
     unmarked: Tally,

@@ -5,13 +5,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
-use foldhash::fast::RandomState;
+use foldhash::fast::{FixedState, RandomState};
+use serde::{Deserialize, Serialize};
 
 /// Maximum number of ends that are kept. If there are more, every sid counts as ended until a PONG acks them.
 const ENDED_MAX: usize = 4096;
 
 /// Sids of recently ended subscriptions. The order of an end is its number among all changes of the journal.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct EndedSids {
     /// Order and hash of each end, the oldest first.
     by_age: VecDeque<(u64, u64)>,
@@ -28,7 +29,7 @@ impl EndedSids {
             self.not_kept = Some(order);
             return;
         }
-        let hash = self.hash(sid);
+        let hash = Self::hash(sid);
         self.by_age.push_back((order, hash));
         self.newest.insert(hash, order);
     }
@@ -52,7 +53,7 @@ impl EndedSids {
 
     /// Returns whether messages of an ended subscription `sid` may still arrive.
     pub(crate) fn may_be_in_flight(&self, sid: &[u8]) -> bool {
-        self.not_kept.is_some() || !self.by_age.is_empty() && self.newest.contains_key(&self.hash(sid))
+        self.not_kept.is_some() || !self.by_age.is_empty() && self.newest.contains_key(&Self::hash(sid))
     }
 
     /// Forgets all ends, because nothing arrives from a lost node.
@@ -60,8 +61,9 @@ impl EndedSids {
         *self = Self::default();
     }
 
-    fn hash(&self, sid: &[u8]) -> u64 {
-        self.newest.hasher().hash_one(sid)
+    /// The same in another process, which may replace this one.
+    fn hash(sid: &[u8]) -> u64 {
+        FixedState::default().hash_one(sid)
     }
 }
 

@@ -3,10 +3,13 @@
 //! Promise S9: the sidecar itself sends an `-ERR` only for an error of the component, because many client libraries close
 //! for good after an `-ERR` that they do not know.
 
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use standin_wire::{ClientFault, encode};
 
 /// Text of an `-ERR` that the sidecar itself sends to a component.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ErrorText<'a> {
     /// An error of the component.
     Fault(ClientFault),
@@ -15,7 +18,7 @@ pub(crate) enum ErrorText<'a> {
     Violation(Box<str>),
     /// The text of a node's `-ERR` that refused the component's credentials. It is sent only after every known node has
     /// refused them.
-    OfNode(&'a str),
+    OfNode(Cow<'a, str>),
 }
 
 impl ErrorText<'_> {

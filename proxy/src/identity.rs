@@ -27,6 +27,21 @@ pub(crate) struct Identity {
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
+/// Stands in for the identity of a session that is read from the state of another process.
+impl Default for Identity {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: 0,
+            mark: "".into(),
+            session_id: 0,
+            component_ip: Ipv4Addr::UNSPECIFIED.into(),
+            listener: 0,
+            credentials: None,
+        }
+    }
+}
+
 impl Identity {
     /// Creates the identity for session number `session_id`. Its component connected to the address `local`, or, if that is
     /// `None`, to a Unix socket. `mark` is the sidecar's own.

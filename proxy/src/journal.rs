@@ -11,6 +11,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
+use serde::{Deserialize, Serialize};
 use standin_wire::client::{Frame, Sub, Unsub};
 use standin_wire::{encode, subject};
 
@@ -31,12 +32,15 @@ pub(crate) enum Members {
 }
 
 /// One live subscription.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Subscription {
     /// Number of its SUB among all changes of the journal.
     order: u64,
+    #[serde(with = "serde_bytes")]
     subject: Box<[u8]>,
+    #[serde(with = "serde_bytes")]
     queue: Option<Box<[u8]>>,
+    #[serde(with = "serde_bytes")]
     sid: Box<[u8]>,
     /// Messages delivered since the SUB, by all nodes.
     delivered: u64,
@@ -90,7 +94,7 @@ const ALTERNATIVES_MAX: usize = 8;
 const NEVER: u64 = 999_999_999;
 
 /// Subscriptions of which the node may deliver more than their max. Boxed in the journal, because an idle session must stay small.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Surplus {
     /// By sid: the number of changes whose ack shows that the node has the UNSUB. Until then, messages for a sid that has ended are
     /// dropped.
@@ -100,10 +104,12 @@ struct Surplus {
 }
 
 /// The live subscriptions of one component.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
     entries: Vec<Option<Subscription>>,
     free: Vec<u32>,
+    /// Found again from `entries` in another process.
+    #[serde(skip)]
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
     /// Number of changes so far. A change is the beginning or the end of a subscription.
     changes: u64,
@@ -118,6 +124,13 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// Finds the subscriptions by their sids again, in a journal of another process.
+    pub(crate) fn index(&mut self) {
+        let live = self.entries.iter().zip(0..);
+        let live = live.filter_map(|(entry, slot)| Some((entry.as_ref()?.sid.clone(), slot)));
+        self.by_sid = live.collect();
+    }
+
     /// Returns the number of live subscriptions.
     pub(crate) fn len(&self) -> usize {
         self.by_sid.len()

@@ -8,13 +8,14 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use standin_wire::encode;
 
 use crate::doubt::Mark;
 use crate::error_text::ErrorText;
 
 /// An expected answer of the node, or an answer that the sidecar sends at this place in the order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Expected {
     /// This number of `+OK`s for the component.
     Oks(u32),
@@ -32,7 +33,7 @@ pub(crate) enum Expected {
 }
 
 /// The answers that one node owes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     expected: VecDeque<Expected>,
     /// Number of PONGs in `expected`.

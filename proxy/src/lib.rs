@@ -26,6 +26,7 @@
 //! | `sidecar` | start, reload, stop |
 //! | `sidecar_state` | the state of the sidecar that workers, prober and pages share |
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
+//! | `upgrade`, `rest`, `handover` | SIGUSR2: another program goes on with the sessions |
 //! | `prober` | probes of the nodes to which no session is connected |
 //! | `balancer` | moves of sessions to a node that has come back |
 //! | [`cause`] | the causes for which a session leaves a node |
@@ -50,6 +51,7 @@ mod ended_sids;
 mod error_text;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod handover;
 mod http;
 mod identity;
 mod journal;
@@ -66,6 +68,7 @@ mod prober;
 mod proxy_header;
 mod recovery;
 mod reporter;
+mod rest;
 mod session;
 mod session_command;
 mod session_info;
@@ -76,9 +79,12 @@ mod sidecar_state;
 mod sockets;
 mod tally;
 mod task;
+mod upgrade;
 pub mod views;
 mod worker;
 
+pub use handover::{Handover, HandoverError};
 pub use session::EndReason;
 pub use settings::Settings;
 pub use sidecar::{RunError, Sidecar, run};
+pub use upgrade::UpgradeError;

@@ -4,6 +4,8 @@
 mod pending_headers;
 
 use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -17,7 +19,7 @@ use crate::peer::Peer;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
-use crate::worker::Workers;
+use crate::worker::{AcceptedConnection, Workers};
 use pending_headers::{PendingHeaders, Received};
 
 /// A socket that listens for components.
@@ -54,6 +56,14 @@ impl Listener {
         }
     }
 
+    /// Returns the file of a Unix socket, if the sidecar has made it.
+    pub(crate) fn own_file(&self) -> Option<PathBuf> {
+        match &self.socket {
+            ListenSocket::Unix(socket) if socket.owns_file() => Some(socket.path().to_owned()),
+            _ => None,
+        }
+    }
+
     async fn accept(&self, failed: impl Fn()) -> (StdStream, Peer) {
         let kind = "connection";
         match &self.socket {
@@ -69,6 +79,15 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            ListenSocket::Tcp(listener) => listener.as_fd(),
+            ListenSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: Listener, shared: Arc<SidecarState>, workers: Arc<Workers>) {
     let failed = || shared.metrics.connections_refused.increment("accept_error");
@@ -77,6 +96,11 @@ pub(crate) async fn serve(listener: Listener, shared: Arc<SidecarState>, workers
         let accepted = tokio::select! {
             accepted = listener.accept(failed) => expect_header(accepted, listener.number, &mut pending, &shared),
             Some((balancer, received)) = pending.next() => received_header(balancer, received, &shared),
+            // Another program is about to replace this one.
+            () = shared.rest.begun() => {
+                shared.rest.over().await;
+                None
+            }
         };
         if let Some((stream, component)) = accepted {
             admit(stream, listener.number, component, &shared, &workers);
@@ -174,5 +198,9 @@ fn admit(stream: StdStream, listener: usize, component: Peer, shared: &SidecarSt
         }
     }
     shared.sessions.insert(Arc::clone(&session));
-    workers.take((stream, session));
+    workers.take(AcceptedConnection {
+        stream,
+        session,
+        former: None,
+    });
 }

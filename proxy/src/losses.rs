@@ -75,6 +75,18 @@ impl Losses {
         self.totals[loss as usize].load(Relaxed)
     }
 
+    /// Returns the number of messages lost in each way since the start.
+    pub(crate) fn totals(&self) -> Vec<u64> {
+        self.totals.iter().map(|total| total.load(Relaxed)).collect()
+    }
+
+    /// Goes on with the numbers of a process that this one replaced.
+    pub(crate) fn restore(&self, totals: &[u64]) {
+        for (total, restored) in self.totals.iter().zip(totals) {
+            total.store(*restored, Relaxed);
+        }
+    }
+
     fn of(&self, loss: Loss) -> MutexGuard<'_, Gathered> {
         let gathered = self.gathered[loss as usize].lock();
         gathered.unwrap_or_else(PoisonError::into_inner)

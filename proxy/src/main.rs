@@ -4,14 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use standin_daemon::certificate_watch::{CertificateWatch, warnings};
-use standin_daemon::cli::{answer, usage};
+use standin_daemon::cli::{answer, print, usage};
+use standin_daemon::descriptors;
+use standin_daemon::handover_file::{HandoverFile, empty_stdin};
 use standin_daemon::inherited_sockets::InheritedSockets;
 use standin_daemon::logging::Logging;
 use standin_daemon::service_manager::ServiceManager;
 use standin_daemon::settings::Loaded;
+use standin_daemon::successor::{self, ACCEPTED, Successor};
 use standin_proxy::cli::{Cli, Command, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
-use standin_proxy::{RunError, Settings, Sidecar};
+use standin_proxy::{Handover, RunError, Settings, Sidecar};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -21,6 +24,7 @@ const PROGRAM: &str = "standin-proxy";
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    let mut successor = Successor::of_this_program();
     let mut cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(said) => {
@@ -45,6 +49,9 @@ fn main() -> ExitCode {
     if cli.print_config || cli.check {
         // While the program runs, the watch logs these warnings.
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
+        if let Some(state) = HandoverFile::on_stdin() {
+            return check_state(state);
+        }
         return answer(PROGRAM, cli.print_config, &loaded);
     }
     let inherited = match InheritedSockets::from_environment() {
@@ -61,6 +68,13 @@ fn main() -> ExitCode {
         warn!("broker runs in this process (--embedded): for trials and development, not for production");
     }
     settings.connections().raise_limit(is_limit_given(&loaded));
+    let start = match former_state() {
+        Some(handover) => {
+            successor.set_program(handover.program().clone());
+            Start::GoOn(Box::new(handover))
+        }
+        None => Start::New(inherited),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -68,13 +82,14 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
+    let upgrades = embedded.is_none().then_some(successor);
     let serving = async {
         let nodes = match embedded {
             Some(embedded) => embedded.run().await.map(Some),
             None => Ok(None),
         };
         match nodes {
-            Ok(_running) => serve(&cli, inherited, settings, &logging).await,
+            Ok(_running) => serve(&cli, start, settings, &logging, upgrades).await,
             Err(error) => {
                 error!("cannot run an embedded node: {error}");
                 EXIT_UNAVAILABLE
@@ -82,6 +97,36 @@ fn main() -> ExitCode {
         }
     };
     runtime.block_on(serving).into()
+}
+
+/// How the sidecar starts.
+enum Start {
+    /// With the sockets of the service manager, if it has passed any.
+    New(InheritedSockets),
+    /// In place of another program, with its sessions.
+    GoOn(Box<Handover>),
+}
+
+/// Checks the state of a running program that this one is to replace (SIGUSR2). It is at standard input.
+fn check_state(mut state: HandoverFile) -> ExitCode {
+    match Handover::read(&mut state, false) {
+        Ok(_) => print(PROGRAM, &format!("{ACCEPTED}\n")),
+        Err(error) => usage(PROGRAM, &error),
+    }
+}
+
+/// Returns the state of the program that this one has replaced, if it has. If the state cannot be read, its connections are closed.
+fn former_state() -> Option<Handover> {
+    let mut state = HandoverFile::on_stdin()?;
+    let handover = Handover::read(&mut state, true);
+    drop(state);
+    empty_stdin();
+    handover
+        .inspect_err(|error| {
+            error!("cannot go on with the sessions of the former program, they are closed: {error}");
+            descriptors::close_left();
+        })
+        .ok()
 }
 
 /// Runs a subcommand.
@@ -113,17 +158,29 @@ fn embedded(cli: &mut Cli) -> std::io::Result<Option<Embedded>> {
     Ok(embedded)
 }
 
-/// Runs the sidecar until a signal stops it. Returns the exit code.
-async fn serve(cli: &Cli, inherited: InheritedSockets, settings: Settings, logging: &Logging) -> u8 {
+/// Runs the sidecar until a signal stops it, or `successor` replaces this program. Returns the exit code.
+async fn serve(
+    cli: &Cli,
+    start: Start,
+    settings: Settings,
+    logging: &Logging,
+    successor: Option<Successor>,
+) -> u8 {
     let listen = |kind| signal(kind).inspect_err(|error| error!("cannot listen for signals: {error}"));
-    let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate)) = (
+    let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate), Ok(mut upgrade)) = (
         listen(SignalKind::hangup()),
         listen(SignalKind::interrupt()),
         listen(SignalKind::terminate()),
+        listen(SignalKind::user_defined2()),
     ) else {
         return EXIT_BUG;
     };
-    let mut sidecar = match Sidecar::start_on(inherited, settings).await {
+    let started = match start {
+        Start::New(inherited) => Sidecar::start_on(inherited, settings).await,
+        Start::GoOn(handover) => Sidecar::go_on(*handover, settings).await,
+    };
+    successor::handle_signals();
+    let mut sidecar = match started {
         Ok(sidecar) => sidecar,
         Err(error) => {
             error!(kind = error.kind(), "{error}");
@@ -146,6 +203,13 @@ async fn serve(cli: &Cli, inherited: InheritedSockets, settings: Settings, loggi
                 manager.ready().await;
                 certificates = CertificateWatch::new(sidecar.settings().tls_doors());
             }
+            _ = upgrade.recv() => match &successor {
+                Some(successor) => {
+                    let error = sidecar.upgrade(successor).await;
+                    error!(%error, "upgrade refused; the sidecar goes on as before");
+                }
+                None => error!("upgrade refused: not possible with --embedded, whose nodes would lose their clients"),
+            },
             () = certificates.changed() => reload(cli, &mut sidecar, logging),
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,

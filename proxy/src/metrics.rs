@@ -109,6 +109,8 @@ const NODE_ERRORS: &[&str] = &[
 ];
 /// Reasons of `standin_lost_total`: the names of `Loss`.
 const LOST: &[&str] = &["in_doubt", "abandoned"];
+/// Results of `standin_upgrades_total`.
+const UPGRADES: &[&str] = &["done", "refused"];
 /// Sources of nodes.
 const SOURCES: [Source; 5] = [
     Source::ZooKeeper,
@@ -149,6 +151,7 @@ pub(crate) struct Metrics {
     pub(crate) fullest_buffer: Gauge,
     pub(crate) connections_max: Gauge,
     pub(crate) reload_successful: Gauge,
+    pub(crate) upgrades: Labelled,
     pub(crate) node_dials: Labelled,
     pub(crate) client_errors: Labelled,
     pub(crate) node_errors: Labelled,
@@ -242,6 +245,12 @@ impl Metrics {
                 "Limit on connected components: limits.connections_max, or what the limit on open files allows.",
             ),
             reload_successful,
+            upgrades: names.labelled(
+                "standin_upgrades_total",
+                "Replacements of the running program by the binary on disk, by result.",
+                "result",
+                UPGRADES,
+            ),
             node_dials: names.labelled(
                 "standin_node_dials_total",
                 "Attempts to reach a node, by result.",
@@ -309,6 +318,11 @@ impl Metrics {
             handle: names.handle(),
             names,
         }
+    }
+
+    /// Goes on with the counters of the process that this one replaced. `former` is what it last rendered.
+    pub(crate) fn restore(&self, former: &str) {
+        self.names.restore(former);
     }
 
     /// Counts a finished failover.
@@ -451,6 +465,7 @@ mod tests {
         Failover {
             from: Arc::new(crate::session::tests::node("n:1")),
             cause,
+            noticed: std::time::Instant::now(),
             silent: took + Duration::from_secs(2),
             took,
             in_doubt: InDoubtCount::default(),

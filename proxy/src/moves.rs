@@ -7,9 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use standin_registry::Node;
 
 use crate::doubt::InDoubtCount;
+use crate::handover::fields::{Name, name};
 use crate::peer::Peer;
 
 /// Maximum number of moves that are kept. The death of one node moves all its sessions at once, so this is as many as a large sidecar
@@ -17,7 +19,7 @@ use crate::peer::Peer;
 const MOVES_MAX: usize = 10_000;
 
 /// A session that moved to another node, or that ended because there was none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Move {
     /// When it was finished.
     pub(crate) at: SystemTime,
@@ -27,7 +29,8 @@ pub(crate) struct Move {
     /// The lost node and the new one; `None` if the session ended.
     pub(crate) nodes: Option<[Arc<Node>; 2]>,
     /// Name of the [`Cause`](crate::cause::Cause) of the move, or of the [`EndReason`](crate::EndReason).
-    pub(crate) cause: &'static str,
+    #[serde(with = "name")]
+    pub(crate) cause: Name,
     /// Time from the last byte of the lost node to the first answer of the new one.
     pub(crate) silent: Duration,
     /// Time from the noticed loss to the first answer of the new node.
@@ -61,6 +64,17 @@ impl Moves {
             kept.latest.pop_front();
         }
         kept.latest.push_back(new);
+    }
+
+    /// Returns all moves that are kept, the oldest first.
+    pub(crate) fn kept(&self) -> Vec<Move> {
+        self.lock().latest.iter().cloned().collect()
+    }
+
+    /// Goes on with the moves of a process that this one replaced.
+    pub(crate) fn restore(&self, total: u64, latest: Vec<Move>) {
+        let latest = latest.into();
+        *self.lock() = Kept { total, latest };
     }
 
     /// Returns the number of moves since the start.

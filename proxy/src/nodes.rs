@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use standin_registry::{AllowedNodes, Endpoint, Node, Snapshot};
 use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
@@ -45,6 +46,7 @@ pub(crate) use probes::SPREAD;
 pub(crate) use searcher::Searcher;
 pub(crate) use self_check::SelfCheck;
 
+use crate::handover::fields::time;
 use crate::settings::Settings;
 
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
@@ -74,18 +76,49 @@ pub(crate) struct NodeBook {
 
 impl NodeBook {
     /// Creates the book of a sidecar that listens on `addresses`.
+    #[cfg(test)]
     pub(crate) fn new(settings: Arc<Settings>, addresses: &[SocketAddr]) -> Self {
+        Self::going_on(settings, addresses, None, None)
+    }
+
+    /// Creates the book of a sidecar that listens on `addresses`. It goes on with the `record` and the `mark` of the process that this one
+    /// replaced, if there was one.
+    pub(crate) fn going_on(
+        settings: Arc<Settings>,
+        addresses: &[SocketAddr],
+        record: Option<NodesRecord>,
+        mark: Option<&str>,
+    ) -> Self {
         let now = Instant::now();
+        let dials_max = settings.dial.dials_concurrent_max;
+        let started = record.as_ref().map_or(now, |record| record.started);
+        let entries = record.into_iter().flat_map(|record| record.entries);
+        let entries = entries.map(|entry| (entry.node.client.clone(), entry.restored(dials_max)));
         Self {
             retries: Mutex::new(TokenBucket::new(settings.dial.retries_per_second_max, now)),
             allowed: ArcSwap::from_pointee(settings.allowed_nodes()),
             settings: ArcSwap::new(settings),
-            entries: Mutex::default(),
-            started: now,
+            entries: Mutex::new(entries.collect()),
+            started,
             searching: AtomicUsize::new(0),
             recovered: Notify::new(),
-            self_check: SelfCheck::new(addresses),
+            self_check: SelfCheck::new(addresses, mark),
         }
+    }
+
+    /// Returns the book for a process that replaces this one.
+    pub(crate) fn record(&self) -> NodesRecord {
+        NodesRecord {
+            entries: lock(&self.entries).values().cloned().collect(),
+            started: self.started,
+        }
+    }
+
+    /// Returns this node as the book has it, if it is equal. So sessions of the process that this one replaced share their nodes again.
+    pub(crate) fn shared(&self, node: &Arc<Node>) -> Arc<Node> {
+        let entries = lock(&self.entries);
+        let known = entries.get(&node.client).map(|entry| &entry.node);
+        Arc::clone(known.filter(|known| *known == node).unwrap_or(node))
     }
 
     /// Replaces the settings.
@@ -198,7 +231,7 @@ impl NodeBook {
             let failure = entries
                 .get(&node.client)
                 .and_then(|entry| entry.last_failure.as_ref());
-            failure.is_some_and(|(at, _)| *at >= since)
+            failure.is_some_and(|failure| failure.at >= since)
         };
         nodes.iter().all(failed)
     }
@@ -287,6 +320,14 @@ impl NodeBook {
             .or_insert_with(|| NodeEntry::new(Arc::clone(node), &settings, Instant::now()));
         change(entry, &settings)
     }
+}
+
+/// The book for a process that replaces this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodesRecord {
+    entries: Vec<NodeEntry>,
+    #[serde(with = "time")]
+    started: Instant,
 }
 
 /// Locks `mutex` even if it is poisoned: one panic must not end the other sessions.

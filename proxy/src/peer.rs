@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::unix::UCred;
 
 use crate::proxy_header::Addresses;
 
 /// The other end of a component's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Peer {
     /// The address of a TCP connection.
     Tcp(SocketAddr),

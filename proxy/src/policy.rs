@@ -9,7 +9,7 @@ use crate::listener_policy::ListenerPolicy;
 use crate::settings::{InDoubt, Place, Settings, SettingsError};
 
 /// Limits and times of one session. Each field is named after its key in `deploy/proxy.toml`, which describes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
     pub(crate) in_doubt: InDoubt,
     /// Policies by subject. The first match applies.

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream as StdStream};
 use std::time::Duration;
 
 use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader};
+use serde::{Deserialize, Serialize};
 use standin_daemon::listen::plain;
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
@@ -27,7 +28,7 @@ const V1_BYTES_MAX: usize = 107;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The addresses of the connection between the client and the balancer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Addresses {
     pub(crate) client: SocketAddr,
     /// The address of the balancer to which the client connected.

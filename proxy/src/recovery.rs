@@ -20,10 +20,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use standin_registry::Endpoint;
 use tokio::sync::Notify;
 
 use crate::doubt::InDoubtCount;
+use crate::handover::fields::{optional_time, time};
 use crate::nodes::SPREAD;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
@@ -51,13 +53,43 @@ struct Away {
     in_doubt: InDoubtCount,
 }
 
+/// [`Away`] in the state for another process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AwayRecord {
+    node: Option<Endpoint>,
+    in_outage: bool,
+    #[serde(with = "optional_time")]
+    back_at: Option<Instant>,
+    in_doubt: InDoubtCount,
+}
+
+/// The state for another process, without the sessions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RecoveryRecord {
+    outage: Option<Outage>,
+    expired: usize,
+    nodes: Vec<NodeLoss>,
+}
+
+/// The last loss of a node that has sessions.
+#[derive(Debug, Serialize, Deserialize)]
+struct NodeLoss {
+    node: Endpoint,
+    epoch: u64,
+    #[serde(with = "optional_time")]
+    lost_at: Option<Instant>,
+}
+
 /// An outage of all nodes. The entry stays until the last session of the outage has sent its held publishes, or the
 /// longest wait for that has passed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Outage {
+    #[serde(with = "time")]
     began: Instant,
+    #[serde(with = "optional_time")]
     ended: Option<Instant>,
     /// Time at which the last session was back.
+    #[serde(with = "optional_time")]
     all_back_at: Option<Instant>,
     /// Highest number of sessions that waited at one time.
     sessions: usize,
@@ -99,7 +131,7 @@ struct NodeSessions {
 }
 
 /// Proof that a session is counted on a node. The session returns it when it leaves the node.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Served {
     pub(crate) node: Endpoint,
     epoch: u64,
@@ -355,6 +387,78 @@ impl Recovery {
         let missing: Vec<u64> = state.away.iter().filter(missing).map(|(id, _)| *id).collect();
         missing.into_iter().for_each(|id| drop(state.remove(id)));
         Some(report)
+    }
+
+    /// Returns the state for another process, without the sessions.
+    pub(crate) fn record(&self) -> RecoveryRecord {
+        let state = self.lock();
+        let nodes = state.nodes.iter().map(|(node, sessions)| NodeLoss {
+            node: node.clone(),
+            epoch: sessions.epoch,
+            lost_at: sessions.lost_at,
+        });
+        RecoveryRecord {
+            outage: state.outage.clone(),
+            expired: state.expired,
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// Returns the entry of a session for another process, if it has one.
+    pub(crate) fn away_record(&self, session: u64) -> Option<AwayRecord> {
+        let state = self.lock();
+        let away = state.away.get(&session)?;
+        Some(AwayRecord {
+            node: away.node.clone(),
+            in_outage: away.in_outage,
+            back_at: away.back_at,
+            in_doubt: away.in_doubt,
+        })
+    }
+
+    /// Goes on with the state of a process that this one replaced.
+    pub(crate) fn restore(&self, record: RecoveryRecord) {
+        let mut state = self.lock();
+        (state.outage, state.expired) = (record.outage, record.expired);
+        for loss in record.nodes {
+            let sessions = state.nodes.entry(loss.node).or_default();
+            (sessions.epoch, sessions.lost_at) = (loss.epoch, loss.lost_at);
+        }
+    }
+
+    /// Goes on with a session of that process.
+    pub(crate) fn restore_session(
+        &self,
+        session: &Arc<SessionInfo>,
+        served: Option<&Served>,
+        away: Option<AwayRecord>,
+    ) {
+        let mut state = self.lock();
+        if let Some(served) = served {
+            let sessions = state.nodes.entry(served.node.clone()).or_default();
+            if sessions.epoch == served.epoch {
+                sessions.current += 1;
+            } else {
+                sessions.earlier += 1;
+            }
+        }
+        if let Some(away) = away {
+            let away = Away {
+                session: Arc::clone(session),
+                node: away.node,
+                in_outage: away.in_outage,
+                back_at: away.back_at,
+                in_doubt: away.in_doubt,
+            };
+            state.put(session.id, away);
+        }
+    }
+
+    /// Forgets nodes without sessions, when all sessions of that process go on.
+    pub(crate) fn restored(&self) {
+        self.lock()
+            .nodes
+            .retain(|_, sessions| sessions.current + sessions.earlier > 0);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -55,13 +55,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use standin_registry::{Endpoint, Node};
 use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
-use standin_wire::{Info, WireError};
+use standin_wire::{ClientFault, Info};
 
 use crate::doubt::{Doubt, Mark};
 use crate::error_text::ErrorText;
+use crate::handover::fields::time;
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::ledger::Expected;
@@ -80,6 +82,7 @@ pub(crate) use component::ClientLabel;
 pub use end::EndReason;
 pub(crate) use end::SessionEnd;
 pub(crate) use event::SessionEvent;
+use failover::NodeRefusal;
 pub(crate) use failover::{Failover, LossOrigin};
 pub(crate) use info::refused_chain;
 pub(crate) use shell::{SessionRequests, Traffic, Wires};
@@ -96,9 +99,13 @@ const SINGLE_FRAME_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const INFO_WORK: u32 = 40;
 
-/// The session of one component. Not `Debug`, because the bytes in it may contain secrets.
+/// The session of one component. Not `Debug`, because the bytes in it may contain secrets. It goes on in a process that replaces this one;
+/// see [`handover`](crate::handover).
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Session {
+    #[serde(skip)]
     policy: Arc<Policy>,
+    #[serde(skip)]
     identity: Arc<Identity>,
     component: Component,
     /// `None` before the first CONNECT, which the component sends or the sidecar inserts.
@@ -112,8 +119,8 @@ pub(crate) struct Session {
     doubt: Doubt,
     /// Answers that lost nodes still owed the component, in order.
     owed: VecDeque<Expected>,
-    /// The time of a node's loss, and the failover to another node. Set from the loss until the next node has taken the session.
-    failover: Option<(Instant, Box<Failover>)>,
+    /// The failover to another node. Set from the loss of a node until the next one has taken the session.
+    failover: Option<Box<Failover>>,
     /// The present planned move.
     moving: Option<Box<Moving>>,
     /// Attempts in a row to leave the present node with MOVE that failed.
@@ -125,23 +132,30 @@ pub(crate) struct Session {
     connects: u64,
     /// Number of nodes in a row that closed the connection after they got the credentials, which no node has accepted yet.
     closed_unaccepted: u32,
-    /// Nodes that refused credentials accepted by another node, with the time and the text of the refusal.
-    refused_by: Vec<(Endpoint, Instant, String)>,
+    /// Nodes that refused credentials accepted by another node.
+    refused_by: Vec<NodeRefusal>,
     /// The relevant fields of the last INFO sent to the component.
     advertised: Option<info::AdvertisedInfo>,
     /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
     pending_info: Option<Box<Info>>,
+    #[serde(with = "time")]
     started: Instant,
+    #[serde(with = "time")]
     searching_since: Instant,
     /// Effects of the frames that are being written.
+    #[serde(skip)]
     effects: Effects,
     /// Remaining budget of the present turn.
+    #[serde(skip)]
     turn_work: u32,
     /// Whether the turn's budget was exhausted before all input was processed.
     interrupted: bool,
     /// Whether the TLS handshake with the component is not complete.
+    #[serde(skip)]
     is_handshaking: bool,
+    #[serde(skip)]
     traffic: Traffic,
+    #[serde(skip)]
     events: Vec<SessionEvent>,
 }
 
@@ -177,6 +191,16 @@ impl Session {
             traffic: Traffic::default(),
             events: Vec::new(),
         }
+    }
+
+    /// Goes on with a session of the process that this one replaced. `self` has been read from that process's state.
+    pub(crate) fn restored(mut self, policy: Arc<Policy>, identity: Arc<Identity>) -> Self {
+        self.journal.index();
+        self.identity = identity;
+        // Before its limit on control lines was known, the session had that of the other process.
+        self.set_policy(policy);
+        self.turn_work = TURN_WORK;
+        self
     }
 
     /// Returns what the shell may read and write now.
@@ -327,6 +351,11 @@ impl Session {
         self.ending.is_some()
     }
 
+    /// Replaces the node by an equal one.
+    pub(crate) fn share_node(&mut self, shared: impl FnOnce(&Arc<Node>) -> Arc<Node>) {
+        self.node = self.node.as_ref().map(shared);
+    }
+
     /// Returns the present node, or the last one.
     pub(crate) fn node(&self) -> Option<&Arc<Node>> {
         self.node.as_ref()
@@ -360,7 +389,8 @@ impl Session {
 
     /// Returns the nodes that refused credentials accepted by another node.
     pub(crate) fn refused_by(&self) -> Vec<Endpoint> {
-        self.refused_by.iter().map(|(node, ..)| node.clone()).collect()
+        let nodes = self.refused_by.iter().map(|refusal| &refusal.node);
+        nodes.cloned().collect()
     }
 
     /// Returns one word for the state of the session.
@@ -434,12 +464,12 @@ impl Session {
         self.client.as_ref().is_none_or(|client| client.verbose)
     }
 
-    /// Starts the orderly end. An `error` of the component is sent as `-ERR` once the node has sent its last answers, or at
+    /// Starts the orderly end. A `fault` of the component is sent as `-ERR` once the node has sent its last answers, or at
     /// `until`.
-    fn end_after_answers(&mut self, reason: EndReason, error: Option<WireError>, until: Instant) {
+    fn end_after_answers(&mut self, reason: EndReason, fault: Option<ClientFault>, until: Instant) {
         self.ending = Some(Box::new(Ending {
             reason,
-            error,
+            fault,
             answers_until: Some(until),
         }));
         self.own_ping();
@@ -450,7 +480,7 @@ impl Session {
     fn end_now(&mut self, reason: EndReason) {
         self.ending = Some(Box::new(Ending {
             reason,
-            error: None,
+            fault: None,
             answers_until: None,
         }));
     }
@@ -470,8 +500,9 @@ impl Session {
     fn finish_answers(&mut self, now: Instant, wires: &mut impl Wires) {
         let Some(ending) = &mut self.ending else { return };
         ending.answers_until = None;
-        if let Some(error) = ending.error.take() {
-            self.send_error(error.kind(), ErrorText::Fault(error.fault()), now, wires);
+        if let Some(fault) = ending.fault.take() {
+            let kind = ending.reason.fault_kind();
+            self.send_error(kind, ErrorText::Fault(fault), now, wires);
         }
     }
 }

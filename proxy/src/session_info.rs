@@ -2,7 +2,7 @@
 //! session's task updates the counters after each turn with plain stores. `/sessionz` reads the state.
 
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64,
+    AtomicBool, AtomicU16, AtomicU64,
     Ordering::{Relaxed, SeqCst},
     fence,
 };
@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use standin_registry::{Endpoint, Node};
 
+use crate::handover::SessionRecord;
 use crate::peer::Peer;
 use crate::session::{ClientLabel, Traffic};
 use crate::session_command::SessionCommand;
@@ -37,9 +38,13 @@ pub(crate) struct SessionInfo {
     own_pings: AtomicU64,
     /// One bit for each [`SessionCommand`] that was sent and not taken. A command that is sent twice counts once, so there is
     /// no queue.
-    pending: AtomicU8,
+    pending: AtomicU16,
     /// The component has sent a complete command.
     pub(crate) has_sent_command: AtomicBool,
+    /// The session has ended, and its connections are being closed.
+    pub(crate) is_over: AtomicBool,
+    /// The session was told to [prepare its rest](SessionCommand::PrepareRest), and has not done so.
+    pub(crate) is_preparing: AtomicBool,
     /// Waker of the session's task, the same for the whole life of the task.
     waker: OnceLock<Waker>,
 }
@@ -76,9 +81,25 @@ impl SessionInfo {
             messages_to_component: AtomicU64::new(0),
             bytes_to_component: AtomicU64::new(0),
             own_pings: AtomicU64::new(0),
-            pending: AtomicU8::new(0),
+            pending: AtomicU16::new(0),
             has_sent_command: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            is_preparing: AtomicBool::new(false),
             waker: OnceLock::new(),
+        }
+    }
+
+    /// Returns the entry of a session of a process that this one replaced.
+    pub(crate) fn restored<S>(record: &SessionRecord<S>, listener: usize, client: ClientLabel) -> Self {
+        let info = Self::new(record.id, listener, record.component);
+        info.add_traffic(record.traffic);
+        info.has_sent_command.store(!record.is_half_open, Relaxed);
+        let mut status = info.status();
+        (status.moves, status.client) = (record.moves, client);
+        drop(status);
+        Self {
+            connected: record.connected,
+            ..info
         }
     }
 

@@ -22,6 +22,16 @@ struct Sessions {
 }
 
 impl SessionTable {
+    /// Goes on with the traffic of sessions that have ended in the process that this one replaced.
+    pub(crate) fn restore(&self, ended: Traffic) {
+        self.lock().ended = ended;
+    }
+
+    /// Returns the traffic of the sessions that have ended.
+    pub(crate) fn ended(&self) -> Traffic {
+        self.lock().ended
+    }
+
     pub(crate) fn insert(&self, session: Arc<SessionInfo>) {
         self.lock().live.insert(session.id, session);
     }

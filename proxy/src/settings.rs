@@ -35,10 +35,11 @@ pub use standin_daemon::own_credentials::CredentialsSection;
 pub const DEFAULTS: &str = include_str!("../../deploy/proxy.toml");
 
 /// Policy for publishes that were written but not acked when their node died (promise S3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InDoubt {
     /// Not sent again: at most once, as NATS promises.
+    #[default]
     Drop,
     /// Sent again to the next node: at least once.
     Resend,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +13,7 @@ use standin_daemon::http::PageAccess;
 use standin_daemon::inherited_sockets::{InheritedSocketError, InheritedSockets};
 use standin_daemon::listen::{self, is_missing};
 use standin_daemon::settings::changes;
+use standin_daemon::successor::Successor;
 use standin_daemon::unix_socket::{self, UnixSocket};
 use standin_registry::{NodeState, RegistryError, Snapshot};
 use thiserror::Error;
@@ -21,12 +23,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::handover::{Handover, LeftSockets, SessionRecord, SidecarRecord, millis_since};
 use crate::listener::{ListenSocket, Listener};
 use crate::policy::Policy;
 use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
 use crate::settings::{ListenerSection, Settings, SettingsError};
 use crate::sidecar_state::SidecarState;
-use crate::worker::Workers;
+use crate::task::FormerTask;
+use crate::upgrade::{KeptListener, Upgrade, UpgradeError};
+use crate::worker::{AcceptedConnection, Workers};
 use crate::{balancer, http, listener, prober, reporter};
 
 /// Reason why a sidecar cannot run.
@@ -82,6 +88,8 @@ pub struct Sidecar {
     http_address: Option<SocketAddr>,
     page_access: watch::Sender<PageAccess>,
     accepting: JoinSet<()>,
+    /// The listening sockets once more, for a program that replaces this one.
+    listeners: Vec<KeptListener>,
     /// The other tasks, among them the HTTP pages.
     background: JoinSet<()>,
 }
@@ -112,25 +120,78 @@ impl Sidecar {
     /// # Errors
     /// [`RunError`].
     pub async fn start_on(inherited: InheritedSockets, settings: Settings) -> Result<Self, RunError> {
+        Self::start_from(inherited, settings, None)
+    }
+
+    /// Goes on in place of the program that has left this state, with all of its sessions.
+    ///
+    /// # Errors
+    /// [`RunError`]. The sessions are then closed.
+    pub async fn go_on(handover: Handover, settings: Settings) -> Result<Self, RunError> {
+        let mut left = LeftSockets::of(&handover);
+        let Handover {
+            opening,
+            mut sidecar,
+            sessions,
+        } = handover;
+        let sockets = std::mem::take(&mut sidecar.sockets).into_iter();
+        let sockets = sockets.filter_map(|record| Some((left.take(record.socket)?, record.own_file)));
+        let inherited = InheritedSockets::of_former(sockets.collect::<Vec<_>>());
+        let (began, former_listeners) = (sidecar.rest_began, std::mem::take(&mut sidecar.listeners));
+        let started = Self::start_from(inherited, settings, Some(sidecar))?;
+        let places = places(&former_listeners, &started.shared.settings.load());
+        let count = started.restore(sessions, &places, &mut left);
+        started.shared.metrics.upgrades.increment("done");
+        info!(
+            from = opening.version,
+            to = env!("CARGO_PKG_VERSION"),
+            sessions = count,
+            pause_ms = millis_since(began),
+            "sidecar upgraded"
+        );
+        Ok(started)
+    }
+
+    fn start_from(
+        mut inherited: InheritedSockets,
+        settings: Settings,
+        mut former: Option<SidecarRecord>,
+    ) -> Result<Self, RunError> {
         let policy = Policy::new(&settings)?;
         // The HTTP address is bound first, so that its pages can be read as soon as components can connect.
         let http_listener = match settings.http_listen() {
             None => None,
             Some(address) => {
-                let own = &mut InheritedSockets::default();
-                Some(bind(&address, settings.socket.listen_backlog, own)?.remove(0))
+                let mut none = InheritedSockets::default();
+                // The service manager passes no socket for it, but the former program does.
+                let inherited = if former.is_some() {
+                    &mut inherited
+                } else {
+                    &mut none
+                };
+                Some(bind(&address, settings.socket.listen_backlog, inherited)?.remove(0))
             }
         };
         let (page_access, access) = watch::channel(settings.page_access()?);
         let listeners = listen(&settings, inherited)?;
+        let kept = listeners
+            .iter()
+            .map(|listener| (listener.as_fd(), listener.own_file()));
+        let http_socket = http_listener.as_ref().map(|listener| (listener.as_fd(), None));
+        let kept = kept.chain(http_socket).map(|(socket, own_file)| {
+            let socket = socket.try_clone_to_owned()?;
+            Ok(KeptListener { socket, own_file })
+        });
+        let kept = kept.collect::<io::Result<Vec<_>>>().map_err(RunError::Worker)?;
         let addresses: Vec<SocketAddr> = listeners.iter().filter_map(Listener::tcp_address).collect();
         let names: Vec<String> = listeners.iter().map(Listener::address).collect();
-        let registry = standin_registry::watch(settings.registry_config()?)?;
+        let memory = former.as_mut().map(|former| std::mem::take(&mut former.registry));
+        let registry = standin_registry::watch_on(settings.registry_config()?, memory)?;
         let workers = match settings.limits.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             given => given,
         };
-        let shared = Arc::new(SidecarState::new(settings, policy, registry, &addresses));
+        let shared = Arc::new(SidecarState::new(settings, policy, registry, &addresses, former));
         let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
         let mut background = JoinSet::new();
         background.spawn(follow_registry(Arc::clone(&shared)));
@@ -158,8 +219,89 @@ impl Sidecar {
             http_address,
             page_access,
             accepting,
+            listeners: kept,
             background,
         })
+    }
+
+    /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
+    /// the number of sessions that go on.
+    fn restore(
+        &self,
+        sessions: Vec<SessionRecord>,
+        places: &[Option<usize>],
+        left: &mut LeftSockets,
+    ) -> usize {
+        let mut count = 0;
+        for record in sessions {
+            let (id, component) = (record.id, record.component);
+            match self.restored(record, places, left) {
+                Some(connection) => {
+                    self.workers.take(connection);
+                    count += 1;
+                }
+                None => {
+                    warn!(session = id, %component, "session closed: its listener is not in the settings any more, or its connection is lost");
+                }
+            }
+        }
+        self.shared.recovery.restored();
+        count
+    }
+
+    fn restored(
+        &self,
+        record: SessionRecord,
+        places: &[Option<usize>],
+        left: &mut LeftSockets,
+    ) -> Option<AcceptedConnection> {
+        let listener = places.get(record.listener).copied().flatten()?;
+        let stream = left.take(record.component_socket)?.into();
+        let client = record.session.client_label().cloned().unwrap_or_default();
+        let session = Arc::new(SessionInfo::restored(&record, listener, client));
+        let half_open = record.is_half_open.then(|| Arc::clone(&session));
+        self.shared
+            .admission
+            .restore(record.id, record.component.ip(), half_open);
+        self.shared
+            .recovery
+            .restore_session(&session, record.served.as_ref(), record.away);
+        self.shared.sessions.insert(Arc::clone(&session));
+        let mut session_state = record.session;
+        session_state.share_node(|node| self.shared.book.shared(node));
+        let next = record.next;
+        let next = next.and_then(|next| Some((left.take(next.socket)?.into(), next)));
+        let former = FormerTask {
+            session: session_state,
+            node: record
+                .node_socket
+                .and_then(|node| left.take(node))
+                .map(Into::into),
+            next,
+            served: record.served,
+            is_back: record.is_back,
+            rounds: record.rounds,
+            search_began: record.search_began,
+            is_half_open: record.is_half_open,
+            component_broke: record.component_broke,
+            node_broke: record.node_broke,
+        };
+        Some(AcceptedConnection {
+            stream,
+            session,
+            former: Some(Box::new(former)),
+        })
+    }
+
+    /// Lets the program on disk replace this one, with all connections kept (promise S13). Returns only if that fails; then everything goes
+    /// on as before.
+    pub async fn upgrade(&mut self, successor: &Successor) -> UpgradeError {
+        let upgrade = Upgrade {
+            shared: &self.shared,
+            listeners: &self.listeners,
+            successor,
+        };
+        upgrade.run().await
     }
 
     /// Returns the TCP addresses to which components connect.
@@ -252,6 +394,16 @@ impl Sidecar {
         }
         info!("stopped");
     }
+}
+
+/// Returns the place of each listener of the former program in the present settings: that of the first one with a common address.
+fn places(former: &[Vec<String>], settings: &Settings) -> Vec<Option<usize>> {
+    let present = settings.listeners();
+    let place = |addresses: &Vec<String>| {
+        let mut present = present.iter();
+        present.position(|listener| listener.listen.iter().any(|address| addresses.contains(address)))
+    };
+    former.iter().map(place).collect()
 }
 
 /// Waits for the end of `threads`, at most a second.

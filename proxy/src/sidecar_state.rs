@@ -15,12 +15,14 @@ use standin_tls::files::TlsError;
 use standin_wire::Info;
 use tokio::sync::Semaphore;
 
+use crate::handover::SidecarRecord;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
 use crate::moves::Moves;
 use crate::nodes::NodeBook;
 use crate::policy::Policy;
 use crate::recovery::Recovery;
+use crate::rest::Rest;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::session_table::SessionTable;
@@ -40,6 +42,7 @@ pub(crate) struct SidecarState {
     pub(crate) losses: Losses,
     pub(crate) moves: Moves,
     pub(crate) sessions: SessionTable,
+    pub(crate) rest: Rest,
     pub(crate) metrics: Metrics,
     /// The settings in force.
     pub(crate) settings: ArcSwap<Settings>,
@@ -63,25 +66,50 @@ pub(crate) struct SidecarState {
 }
 
 impl SidecarState {
-    /// Creates the state of a sidecar that listens on `addresses`.
-    pub(crate) fn new(settings: Settings, policy: Policy, registry: Watch, addresses: &[SocketAddr]) -> Self {
+    /// Creates the state of a sidecar that listens on `addresses`. It may go on with the state of the `former` program.
+    pub(crate) fn new(
+        settings: Settings,
+        policy: Policy,
+        registry: Watch,
+        addresses: &[SocketAddr],
+        former: Option<SidecarRecord>,
+    ) -> Self {
         let settings = Arc::new(settings);
         let remembered = registry.remembered_info();
         let remembered = remembered.and_then(|json| Info::parse(json.as_bytes()).ok());
+        let (recovery, losses, moves) = (Recovery::default(), Losses::default(), Moves::default());
+        let (metrics, sessions) = (Metrics::new(), SessionTable::default());
+        let (mut started, mut session_ids) = (Instant::now(), 0);
+        let (mut nodes, mut mark) = (None, None);
+        if let Some(former) = former {
+            (started, session_ids) = (former.started, former.session_ids);
+            recovery.restore(former.recovery);
+            losses.restore(&former.losses);
+            moves.restore(former.moves_total, former.moves);
+            metrics.restore(&former.metrics);
+            sessions.restore(former.ended);
+            (nodes, mark) = (Some(former.nodes), Some(former.mark));
+        }
         Self {
-            started: Instant::now(),
+            started,
             registry,
-            book: Arc::new(NodeBook::new(Arc::clone(&settings), addresses)),
-            recovery: Recovery::default(),
-            losses: Losses::default(),
-            moves: Moves::default(),
-            sessions: SessionTable::default(),
-            metrics: Metrics::new(),
+            book: Arc::new(NodeBook::going_on(
+                Arc::clone(&settings),
+                addresses,
+                nodes,
+                mark.as_deref(),
+            )),
+            recovery,
+            losses,
+            moves,
+            sessions,
+            rest: Rest::default(),
+            metrics,
             settings: ArcSwap::new(settings),
             policy: ArcSwap::from_pointee(policy),
             listening: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            session_ids: AtomicU64::new(0),
+            session_ids: AtomicU64::new(session_ids),
             info: ArcSwap::from_pointee(remembered.unwrap_or_else(unknown_node)),
             near_limit: NearLimit::default(),
             admission: Admission::default(),

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use standin_wire::ClientScanner;
 use standin_wire::client::Verb;
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
@@ -17,7 +18,7 @@ const TOKEN_BYTES: usize = 16;
 type Token = [u8; TOKEN_BYTES];
 
 /// Counts of messages by the first token of their subject.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     counts: Vec<(Token, u64)>,
     others: u64,

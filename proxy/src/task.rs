@@ -12,6 +12,7 @@ mod buffer_share;
 mod moving;
 mod recovery_entry;
 mod report;
+mod rest;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -42,6 +43,7 @@ use crate::sockets::{Sockets, close};
 use buffer_share::BufferShare;
 use moving::Next;
 use recovery_entry::RecoveryEntry;
+pub(crate) use rest::FormerTask;
 
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
 /// processor's cache (`tests/bench sidecar`).
@@ -119,20 +121,32 @@ struct Task {
     is_half_open: bool,
     /// Whether reading is suspended because the shared buffer budget is exhausted.
     starved: bool,
+    /// Whether the session has written its state for another program, and does nothing.
+    is_resting: bool,
     /// Bytes and state as last reported.
     buffer_share: BufferShare,
     state: &'static str,
 }
 
-/// Runs one session from its first byte to its last.
+/// Runs one session to its last byte: from its first one, or from where the `former` program has left it.
 pub(crate) async fn run(
     shared: Arc<SidecarState>,
     session_info: Arc<SessionInfo>,
     component: Stream,
     identity: Arc<Identity>,
+    former: Option<Box<FormerTask>>,
 ) -> SessionEnd {
     let now = Instant::now();
-    let session = Session::new(shared.policy.load_full(), identity, now);
+    let policy = shared.policy.load_full();
+    let mut former = former.map(|former| *former);
+    let session = match &mut former {
+        Some(former) => std::mem::replace(
+            &mut former.session,
+            Session::new(Arc::clone(&policy), Arc::clone(&identity), now),
+        )
+        .restored(policy, identity),
+        None => Session::new(policy, identity, now),
+    };
     let buffer_share = BufferShare {
         shared: Arc::clone(&shared),
         bytes: 0,
@@ -164,11 +178,16 @@ pub(crate) async fn run(
         tls_until: None,
         is_half_open: true,
         starved: false,
+        is_resting: false,
         buffer_share,
         state: "new",
     };
-    task.offer_tls();
+    match former {
+        Some(former) => task.restore(former),
+        None => task.offer_tls(),
+    }
     let ended = poll_fn(|cx| task.poll(cx)).await;
+    task.session_info.is_over.store(true, Relaxed);
     task.count_node(None);
     task.recovery_entry.end(&ended);
     // Boxed: inside this future, the buffers of `close` would make up a third of an idle session's memory (`tests/bench
@@ -178,10 +197,24 @@ pub(crate) async fn run(
 }
 
 impl Task {
-    /// Runs one turn of the session: rounds of commands, timer, reads, writes and dials, until nothing makes progress or
-    /// the turn's budget is exhausted.
+    /// Runs one turn of the session, unless it is at rest.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.session_info.set_waker(cx.waker());
+        if self.session_info.take_command(SessionCommand::GoOn) {
+            self.go_on();
+        }
+        if self.is_resting {
+            return Poll::Pending;
+        }
+        let turn = self.turn(cx);
+        if turn.is_pending() && self.session_info.take_command(SessionCommand::Rest) {
+            self.rest(cx);
+        }
+        turn
+    }
+
+    /// Runs one turn: rounds of commands, timer, reads, writes and dials, until nothing makes progress or the turn's budget is exhausted.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.now = Instant::now();
         let turn_end = self.now + TURN_MAX;
         self.session.begin_turn(self.now, &mut self.sockets);
@@ -568,6 +601,10 @@ impl Task {
             self.session.evict();
             progress = true;
         }
+        if self.session_info.take_command(SessionCommand::PrepareRest) {
+            self.prepare_rest();
+            progress = true;
+        }
         if self.session_info.take_command(SessionCommand::ShutDown) {
             self.stop_at = Some(now + LAST_READ_DELAY);
             progress = true;
@@ -639,6 +676,7 @@ impl Task {
         if self.session.is_ending() {
             self.session.tick_ending(Instant::now(), &mut self.sockets);
         }
+        self.check_preparation();
         if self.next.is_some() && self.session.can_switch() {
             self.session.switch(Instant::now());
             progress = true;

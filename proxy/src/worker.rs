@@ -26,11 +26,17 @@ use crate::session::{EndReason, SessionEnd};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
+use crate::task::FormerTask;
 use crate::{sockets, task};
 
-/// A connection that was just accepted, and its session. The session is in the table already, so that no more than
-/// `limits.connections_max` connections are accepted.
-pub(crate) type AcceptedConnection = (StdStream, Arc<SessionInfo>);
+/// A connection that was just accepted, or that the former program has left, and its session. The session is in the table already, so that
+/// no more than `limits.connections_max` connections are accepted.
+pub(crate) struct AcceptedConnection {
+    pub(crate) stream: StdStream,
+    pub(crate) session: Arc<SessionInfo>,
+    /// The session in the former program.
+    pub(crate) former: Option<Box<FormerTask>>,
+}
 
 /// All workers of a sidecar.
 pub(crate) struct Workers(Vec<Worker>);
@@ -114,16 +120,23 @@ async fn receive(
 }
 
 /// Runs one session and updates the counters at its beginning and end. A panic in it ends only this session.
-async fn run_session((stream, session): AcceptedConnection, shared: Arc<SidecarState>) {
+async fn run_session(connection: AcceptedConnection, shared: Arc<SidecarState>) {
+    let AcceptedConnection {
+        stream,
+        session,
+        former,
+    } = connection;
     // A reference, because a copy would be kept as long as the session.
     let (id, component) = (session.id, &session.component);
     if shared.stopping.load(Relaxed) {
         session.send(SessionCommand::ShutDown);
     }
-    shared.metrics.sessions_total.increment(1);
     shared.metrics.sessions.increment(1.0);
-    debug!(session = id, %component, "component connected");
-    let serving = serve(Arc::clone(&shared), Arc::clone(&session), stream);
+    if former.is_none() {
+        shared.metrics.sessions_total.increment(1);
+        debug!(session = id, %component, "component connected");
+    }
+    let serving = serve(Arc::clone(&shared), Arc::clone(&session), stream, former);
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(Ok(ended)) => log_end(&shared, &session, &ended),
         Ok(Err(error)) => {
@@ -188,6 +201,7 @@ async fn serve(
     shared: Arc<SidecarState>,
     session: Arc<SessionInfo>,
     stream: StdStream,
+    former: Option<Box<FormerTask>>,
 ) -> io::Result<SessionEnd> {
     let stream = TcpStream::from_std(stream)?;
     let mut local = None;
@@ -212,7 +226,7 @@ async fn serve(
         local,
         mark,
     );
-    Ok(task::run(shared, session, stream.into(), Arc::new(identity)).await)
+    Ok(task::run(shared, session, stream.into(), Arc::new(identity), former).await)
 }
 
 #[cfg(test)]

@@ -65,6 +65,18 @@ impl AddressCounts {
         counts.begun += 1;
     }
 
+    /// Counts a connection as open and as half-open. It began in the process that this one replaced.
+    pub(crate) fn restore(&mut self, ip: IpAddr) {
+        let counts = self.by_address.entry(network(ip)).or_insert(Counts {
+            open: 0,
+            half_open: 0,
+            second_began: Instant::now(),
+            begun: 0,
+        });
+        counts.open += 1;
+        counts.half_open += 1;
+    }
+
     /// Counts the connection that began last as open, and as half-open.
     pub(crate) fn opened(&mut self, ip: IpAddr) {
         if let Some(counts) = self.by_address.get_mut(&network(ip)) {

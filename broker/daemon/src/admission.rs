@@ -121,6 +121,17 @@ impl<H> Admission<H> {
         admitted
     }
 
+    /// Counts a connection of the process that this one replaced, whatever the limits are now. `half_open` is set if its peer has not logged
+    /// in.
+    pub fn restore(&self, number: u64, peer: IpAddr, half_open: Option<H>) {
+        let mut state = self.lock();
+        state.addresses.restore(peer);
+        match half_open {
+            Some(connection) => drop(state.half_open.add(number, (peer, connection), usize::MAX)),
+            None => state.addresses.half_open_ended(peer),
+        }
+    }
+
     /// Records that the peer of connection `number` has logged in, so that the connection is not evicted.
     pub fn logged_in(&self, number: u64) {
         self.lock().end_half_open(number);

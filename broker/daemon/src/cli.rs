@@ -59,6 +59,12 @@ pub fn answer<S>(program: &str, print_config: bool, loaded: &Loaded<S>) -> ExitC
         let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
         format!("{warnings}settings are valid\n")
     };
+    print(program, &text)
+}
+
+/// Prints a text to standard output. Returns the exit code.
+#[must_use]
+pub fn print(program: &str, text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => EXIT_DONE.into(),

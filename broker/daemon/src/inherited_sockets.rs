@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 use thiserror::Error;
 use tracing::warn;
 
@@ -34,9 +35,20 @@ pub enum InheritedSocketError {
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
     tcp: Vec<(SocketAddr, TcpListener)>,
-    unix: Vec<(String, UnixListener)>,
+    unix: Vec<(String, InheritedUnixSocket)>,
     /// Whether the service manager passed any socket.
     is_any: bool,
+    /// Whether the sockets are those of the program that this one replaced.
+    are_of_former: bool,
+}
+
+/// A Unix socket that was passed to this program.
+#[derive(Debug)]
+pub struct InheritedUnixSocket {
+    /// The socket.
+    pub listener: UnixListener,
+    /// Whether this program removes its file at the end, because the program that it replaced had made it.
+    pub owns_file: bool,
 }
 
 impl InheritedSockets {
@@ -57,10 +69,35 @@ impl InheritedSockets {
             } else if let Some(listener) = given.take_unix_listener(number)? {
                 let address = listener.local_addr()?;
                 let path = address.as_pathname().map(|path| path.display().to_string());
-                sockets.unix.push((path.unwrap_or_default(), listener));
+                let owns_file = false;
+                let socket = InheritedUnixSocket { listener, owns_file };
+                sockets.unix.push((path.unwrap_or_default(), socket));
             }
         }
         Ok(sockets)
+    }
+
+    /// Creates the set of the sockets of the program that this one replaced. Those without a matching address are closed. For Unix sockets
+    /// whose file that program had made, the path of the file is given.
+    pub fn of_former(all: impl IntoIterator<Item = (OwnedFd, Option<PathBuf>)>) -> Self {
+        let mut sockets = Self {
+            are_of_former: true,
+            ..Self::default()
+        };
+        for (socket, own_file) in all {
+            let socket = Socket::from(socket);
+            let address = socket.local_addr().ok();
+            if let Some(address) = address.as_ref().and_then(SockAddr::as_socket) {
+                sockets.tcp.push((address, socket.into()));
+            } else if let Some(path) = address.as_ref().and_then(SockAddr::as_pathname) {
+                let socket = InheritedUnixSocket {
+                    listener: socket.into(),
+                    owns_file: own_file.is_some(),
+                };
+                sockets.unix.push((path.display().to_string(), socket));
+            }
+        }
+        sockets
     }
 
     /// Returns a socket on one of these addresses. If the service manager passed sockets, but none of these, logs a warning: the program
@@ -69,7 +106,7 @@ impl InheritedSockets {
         let found = self
             .tcp
             .iter()
-            .position(|(address, _)| addresses.contains(address));
+            .position(|(address, _)| addresses.contains(address) || self.has_chosen(*address, addresses));
         if let Some(found) = found {
             return Some(self.tcp.swap_remove(found).1.into());
         }
@@ -79,9 +116,15 @@ impl InheritedSockets {
         None
     }
 
+    /// Returns whether the former program listens on this address because one of `addresses` has no port of its own.
+    fn has_chosen(&self, address: SocketAddr, addresses: &[SocketAddr]) -> bool {
+        let is_without_port = |wanted: &SocketAddr| wanted.port() == 0 && wanted.ip() == address.ip();
+        self.are_of_former && addresses.iter().any(is_without_port)
+    }
+
     /// Returns the Unix socket with this path. If the service manager passed sockets, but not this one, logs a warning, as for
     /// [`take_tcp`](Self::take_tcp).
-    pub fn take_unix(&mut self, path: &Path) -> Option<UnixListener> {
+    pub fn take_unix(&mut self, path: &Path) -> Option<InheritedUnixSocket> {
         let path = path.display().to_string();
         let found = self.unix.iter().position(|(known, _)| *known == path);
         if found.is_none() {
@@ -96,13 +139,14 @@ impl InheritedSockets {
         }
     }
 
-    /// Checks that every socket was taken. `setting` is the name of the setting with the addresses.
+    /// Checks that every socket was taken, except those of the former program. `setting` is the name of the setting with the addresses.
     ///
     /// # Errors
     /// [`InheritedSocketError::Unmatched`].
     pub fn finish(self, setting: &'static str) -> Result<(), InheritedSocketError> {
         let tcp = self.tcp.first().map(|(address, _)| address.to_string());
         let left = tcp.or_else(|| self.unix.first().map(|(path, _)| format!("unix:{path}")));
+        let left = left.filter(|_| !self.are_of_former);
         left.map_or(Ok(()), |left| Err(InheritedSocketError::Unmatched(left, setting)))
     }
 }

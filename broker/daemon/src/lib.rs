@@ -18,6 +18,7 @@
 //! | [`own_credentials`] | the credentials that a program shows to nodes |
 //! | [`certificate_watch`] | certificate files that change or expire |
 //! | [`inherited_sockets`] | sockets that the service manager keeps open while the program restarts |
+//! | [`successor`], [`handover_file`], [`descriptors`] | the program that replaces the running one: its check, its state, its sockets |
 //! | [`service_manager`] | messages to the service manager: ready, reloading, stopping, alive |
 //! | [`linger`] | the orderly close of a connection |
 //! | [`doctor`] | the checks of `doctor` |
@@ -29,8 +30,10 @@ pub mod admission;
 pub mod certificate_watch;
 pub mod cli;
 pub mod connection_limit;
+pub mod descriptors;
 pub mod doctor;
 pub mod half_open;
+pub mod handover_file;
 pub mod http;
 pub mod inherited_sockets;
 mod line_limit;
@@ -45,6 +48,7 @@ pub mod process_usage;
 pub mod reload;
 pub mod service_manager;
 pub mod settings;
+pub mod successor;
 pub mod table;
 pub mod tcp;
 pub mod terminal;

@@ -3,6 +3,7 @@
 //! *Architecture invariant:* no hot path looks up a label, because the handle for each label value is created once, at the
 //! start. There is no global recorder: each sidecar or broker has its own [`Names`], so that several can run in one process.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
@@ -50,6 +51,55 @@ impl fmt::Debug for Names {
     }
 }
 
+/// A rendered histogram.
+#[derive(Debug, Default)]
+struct Buckets {
+    /// Upper bound of each bucket, with the number of samples up to it.
+    cumulated: Vec<(f64, u64)>,
+    sum: f64,
+}
+
+impl Buckets {
+    /// Returns samples with the same buckets and, as far as the buckets allow, the same sum: a value and its number for each bucket.
+    fn samples(&self) -> Vec<(f64, u64)> {
+        let (mut low, mut below) = (0.0, 0);
+        let mut buckets = Vec::new();
+        for (bound, upto) in &self.cumulated {
+            let high = if bound.is_finite() { *bound } else { 2.0 * low };
+            buckets.push((low, high, upto.saturating_sub(below)));
+            (low, below) = (high, *upto);
+        }
+        let total =
+            |of: fn(&(f64, f64, u64)) -> f64| buckets.iter().map(|one| of(one) * one.2 as f64).sum::<f64>();
+        let (least, most) = (total(|one| one.0), total(|one| one.1));
+        // Not 0: a value on the lower bound would belong to the bucket below.
+        let place = ((self.sum - least) / (most - least).max(f64::MIN_POSITIVE)).clamp(0.001, 1.0);
+        let samples = buckets.into_iter().filter(|(.., count)| *count > 0);
+        samples
+            .map(|(low, high, count)| (low + place * (high - low), count))
+            .collect()
+    }
+}
+
+/// Returns the name and the labels on a rendered line; `None` if the line has no value.
+fn series_of(line: &str) -> Option<&str> {
+    let is_value = !line.starts_with('#') && !line.is_empty();
+    line.rsplit_once(' ')
+        .map(|(series, _)| series)
+        .filter(|_| is_value)
+}
+
+/// Returns the labels in `name="value",…}`. No value of this program has a quote or a comma.
+fn labels_of(text: &str) -> Vec<Label> {
+    let pairs = text
+        .trim_end_matches('}')
+        .split(',')
+        .filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(name, value)| Label::new(name.to_owned(), value.trim_matches('"').to_owned()))
+        .collect()
+}
+
 impl Names {
     const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
@@ -68,6 +118,51 @@ impl Names {
     #[must_use]
     pub fn handle(&self) -> PrometheusHandle {
         self.recorder.handle()
+    }
+
+    /// Adds the counters and histograms of a process that this one replaced. `former` is what it last rendered. Series that do not exist here
+    /// are left out.
+    pub fn restore(&self, former: &str) {
+        let own = self.handle().render();
+        let own: HashSet<&str> = own.lines().filter_map(series_of).collect();
+        let (mut kind, mut histograms) = ("", BTreeMap::<&str, Buckets>::new());
+        for line in former.lines() {
+            if let Some(declared) = line.strip_prefix("# TYPE ") {
+                kind = declared.rsplit(' ').next().unwrap_or_default();
+            }
+            let Some((series, value)) = series_of(line).zip(line.rsplit(' ').next()) else {
+                continue;
+            };
+            let Ok(value) = value.parse::<f64>() else { continue };
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            match kind {
+                "counter" if own.contains(series) => {
+                    let key = Key::from_parts(name.to_owned(), labels_of(labels));
+                    let counter = self.recorder.register_counter(&key, &Self::METADATA);
+                    counter.increment(value as u64);
+                }
+                "histogram" if own.contains(series) => {
+                    if let Some(name) = name.strip_suffix("_bucket") {
+                        let bound = labels_of(labels)
+                            .first()
+                            .and_then(|bound| bound.value().parse().ok());
+                        let buckets = &mut histograms.entry(name).or_default().cumulated;
+                        buckets.push((bound.unwrap_or(f64::INFINITY), value as u64));
+                    } else if let Some(name) = name.strip_suffix("_sum") {
+                        histograms.entry(name).or_default().sum = value;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (name, buckets) in histograms {
+            let key = Key::from_name(name.to_owned());
+            let histogram = self.recorder.register_histogram(&key, &Self::METADATA);
+            for (value, count) in buckets.samples() {
+                histogram.record_many(value, count as usize);
+            }
+            self.handle().run_upkeep();
+        }
     }
 
     fn key(name: &'static str, labels: Labels<'_>) -> Key {
@@ -129,5 +224,50 @@ impl Names {
         pairs
             .map(|(first, second)| self.gauge(name, help, &[(row, first), (column, second)]))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_and_histograms_go_on_in_another_process() {
+        let create = || {
+            let names = Names::with_buckets("h", &[0.01, 0.1, 1.0]);
+            let counter = names.counter("c_total", "A counter.", &[("a", "x y"), ("b", "z")]);
+            let plain = names.counter("p_total", "A counter.", &[]);
+            let gauge = names.gauge("g", "A gauge.", &[]);
+            let histogram = names.histogram("h_seconds", "A histogram.");
+            (names, counter, plain, gauge, histogram)
+        };
+        let (former, counter, plain, gauge, histogram) = create();
+        counter.increment(7);
+        plain.increment(1);
+        gauge.set(3.0);
+        for value in [0.02, 0.05, 0.5, 0.6, 5.0] {
+            histogram.record(value);
+        }
+        let former = former.handle().render() + "unknown_total 4\n# TYPE odd counter\nodd 1\n";
+        let (names, counter, ..) = create();
+        names.restore(&former);
+        counter.increment(1);
+        let text = names.handle().render();
+        for line in [
+            "c_total{a=\"x y\",b=\"z\"} 8",
+            "p_total 1",
+            "g 0",
+            "h_seconds_bucket{le=\"0.01\"} 0",
+            "h_seconds_bucket{le=\"0.1\"} 2",
+            "h_seconds_bucket{le=\"1\"} 4",
+            "h_seconds_bucket{le=\"+Inf\"} 5",
+            "h_seconds_count 5",
+        ] {
+            assert!(
+                text.lines().any(|have| have == line),
+                "{line} is missing in\n{text}"
+            );
+        }
+        assert!(!text.contains("odd") && !text.contains("unknown"));
     }
 }

@@ -6,16 +6,22 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::TcpStream as StdStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::inherited_sockets::InheritedUnixSocket;
 use crate::listen::recover;
+
+impl AsFd for UnixSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
 
 /// Returns the path of an address `unix:PATH`; `None` for any other address.
 #[must_use]
@@ -35,7 +41,7 @@ pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     /// The file that the program made.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 impl UnixSocket {
@@ -59,21 +65,28 @@ impl UnixSocket {
         Ok(Self {
             listener: UnixListener::from_std(socket.into())?,
             path: path.to_owned(),
-            _file: Some(file),
+            file: Some(file),
         })
     }
 
-    /// Returns a socket that the service manager opened. Must be called inside a tokio runtime.
+    /// Returns a socket that was passed to this program. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// The error of the system.
-    pub fn inherited(listener: StdListener, path: &Path) -> io::Result<Self> {
+    pub fn inherited(socket: InheritedUnixSocket, path: &Path) -> io::Result<Self> {
+        let InheritedUnixSocket { listener, owns_file } = socket;
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener: UnixListener::from_std(listener)?,
             path: path.to_owned(),
-            _file: None,
+            file: owns_file.then(|| SocketFile::of(path)).transpose()?,
         })
+    }
+
+    /// Returns whether the program has made the file of the socket.
+    #[must_use]
+    pub fn owns_file(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Returns the path of the socket.
@@ -157,6 +170,8 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener as StdListener;
+
     use super::*;
 
     #[tokio::test]

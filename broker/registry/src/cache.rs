@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 pub(crate) const INFO_BYTES_MAX: usize = 32 * 1024;
 
 /// Contents of the file.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CacheContents {
     pub(crate) remembered: RememberedLists,
     pub(crate) info: Option<String>,

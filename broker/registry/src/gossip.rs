@@ -8,17 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::endpoint::Endpoint;
 use crate::node::{Node, Source};
 use crate::upstream::{Credentials, Upstream};
 
 /// The nodes that each node named in its last INFO.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Gossip {
     by_node: BTreeMap<Endpoint, NamedNodes>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct NamedNodes {
     nodes: Vec<Arc<Node>>,
     /// The sender of the INFO, and the senders of the INFOs that it replaced. The INFO is kept while one of these nodes is known

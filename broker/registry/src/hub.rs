@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -21,7 +21,8 @@ use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
-use crate::list::{ListName, RememberedLists};
+use crate::list::ListName;
+use crate::memory::RegistryMemory;
 use crate::node::Source;
 use crate::record::truncated;
 use crate::registration_reporter::RegistrationReporter;
@@ -50,6 +51,8 @@ pub(crate) enum HubEvent {
     Dns(DnsName, DnsAnswer),
     Learned(InfoReport),
     InfoChanged,
+    /// A reader wants all that the task would need to go on in another process.
+    Remember(oneshot::Sender<RegistryMemory>),
     Reconfigure(Box<Config>),
 }
 
@@ -92,7 +95,7 @@ impl Hub {
     /// [`RegistryError::Thread`].
     pub(crate) fn start(
         config: Config,
-        remembered: RememberedLists,
+        memory: RegistryMemory,
         health: Health,
         published: Arc<Published>,
         generation: channel::Sender<u64>,
@@ -102,7 +105,12 @@ impl Hub {
         let reporter =
             RegistrationReporter::new(published.wanted.subscribe(), published.registration.clone());
         let mut hub = Self {
-            roster: Roster::new(&config, remembered, SystemTime::now()),
+            roster: Roster::new(
+                &config,
+                memory.contents.remembered,
+                memory.gossip,
+                SystemTime::now(),
+            ),
             cache: CacheWriter::new(config.cache_file.clone()),
             info_reports: HashMap::new(),
             info_reports_due: None,
@@ -167,6 +175,11 @@ impl Hub {
                     .get_or_insert_with(|| Instant::now() + INFO_REPORTS_DELAY);
             }
             HubEvent::InfoChanged => self.cache.mark_dirty(INFO_WRITE_MS_MIN),
+            // The reader may have given up.
+            HubEvent::Remember(reply) => drop(reply.send(RegistryMemory {
+                contents: self.contents(),
+                gossip: self.roster.gossip().clone(),
+            })),
             HubEvent::Reconfigure(config) => self.reconfigure(*config),
         }
     }

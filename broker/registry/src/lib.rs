@@ -37,6 +37,7 @@
 //! | `roster.rs` | the last content of all sources, merged into a snapshot |
 //! | `cache.rs` | the cache file, which serves a cold start |
 //! | `cache_writer.rs` | the writer of that file |
+//! | `memory.rs` | all that a registry knows, for the process that replaces this one |
 //! | `examination.rs` | [`examine()`], by which `doctor` looks at each server of the ensemble |
 //! | `hub.rs` | the task between the sources and the readers |
 //! | `watch.rs` | [`watch()`] and [`Watch`], the interface for readers |
@@ -62,6 +63,7 @@ mod hosts;
 mod hub;
 mod list;
 mod list_memory;
+mod memory;
 mod node;
 mod record;
 mod registrars;
@@ -91,8 +93,9 @@ pub use endpoint::Endpoint;
 pub use error::RegistryError;
 pub use examination::{Examination, HostExamination, RecordsExamination, ServerExamination, examine};
 pub use health::{Health, SourceHealth, SourceState};
+pub use memory::RegistryMemory;
 pub use node::{Node, NodeState, Source};
 pub use registration_state::RegistrationState;
 pub use snapshot::Snapshot;
 pub use upstream::{Credentials, Upstream};
-pub use watch::{Watch, watch};
+pub use watch::{Watch, watch, watch_on};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ZooKeeperConfig;
 use crate::dns::DnsName;
 use crate::node::{Node, Source};
@@ -12,7 +14,7 @@ use crate::node::{Node, Source};
 const DEPARTED_KEPT: Duration = Duration::from_secs(60);
 
 /// Name of a list. A source can have several lists, and has new ones when its settings change.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ListName {
     pub(crate) source: Source,
     /// ZooKeeper's hosts and path, or the DNS name. Empty if read from a cache file of an old version.
@@ -20,7 +22,7 @@ pub(crate) struct ListName {
 }
 
 /// A node that is on a list, or was on it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RememberedNode {
     pub(crate) node: Arc<Node>,
     /// Time at which the node left the list while other nodes remained; `None` while the node is on the list.

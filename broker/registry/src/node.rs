@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::endpoint::Endpoint;
 use crate::upstream::{Credentials, Upstream};
 
 /// Whether a node accepts new clients, according to its record. A node without a record is [`Up`](Self::Up).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NodeState {
     /// The node accepts new clients.
     Up,
@@ -34,7 +36,7 @@ impl NodeState {
 }
 
 /// Source from which a node is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Source {
     /// A znode.
     ZooKeeper,
@@ -62,7 +64,7 @@ impl Source {
 }
 
 /// A node: its addresses and its description. Its record in ZooKeeper has both.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Id from the record. If there is no record, or the record has no id, this is the client address.
     pub id: Arc<str>,

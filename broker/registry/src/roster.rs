@@ -42,12 +42,14 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// Creates the state with the addresses in the settings and the nodes of the cache file, `remembered`.
-    pub(crate) fn new(config: &Config, remembered: RememberedLists, now: SystemTime) -> Self {
+    /// Creates the state with the addresses in the settings, the nodes of the cache file, `remembered`, and those that other nodes have
+    /// named to the former process.
+    pub(crate) fn new(config: &Config, remembered: RememberedLists, gossip: Gossip, now: SystemTime) -> Self {
         let lists = remembered.into_iter();
         let lists = lists.map(|(list, nodes)| (list, ListMemory::of(nodes, now)));
         let mut roster = Self {
             remembered: lists.collect(),
+            gossip,
             ..Self::default()
         };
         roster.reconfigure(config);
@@ -113,6 +115,11 @@ impl Roster {
     /// Takes the nodes of an INFO. Returns whether the named nodes have changed.
     pub(crate) fn take_info_report(&mut self, report: &InfoReport) -> bool {
         self.uses_gossip && self.gossip.take(report, self.nodes_max)
+    }
+
+    /// Returns the nodes that other nodes have named.
+    pub(crate) fn gossip(&self) -> &Gossip {
+        &self.gossip
     }
 
     /// Returns the lists for the cache file.
@@ -240,7 +247,7 @@ mod tests {
     }
 
     fn roster(config: Config) -> Roster {
-        Roster::new(&config, BTreeMap::new(), SystemTime::now())
+        Roster::new(&config, BTreeMap::new(), Gossip::default(), SystemTime::now())
     }
 
     impl Roster {
@@ -284,7 +291,7 @@ mod tests {
         let remembered = nodes(Source::ZooKeeper, "a b f").into_iter();
         let remembered = remembered.map(|node| RememberedNode { node, left: None });
         let remembered = BTreeMap::from([(zookeeper(), remembered.collect())]);
-        let mut roster = Roster::new(&config(), remembered, SystemTime::now());
+        let mut roster = Roster::new(&config(), remembered, Gossip::default(), SystemTime::now());
         assert_eq!(roster.lists(), "- | a b f | -");
         let at_start = roster.snapshot();
         assert!(at_start.cached.iter().all(|node| node.source == Source::Cache));
@@ -438,7 +445,7 @@ mod tests {
         let mut first = roster(two.clone());
         first.dns_answers("d:1", "a");
         first.dns_answers("e:1", "b");
-        let mut next = Roster::new(&two, first.remembered(), SystemTime::now());
+        let mut next = Roster::new(&two, first.remembered(), Gossip::default(), SystemTime::now());
         next.dns_answers("d:1", "a");
         assert_eq!(next.lists(), "a | b | f");
         assert_eq!(next.remembered().values().flatten().count(), 2);

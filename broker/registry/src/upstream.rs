@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 
@@ -11,7 +13,7 @@ const PORT_DEFAULT: u16 = 4222;
 const WANTED: &str = "a NATS address ([nats://|tls://][USER:PASSWORD@|TOKEN@]HOST[:PORT])";
 
 /// Credentials of a client for a node. `Debug` hides the secrets, so they never appear in logs.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// User name.
     pub user: Option<String>,

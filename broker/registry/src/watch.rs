@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tracing::{debug, warn};
 
 use crate::cache::{self, INFO_BYTES_MAX};
@@ -15,6 +15,7 @@ use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::Health;
 use crate::hub::{Hub, HubEvent, Published};
+use crate::memory::RegistryMemory;
 use crate::registration_state::RegistrationState;
 use crate::snapshot::Snapshot;
 use crate::upstream::Credentials;
@@ -39,31 +40,42 @@ pub struct Watch {
 /// # Errors
 /// Those of [`Config::check`]; [`RegistryError::NoRuntime`] outside of a tokio runtime; [`RegistryError::Thread`].
 pub fn watch(config: Config) -> Result<Watch, RegistryError> {
+    watch_on(config, None)
+}
+
+/// Starts as [`watch`] does, with what the process knew that this one replaces. The cache file is then not read.
+///
+/// # Errors
+/// Those of [`watch`].
+pub fn watch_on(config: Config, memory: Option<RegistryMemory>) -> Result<Watch, RegistryError> {
     config.check()?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| RegistryError::NoRuntime)?;
     let mut health = Health::default();
-    let path = config.cache_file.as_ref();
+    let path = config.cache_file.as_ref().filter(|_| memory.is_none());
     let contents = path.map(|path| cache::load(path, config.nodes_max)).transpose();
     let contents = contents.unwrap_or_else(|reason| {
         warn!("{reason}");
         health.cache_error = Some(reason);
         None
     });
-    let contents = contents.unwrap_or_default();
+    let memory = memory.unwrap_or_else(|| RegistryMemory {
+        contents: contents.unwrap_or_default(),
+        ..RegistryMemory::default()
+    });
     let (events, queue) = mpsc::channel(EVENTS_QUEUED_MAX);
     let (stop, stopped) = channel::channel(false);
     let (generation, generations) = channel::channel(0);
     let published = Arc::new(Published {
         snapshot: ArcSwap::default(),
         health: ArcSwap::default(),
-        info: ArcSwapOption::new(contents.info.map(Arc::new)),
+        info: ArcSwapOption::new(memory.contents.info.clone().map(Arc::new)),
         answered: channel::Sender::new(false),
         wanted: channel::Sender::new(None),
         registration: channel::Sender::new(RegistrationState::Withdrawn),
     });
     let hub = Hub::start(
         config,
-        contents.remembered,
+        memory,
         health,
         Arc::clone(&published),
         generation,
@@ -173,6 +185,13 @@ impl Watch {
     /// Returns the JSON that was kept last.
     pub fn remembered_info(&self) -> Option<String> {
         self.published.info.load().as_deref().cloned()
+    }
+
+    /// Returns all that the registry knows. `None` if it is closed.
+    pub async fn memory(&self) -> Option<RegistryMemory> {
+        let (reply, memory) = oneshot::channel();
+        self.events.send(HubEvent::Remember(reply)).await.ok()?;
+        memory.await.ok()
     }
 
     /// Stops the registry, also for all clones. Returns when the ZooKeeper session is closed, its thread has ended, and the cache

@@ -3,13 +3,15 @@
 //! `nats-server` also accepts `+OK` and `INFO` from a client, and ignores them. Here they are unknown verbs: no known client
 //! library sends them, so a peer that does is most likely a server.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::WireError;
 use crate::limits::FrameLimits;
 use crate::line::{MessageArgs, size, tokens, trim};
 use crate::scanner::{Body, Dialect, PlainMessage, Scanner, Span};
 
 /// Verb of a client's frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verb {
     /// Publishes a message.
     Pub,

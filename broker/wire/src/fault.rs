@@ -5,7 +5,7 @@ macro_rules! client_faults {
     ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
         /// Fault of a client, which any server would report. The sidecar itself sends no other `-ERR` (promise S9), because many
         /// client libraries never reconnect after an `-ERR`, but do reconnect after a close without one.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         pub enum ClientFault {
             $($(#[$doc])* $name,)*
         }

@@ -1,5 +1,7 @@
 //! The limits of the protocol. The name of each contains its unit.
 
+use serde::{Deserialize, Serialize};
+
 /// Longest arguments of a control line that a client may send, in bytes (`max_control_line` of `nats-server`). The verb, one
 /// blank and the line end are not counted, as in `nats-server`.
 pub const CONTROL_LINE_BYTES_MAX: usize = 4096;
@@ -22,7 +24,7 @@ pub const SIZE_DIGITS_MAX: usize = 9;
 pub const INFO_LINE_BYTES_MAX: usize = 511;
 
 /// The limits that a [`Scanner`](crate::Scanner) enforces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameLimits {
     /// Longest arguments of a control line, in bytes, without the verb, one blank and the line end.
     pub line_bytes_max: usize,

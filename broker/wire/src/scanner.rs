@@ -16,6 +16,7 @@
 use std::marker::PhantomData;
 
 use memchr::memchr;
+use serde::{Deserialize, Serialize};
 
 use crate::error::WireError;
 use crate::limits::FrameLimits;
@@ -63,7 +64,7 @@ pub enum Body {
 }
 
 /// Position of a frame at the start of a buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span<V> {
     /// Verb of the frame.
     pub verb: V,

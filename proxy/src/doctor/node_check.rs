@@ -53,7 +53,7 @@ pub(super) async fn check(settings: &Settings, nodes: &[Arc<Node>]) -> (Vec<Row>
     let context = NodeContext {
         settings,
         allowed: settings.allowed_nodes(),
-        self_check: SelfCheck::new(&addresses::for_components(settings)),
+        self_check: SelfCheck::new(&addresses::for_components(settings), None),
         logins,
     };
     let dials = Semaphore::new(DIALS_MAX);

@@ -28,7 +28,7 @@ async fn serving() -> TestServer {
     let settings = Settings::from_toml("http.page_items_max = 120\n").unwrap();
     let registry = standin_registry::watch(settings.registry_config().unwrap()).unwrap();
     let policy = Policy::new(&settings).unwrap();
-    let shared = Arc::new(SidecarState::new(settings, policy, registry, &[]));
+    let shared = Arc::new(SidecarState::new(settings, policy, registry, &[], None));
     let (_, access) = watch::channel(PageAccess::default());
     let task = tokio::spawn(serve(listener, Arc::clone(&shared), access));
     TestServer {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 use standin_registry::{Node, NodeState};
 use tokio::sync::Semaphore;
 
+use crate::handover::fields::{optional_time, time};
 use crate::settings::Settings;
 
 /// Upper bound of the retry wait after the first failure of a node. It doubles with each failure in a row.
@@ -30,47 +32,72 @@ const FIRST_PROBE: Range<f64> = 0.02..0.05;
 /// Time within which a usable node is proved by its first probe, in multiples of the same interval.
 const PROVED_WITHIN: f64 = 0.1;
 
-/// State of a node beyond its registry record.
-#[derive(Debug)]
+/// State of a node beyond its registry record. It goes on in a process that replaces this one, except what depends on sessions and dials.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct NodeEntry {
     /// The record from the latest snapshot.
     pub(super) node: Arc<Node>,
     /// Time at which a source first named the node.
+    #[serde(with = "time")]
     known_since: Instant,
     /// Time at which the last source withdrew the node; `None` while a source names it.
+    #[serde(with = "optional_time")]
     pub(super) withdrawn_at: Option<Instant>,
     /// Failures in a row.
     pub(super) failures: u32,
     /// Relapses in a row.
     relapses: u32,
     /// Time of the latest recovery.
+    #[serde(with = "optional_time")]
     recovered_at: Option<Instant>,
     /// End of the cool-down.
+    #[serde(with = "optional_time")]
     pub(super) cooling_until: Option<Instant>,
     /// Earliest time of the next dial while `failures` is above 0.
+    #[serde(with = "optional_time")]
     pub(super) retry_at: Option<Instant>,
     /// Whether a session or a probe is dialling or joining the node to find out if it has recovered.
+    #[serde(skip)]
     pub(super) on_trial: bool,
-    /// Time and text of the latest failure.
-    pub(super) last_failure: Option<(Instant, String)>,
+    pub(super) last_failure: Option<NodeFailure>,
     /// Time at which a session or a probe last proved the node.
+    #[serde(with = "optional_time")]
     pub(super) proved_at: Option<Instant>,
     /// Time at which the node last failed while it was proved.
+    #[serde(with = "optional_time")]
     pub(super) unproved_at: Option<Instant>,
     /// Whether the node has announced its shutdown to a session, and has neither failed nor been proved since.
     is_leaving: bool,
     /// Whether an operator wants no sessions of this sidecar on the node.
     pub(super) is_drained: bool,
     /// Time of the next probe if the node has no session by then.
+    #[serde(with = "time")]
     pub(super) probe_at: Instant,
     /// Time until which a failed node is probed at each retry time; see [`SPREAD`](super::SPREAD).
+    #[serde(with = "optional_time")]
     pub(super) eager_until: Option<Instant>,
     /// Sessions connected to the node.
+    #[serde(skip)]
     pub(super) sessions: usize,
     /// Sessions among them whose CONNECT the node has answered.
+    #[serde(skip)]
     pub(super) served: usize,
     /// Permits for connections in setup.
+    #[serde(skip, default = "no_dials")]
     pub(super) dials: Arc<Semaphore>,
+}
+
+/// The latest failure of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NodeFailure {
+    #[serde(with = "time")]
+    pub(super) at: Instant,
+    pub(super) text: String,
+}
+
+/// Stands in until the limit of the settings is known.
+fn no_dials() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(0))
 }
 
 impl NodeEntry {
@@ -95,6 +122,14 @@ impl NodeEntry {
             sessions: 0,
             served: 0,
             dials: Arc::new(Semaphore::new(settings.dial.dials_concurrent_max)),
+        }
+    }
+
+    /// Goes on in a process that replaces the former one.
+    pub(super) fn restored(self, dials_concurrent_max: usize) -> Self {
+        Self {
+            dials: Arc::new(Semaphore::new(dials_concurrent_max)),
+            ..self
         }
     }
 
@@ -166,7 +201,10 @@ impl NodeEntry {
         } else {
             cooled_at.max(now + probe_wait(settings, FIRST_PROBE))
         };
-        self.last_failure = Some((now, error.to_owned()));
+        self.last_failure = Some(NodeFailure {
+            at: now,
+            text: error.to_owned(),
+        });
         (self.failures == 1, was_proved)
     }
 

@@ -42,7 +42,11 @@ pub(crate) struct NodeStatus {
 impl NodeStatus {
     fn of(entry: &NodeEntry, settings: &Settings, is_refused: bool, now: Instant) -> Self {
         let node = &entry.node;
-        let (failed_at, last_error) = entry.last_failure.clone().unzip();
+        let (failed_at, last_error) = entry
+            .last_failure
+            .clone()
+            .map(|failure| (failure.at, failure.text))
+            .unzip();
         let cooling = entry
             .cooling_until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
@@ -155,14 +159,14 @@ impl NodeBook {
         let entries = lock(&self.entries);
         let refused = entries.keys().filter(|node| allowed.refuses(node)).count();
         let failures = entries.values().filter_map(|entry| entry.last_failure.as_ref());
-        let last_failure = failures.max_by_key(|(at, _)| *at);
+        let last_failure = failures.max_by_key(|failure| failure.at);
         let proved = entries.values().filter(|entry| entry.is_proved(&settings, now));
         Reachability {
             known: entries.len() - refused,
             refused,
             proved: proved.count(),
             none_for: none_since.map(|since| now.saturating_duration_since(since)),
-            last_error: last_failure.map(|(_, error)| error.clone()),
+            last_error: last_failure.map(|failure| failure.text.clone()),
         }
     }
 }

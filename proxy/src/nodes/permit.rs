@@ -16,11 +16,19 @@ use super::{NodeBook, lock};
 #[derive(Debug)]
 pub(crate) struct Permit {
     trial: Option<Trial>,
-    /// Bounds the connections to one node that are in setup.
-    _dial: OwnedSemaphorePermit,
+    /// Bounds the connections to one node that are in setup. `None` for a connection of the process that this one replaced.
+    _dial: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
+    /// Returns the permit of a connection of the process that this one replaced.
+    pub(crate) const fn of_former() -> Self {
+        Self {
+            trial: None,
+            _dial: None,
+        }
+    }
+
     /// Returns whether dials to the node are limited. Then this dial shows whether the node has recovered.
     pub(crate) fn is_trial(&self) -> bool {
         self.trial.is_some()
@@ -53,7 +61,10 @@ impl NodeBook {
         // The semaphore is never closed.
         let dial = dials.acquire_owned().await.ok()?;
         let trial = self.begin_dial(&node.client, Instant::now())?;
-        Some(Permit { trial, _dial: dial })
+        Some(Permit {
+            trial,
+            _dial: Some(dial),
+        })
     }
 
     /// Returns whether dials to `node` are not limited, or its retry time has come and no other dial to it is under way.

@@ -45,7 +45,7 @@ impl NodeBook {
         for entry in entries.values_mut() {
             let is_idle = entry.served == 0 || entry.has_failed() || entry.proved_at.is_none();
             let is_idle = is_idle && !(entry.has_failed() && sessions_search);
-            let failed_at = entry.last_failure.as_ref().map(|(at, _)| *at);
+            let failed_at = entry.last_failure.as_ref().map(|failure| failure.at);
             // While no node is proved, failed nodes are probed despite their cool-down.
             let is_due =
                 entry.probe_at <= now || none_proved && failed_at.is_some_and(|at| now >= at + interval / 30);

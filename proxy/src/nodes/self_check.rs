@@ -22,9 +22,11 @@ pub(crate) struct SelfCheck {
 }
 
 impl SelfCheck {
-    pub(crate) fn new(listening: &[SocketAddr]) -> Self {
+    /// Creates the check of a sidecar that listens on these addresses. `mark` is that of the process that this one replaced.
+    pub(crate) fn new(listening: &[SocketAddr], mark: Option<&str>) -> Self {
+        let new_mark = || format!("{:08x}", rand::random::<u32>()).into();
         Self {
-            mark: format!("{:08x}", rand::random::<u32>()).into(),
+            mark: mark.map_or_else(new_mark, Into::into),
             listening: listening.to_vec(),
             met: Mutex::default(),
         }

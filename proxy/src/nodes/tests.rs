@@ -81,7 +81,7 @@ fn the_sidecar_recognises_its_own_addresses() {
         ("0.0.0.0:4222", "10.0.0.1", "10.0.0.2:4222", false),
     ] {
         let local = SocketAddr::new(local.parse().unwrap(), 50_000);
-        let check = SelfCheck::new(&[listens.parse().unwrap()]);
+        let check = SelfCheck::new(&[listens.parse().unwrap()], None);
         let peer = peer.parse().unwrap();
         assert_eq!(check.is_own(local, peer), own, "{listens} {peer}");
     }

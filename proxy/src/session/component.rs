@@ -3,13 +3,17 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 use standin_wire::ClientScanner;
 use standin_wire::limits::FrameLimits;
 
+use crate::handover::fields::{optional_time, scanner, time};
 use crate::policy::Policy;
 
 /// The connection to the component. Not `Debug`, because its bytes may contain secrets.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Component {
+    #[serde(with = "scanner")]
     pub(super) scanner: ClientScanner,
     /// Received bytes, from the first frame that was not written completely to a node.
     pub(super) held: BytesMut,
@@ -18,12 +22,15 @@ pub(super) struct Component {
     /// Complete frames that wait for the component's socket.
     pub(super) outbox: BytesMut,
     /// Time at which the component last took bytes, or at which the outbox began to fill.
+    #[serde(with = "time")]
     pub(super) outbox_moved: Instant,
     /// Whether the connection to the component is broken, so that nothing more is written to it.
     pub(super) broke: bool,
     /// Time at which the component last sent anything.
+    #[serde(with = "time")]
     pub(super) heard: Instant,
     /// Time at which the component was last sent a PING.
+    #[serde(with = "time")]
     pub(super) pinged: Instant,
     /// PINGs sent since the component last sent anything.
     pub(super) pings: u32,
@@ -49,6 +56,7 @@ impl Component {
 }
 
 /// The component as described by its CONNECT. Not `Debug`, because CONNECT may contain secrets.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Client {
     /// The argument of the component's CONNECT. A second CONNECT is merged into it.
     pub(super) json: Box<str>,
@@ -69,13 +77,14 @@ pub(super) struct Client {
     /// Whether the component itself has sent CONNECT.
     pub(super) sent_connect: bool,
     /// Time at which the first PING to the component is due; `None` once it was sent.
+    #[serde(with = "optional_time")]
     pub(super) first_ping: Option<Instant>,
     /// Name of the component in logs and on pages.
     pub(super) label: ClientLabel,
 }
 
 /// Name, language and version from the component's CONNECT.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClientLabel {
     pub(crate) name: Option<String>,
     pub(crate) lang: Option<String>,

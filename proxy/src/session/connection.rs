@@ -8,11 +8,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 use standin_wire::client::Verb;
 use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, ServerScanner, Span, encode};
 
 use super::end::EndReason;
+use crate::handover::fields::time;
 use crate::journal::Slot;
 use crate::ledger::{Expected, Ledger};
 
@@ -22,10 +24,13 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 const SERVES_AFTER: Duration = Duration::from_millis(250);
 
 /// Progress of the session on its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ConnectionStage {
     /// The journal is being replayed. No bytes of the component pass before the node's PONG.
-    Joining { until: Instant },
+    Joining {
+        #[serde(with = "time")]
+        until: Instant,
+    },
     /// Publishes in doubt and unanswered PINGs are being sent again.
     Resending,
     /// The component's bytes pass.
@@ -33,13 +38,14 @@ pub(super) enum ConnectionStage {
 }
 
 /// Progress of the change to another node while the present one is still connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Leaving {
     No,
     /// Another node is being dialled.
     Dialling,
     /// The next connection is ready. Nothing more is sent to the old node; the session waits for its last answers.
     Draining {
+        #[serde(with = "time")]
         until: Instant,
     },
     /// The next node learns the subscriptions; see [`moving`](super::moving).
@@ -47,7 +53,7 @@ pub(super) enum Leaving {
 }
 
 /// Whether publishes are held after the loss of a node (promise S10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Hold {
     /// Publishes pass.
     No,
@@ -58,9 +64,11 @@ pub(super) enum Hold {
 }
 
 /// Bytes that a node gets in place of a frame of the component. Not `Debug`, because they may contain secrets.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Replacement {
     /// The replaced frame. `None` if the bytes are a CONNECT inserted before the frame.
     pub(super) span: Option<Span<Verb>>,
+    #[serde(with = "serde_bytes")]
     pub(super) with: Vec<u8>,
 }
 
@@ -77,11 +85,11 @@ impl Replacement {
 }
 
 /// The text that a node wants to be signed.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Nonce(pub(super) String);
 
 /// State of the planned moves from and to a node that knows MOVE.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct NodeMoves {
     /// Run of the node (`server_id`).
     pub(super) run: Box<str>,
@@ -111,6 +119,7 @@ impl NodeMoves {
 }
 
 /// The connection to one node. Not `Debug`, because the bytes to the node may contain secrets.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Connection {
     pub(super) stage: ConnectionStage,
     pub(super) leaving: Leaving,
@@ -136,10 +145,13 @@ pub(super) struct Connection {
     /// Whether the node has delivered a message or an answer since it took the session.
     pub(super) served: bool,
     /// Time at which the connection was ready.
+    #[serde(with = "time")]
     since: Instant,
     /// Time at which the node last sent anything.
+    #[serde(with = "time")]
     pub(super) heard: Instant,
     /// Time at which the oldest unanswered PING was sent. If all PINGs are answered, the time of the last one.
+    #[serde(with = "time")]
     pub(super) pinged: Instant,
 
     /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
@@ -161,13 +173,20 @@ pub(super) struct Connection {
     /// Whether the node's socket took fewer bytes than offered.
     pub(super) blocked: bool,
 
+    #[serde(skip, default = "scanner")]
     pub(super) scanner: ServerScanner,
     /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
     pub(super) partial: BytesMut,
     /// Journal entry of the last message. If the next control line is the same, the entry is not looked up again.
+    #[serde(skip)]
     pub(super) last_slot: Option<Slot>,
     /// Whether the node is not read because the shared buffer budget is exhausted.
+    #[serde(skip)]
     pub(super) starved: bool,
+}
+
+fn scanner() -> ServerScanner {
+    ServerScanner::new(FrameLimits::SERVER)
 }
 
 impl Connection {
@@ -199,7 +218,7 @@ impl Connection {
             resent_partly: false,
             resend_expected: 0,
             blocked: false,
-            scanner: ServerScanner::new(FrameLimits::SERVER),
+            scanner: scanner(),
             partial: BytesMut::new(),
             last_slot: None,
             starved: false,

@@ -25,7 +25,10 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
-use foldhash::quality::RandomState;
+use foldhash::quality::{FixedState, RandomState};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::fields::optional_time;
 
 /// Time in which all nodes of a cluster learn of a new subscription, and longest time between two copies of a message.
 pub(crate) const SETTLING: Duration = Duration::from_millis(250);
@@ -35,22 +38,31 @@ pub(super) const COPIES_LATE: Duration = Duration::from_millis(500);
 const NOTES_MAX: usize = 1 << 17;
 
 /// The messages that the present node has delivered since the move began.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Copies {
-    hasher: RandomState,
+    /// Of the hashes. Random, so that nobody can make another message look like a copy.
+    seed: u64,
     /// How often a message with this hash was delivered.
     notes: HashMap<u64, u32, RandomState>,
     /// Set once the session is on the next node: from this time on, the node receives no more copies.
+    #[serde(with = "optional_time")]
     until: Option<Instant>,
     /// `until` has passed.
     pub(super) is_over: bool,
 }
 
 impl Copies {
+    pub(super) fn new() -> Self {
+        Self {
+            seed: rand::random(),
+            ..Self::default()
+        }
+    }
+
     /// Notes a message of the present node, or looks for the note of a message of the next node. Returns whether the component has
     /// got this message already.
     pub(super) fn is_copy(&mut self, frame: &[u8]) -> bool {
-        let hash = self.hasher.hash_one(frame);
+        let hash = FixedState::with_seed(self.seed).hash_one(frame);
         if self.until.is_none() {
             // While the present node is drained, there may be twice as many.
             if self.notes.len() < 2 * NOTES_MAX {

@@ -16,6 +16,7 @@ use standin_wire::server::{self, Frame, Verb};
 use standin_wire::{Info, Refusal, Span, encode};
 
 use super::connection::{ConnectionStage, Hold};
+use super::failover::NodeRefusal;
 use super::{EndReason, INFO_WORK, Session, SessionEvent, Wires, refused_chain};
 use crate::cause::Cause;
 use crate::ledger::Expected;
@@ -262,7 +263,11 @@ impl Session {
                     if is_held {
                         self.events.push(SessionEvent::HeldRefused { text: text.clone() });
                     }
-                    self.refused_by.push((node.client.clone(), now, text));
+                    self.refused_by.push(NodeRefusal {
+                        node: node.client.clone(),
+                        at: now,
+                        text,
+                    });
                 }
                 about_node = Some("authorization");
             }

@@ -2,19 +2,21 @@
 
 use std::time::Instant;
 
-use standin_wire::WireError;
+use serde::{Deserialize, Serialize};
+use standin_wire::ClientFault;
 
+use crate::handover::fields::{Name, name, optional_time};
 use crate::tally::Tally;
 
 /// Reason for the end of a session. The names are stable, for logs and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndReason {
     /// The component closed the connection, and all its bytes were passed on.
     ComponentClosed,
     /// The component's connection broke.
     ComponentBroke,
     /// The component broke the protocol; the value is the kind of the error.
-    ComponentProtocol(&'static str),
+    ComponentProtocol(#[serde(with = "name")] Name),
     /// The component did not answer PINGs.
     ComponentStale,
     /// The component took no bytes for too long.
@@ -52,6 +54,14 @@ impl EndReason {
         }
     }
 
+    /// Returns the kind of the component's error that ended the session, for logs and metrics.
+    pub(crate) const fn fault_kind(self) -> &'static str {
+        match self {
+            Self::ComponentProtocol(kind) => kind,
+            other => other.as_str(),
+        }
+    }
+
     /// Returns whether the log needs no line for this session: the component ended it, all sessions end, or another line says it.
     pub(crate) const fn is_quiet(self) -> bool {
         matches!(
@@ -85,11 +95,12 @@ pub(crate) struct SessionEnd {
 }
 
 /// An orderly end of the session.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ending {
     pub(super) reason: EndReason,
-    /// The component's error, sent as `-ERR`.
-    pub(super) error: Option<WireError>,
+    /// The component's fault, sent as `-ERR`.
+    pub(super) fault: Option<ClientFault>,
     /// Deadline for the node's answers, which come before the `-ERR`; `None` if the session does not wait for them.
+    #[serde(with = "optional_time")]
     pub(super) answers_until: Option<Instant>,
 }

@@ -12,7 +12,8 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use standin_registry::Node;
+use serde::{Deserialize, Serialize};
+use standin_registry::{Endpoint, Node};
 use standin_wire::client::{self, Frame, Verb};
 use standin_wire::limits::{FrameLimits, PAYLOAD_BYTES_MAX};
 use standin_wire::{Info, encode};
@@ -23,6 +24,7 @@ use super::{EndReason, SETTLING, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
+use crate::handover::fields::time;
 use crate::journal::Sids;
 use crate::ledger::Expected;
 use crate::tally::unlimited_scanner;
@@ -53,10 +55,13 @@ pub(crate) enum LossOrigin {
 }
 
 /// A move from one node to another, planned or after a failure. It is finished when the new node has taken the session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failover {
     pub(crate) from: Arc<Node>,
     pub(crate) cause: Cause,
+    /// Time at which the loss was noticed.
+    #[serde(with = "time")]
+    pub(crate) noticed: Instant,
     /// Time from the last byte of the lost node to the new node's PONG.
     pub(crate) silent: Duration,
     /// Time from the noticed loss to the new node's PONG.
@@ -64,6 +69,16 @@ pub(crate) struct Failover {
     pub(crate) in_doubt: InDoubtCount,
     /// Number of replayed subscriptions.
     pub(crate) subscriptions: usize,
+}
+
+/// A node that refused credentials accepted by another node.
+#[derive(Serialize, Deserialize)]
+pub(super) struct NodeRefusal {
+    pub(super) node: Endpoint,
+    #[serde(with = "time")]
+    pub(super) at: Instant,
+    /// Text of its `-ERR`.
+    pub(super) text: String,
 }
 
 impl Session {
@@ -149,7 +164,7 @@ impl Session {
             return;
         }
         let waited = now >= self.searching_since + self.policy.info_wait;
-        self.refused_by.retain(|(_, at, _)| now < *at + REFUSAL_LASTS);
+        self.refused_by.retain(|refusal| now < refusal.at + REFUSAL_LASTS);
         if self.policy.outage.is_zero() && (known > 0 && all_tried || known == 0 && waited) {
             self.end_now(EndReason::Outage);
         } else if known > 0 {
@@ -162,10 +177,10 @@ impl Session {
     pub(crate) fn refused_everywhere(&mut self, now: Instant, wires: &mut impl Wires) {
         if self.connection.is_none()
             && self.ending.is_none()
-            && let Some((_, _, text)) = self.refused_by.pop()
+            && let Some(NodeRefusal { text, .. }) = self.refused_by.pop()
         {
             let mut line = Vec::new();
-            ErrorText::OfNode(&text).encode(&mut line);
+            ErrorText::OfNode(text.into()).encode(&mut line);
             self.end_now(EndReason::Unauthorized);
             self.deliver(&[&line], now, wires);
         }
@@ -294,17 +309,18 @@ impl Session {
     /// Keeps the loss for the report of the finished move. Several losses before a node takes the session are one move.
     fn remember_loss(&mut self, node: &Connection, cause: Cause, in_doubt: InDoubtCount, now: Instant) {
         match (&mut self.failover, &self.node) {
-            (Some((_, failover)), _) => failover.in_doubt += in_doubt,
+            (Some(failover), _) => failover.in_doubt += in_doubt,
             (None, Some(from)) if node.verified => {
                 let failover = Failover {
                     from: Arc::clone(from),
                     cause,
+                    noticed: now,
                     silent: now.saturating_duration_since(node.heard),
                     took: Duration::ZERO,
                     in_doubt,
                     subscriptions: 0,
                 };
-                self.failover = Some((now, Box::new(failover)));
+                self.failover = Some(Box::new(failover));
             }
             _ => {}
         }
@@ -414,8 +430,8 @@ impl Session {
         if let Some(client) = &mut self.client {
             client.accepted = true;
         }
-        let failover = self.failover.take().map(|(at, mut failover)| {
-            failover.took = now.saturating_duration_since(at);
+        let failover = self.failover.take().map(|mut failover| {
+            failover.took = now.saturating_duration_since(failover.noticed);
             failover.silent += failover.took;
             failover.subscriptions = self.journal.len();
             *failover

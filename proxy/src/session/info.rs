@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use standin_daemon::own_credentials::OwnCredentials;
 use standin_registry::{Credentials, Node};
 use standin_wire::limits::PAYLOAD_BYTES_MAX;
@@ -18,7 +19,7 @@ const SIDECARS_MAX: usize = 8;
 const MARK_BYTES: usize = 8;
 
 /// Fields of INFO on which a component acts. A later INFO is sent only if one of them has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AdvertisedInfo {
     max_payload: i64,
     headers: bool,

@@ -16,6 +16,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use standin_registry::Node;
 use standin_wire::client::Verb;
 use standin_wire::{Info, Move, MoveId, encode};
@@ -30,7 +31,7 @@ use crate::ledger::Expected;
 const FAILURES_MAX: u8 = 3;
 
 /// A move between two brokers that know MOVE.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Cut {
     id: MoveId,
     /// Run of the next node.
@@ -47,7 +48,7 @@ pub(crate) struct ArrivalLines {
 }
 
 /// The way in which each message reaches the component once.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Way {
     Cut(Cut),
     /// One of the nodes does not know MOVE.
@@ -55,7 +56,7 @@ enum Way {
 }
 
 /// Progress of a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Phase {
     /// Without MOVE: the messages of the present node are noted, before the next node learns the subscriptions.
     Noting,
@@ -68,7 +69,7 @@ enum Phase {
 }
 
 /// A move of the session to a node that learns its subscriptions.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Moving {
     way: Way,
     phase: Phase,
@@ -149,6 +150,26 @@ impl Session {
         }
     }
 
+    /// Leaves the node although no other one is connected: it gets only a last PING. Returns whether it does. [`stay`](Self::stay) undoes it.
+    pub(crate) fn drain(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) -> bool {
+        let is_joined = self.client.is_some();
+        let Some(node) = self.connection.as_mut().filter(|_| is_joined) else {
+            return false;
+        };
+        if let Leaving::Arriving | Leaving::Draining { .. } = node.leaving {
+            return false;
+        }
+        node.leaving = Leaving::Draining { until: now + timeout };
+        node.own_ping();
+        self.push_up(now, wires);
+        true
+    }
+
+    /// Forgets a move whose next node is lost. The present node ends the session there, or is lost.
+    pub(crate) fn forget_move(&mut self) {
+        self.moving.take_if(|moving| moving.phase != Phase::Over);
+    }
+
     /// Begins to note the messages of the present node, for a move without MOVE. Returns `false` while copies of the last move may still
     /// come.
     pub(crate) fn begin_notes(&mut self) -> bool {
@@ -156,7 +177,7 @@ impl Session {
             return false;
         }
         self.moving = Some(Box::new(Moving {
-            way: Way::Copies(Copies::default()),
+            way: Way::Copies(Copies::new()),
             phase: Phase::Noting,
             limited: Vec::new(),
         }));

@@ -26,6 +26,10 @@ const STEPS: usize = 400;
 
 struct Simulation {
     rng: SmallRng,
+    /// Decides when another process goes on with the session. Another generator, so that all else is the same without.
+    swaps: Option<SmallRng>,
+    /// All that the component got, and that was written to nodes except MOVE, which has random numbers.
+    trace: Vec<u8>,
     bench: Bench,
     node: Option<SimNode>,
     next: Option<Next>,
@@ -67,7 +71,7 @@ enum Progress {
 
 #[test]
 fn s1_to_s6_and_s12_hold_under_random_schedules() {
-    let (schedules, moves) = for_each_seed(SCHEDULES, Simulation::run);
+    let (schedules, moves) = for_each_seed(SCHEDULES, |seed| Simulation::new(seed).run());
     println!("{moves} planned moves in {schedules} schedules");
     assert!(
         schedules <= 1 || 5 * moves > schedules,
@@ -75,15 +79,32 @@ fn s1_to_s6_and_s12_hold_under_random_schedules() {
     );
 }
 
+#[test]
+fn s13_a_session_goes_on_in_another_process_at_any_step_and_nothing_differs() {
+    let play = |mut simulation: Simulation, swaps: bool| {
+        simulation.swaps = swaps.then(|| SmallRng::seed_from_u64(simulation.messages));
+        simulation.take_steps(STEPS);
+        simulation.settle();
+        simulation.check();
+        let Simulation { trace, processed, .. } = simulation;
+        (String::from_utf8_lossy(&trace).into_owned(), processed)
+    };
+    for_each_seed(SCHEDULES / 4, |seed| {
+        let [without, with] = [false, true].map(|swaps| play(Simulation::new(seed), swaps));
+        assert_eq!(without, with);
+        0
+    });
+}
+
 /// After a shutdown, the timer alone ends the session, although neither the component nor the node does anything.
 /// [`Bench::pass`] checks that the timer does not fire again at once.
 #[test]
 fn a_session_that_is_shut_down_ends_at_its_deadlines() {
-    for_each_seed(SCHEDULES / 8, Simulation::stop);
+    for_each_seed(SCHEDULES / 8, |seed| Simulation::new(seed).stop());
 }
 
 /// Runs the schedules. Returns their number, and the number of planned moves in them.
-fn for_each_seed(schedules: u64, simulate: fn(Simulation) -> u64) -> (u64, u64) {
+fn for_each_seed(schedules: u64, simulate: impl Fn(u64) -> u64 + std::panic::RefUnwindSafe) -> (u64, u64) {
     let mut moves = 0;
     let seeds = match std::env::var("STANDIN_SEED") {
         Ok(seed) => {
@@ -94,7 +115,7 @@ fn for_each_seed(schedules: u64, simulate: fn(Simulation) -> u64) -> (u64, u64) 
     };
     let count = seeds.end - seeds.start;
     for seed in seeds {
-        match std::panic::catch_unwind(|| simulate(Simulation::new(seed))) {
+        match std::panic::catch_unwind(|| simulate(seed)) {
             Ok(more) => moves += more,
             Err(_) => panic!("seed {seed} fails; replay it with STANDIN_SEED={seed}"),
         }
@@ -124,6 +145,8 @@ impl Simulation {
         let knows_move = rng.random();
         let mut simulation = Self {
             rng,
+            swaps: None,
+            trace: Vec::new(),
             knows_move,
             messages: 0,
             due: BTreeMap::new(),
@@ -703,7 +726,13 @@ impl Simulation {
                 self.bench.node_up_as(&self.info(), false);
             }
         }
+        self.trace.extend_from_slice(&self.bench.pipes.component);
         self.component.got.append(&mut self.bench.pipes.component);
         self.component.read();
+        if let Some(swaps) = &mut self.swaps
+            && swaps.random_range(0..4) == 0
+        {
+            self.bench.swap();
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::io::IoSlice;
 use std::ops::AddAssign;
 
+use serde::{Deserialize, Serialize};
+
 /// The two sockets of a session. Each call takes as many bytes as fit now and returns their number. A broken socket
 /// takes none; its owner reports the break to the session later.
 pub(crate) trait Wires {
@@ -26,7 +28,7 @@ pub(crate) struct SessionRequests {
 }
 
 /// Traffic of a session or of several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Traffic {
     pub(crate) messages_to_node: u64,
     pub(crate) bytes_to_node: u64,

@@ -197,7 +197,7 @@ impl Session {
             Err(error) => {
                 // No byte after this frame can be trusted. Frames before it are answered first.
                 let reason = EndReason::ComponentProtocol(error.kind());
-                self.end_after_answers(reason, Some(error), now + ERROR_ANSWERS);
+                self.end_after_answers(reason, Some(error.fault()), now + ERROR_ANSWERS);
                 Some(0)
             }
         }

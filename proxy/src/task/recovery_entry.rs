@@ -37,6 +37,24 @@ impl RecoveryEntry {
         }
     }
 
+    /// Returns the proof that the present node has taken the session, for another process.
+    pub(super) fn served_record(&self) -> Option<Served> {
+        self.served.clone()
+    }
+
+    /// Returns whether the session has its subscriptions back while it holds publishes.
+    pub(super) fn is_back(&self) -> bool {
+        self.is_back
+    }
+
+    /// Goes on with the entry of a session of the process that this one replaced. [`Recovery`](crate::recovery::Recovery) has it already.
+    pub(super) fn restore(&mut self, served: Option<Served>, is_back: bool) {
+        if let Some(served) = &served {
+            self.shared.book.count_served(&served.node, true, Instant::now());
+        }
+        (self.served, self.is_back) = (served, is_back);
+    }
+
     /// Records the end of the session.
     pub(super) fn end(mut self, ended: &SessionEnd) {
         self.abandoned = ended.abandoned.total();

@@ -97,6 +97,17 @@ impl Bench {
         bench
     }
 
+    /// Lets another process go on with the session.
+    pub(crate) fn swap(&mut self) {
+        let state = rmp_serde::to_vec_named(&self.session).expect("the state of a session");
+        let session: Session = rmp_serde::from_slice(&state).expect("the same state");
+        let (policy, identity) = (
+            Arc::clone(&self.session.policy),
+            Arc::clone(&self.session.identity),
+        );
+        self.session = session.restored(policy, identity);
+    }
+
     /// Connects a node.
     pub(crate) fn node_up(&mut self) {
         self.node_up_with(false);

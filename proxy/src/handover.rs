@@ -1,0 +1,212 @@
+//! The state that a sidecar leaves to the program that replaces it in the same process (SIGUSR2, promise S13). `upgrade.rs` has the course.
+//!
+//! *Form.* A file in memory ([`HandoverFile`]) with a sequence of parts. Each part is its length (4 bytes, big-endian) and a [`Part`] in
+//! MessagePack, with the names of all fields. The first part is the [`Opening`], one part is the [`SidecarRecord`], and there is one for
+//! each session ([`SessionRecord`]). Sockets are in it by the numbers of their file descriptors.
+//!
+//! *Versions.* [`FORMAT`] is the version of the form. A program reads its own format, the one before, and the one after, so an upgrade and a
+//! downgrade by one step work. So that this is possible:
+//!
+//! - A new field has `#[serde(default)]`, and the session goes on if an older program drops it.
+//! - A field that is no longer used is written for one more format.
+//! - A change of another kind, such as a new variant of an enum, is made in two steps: first a format that reads it, then one that writes it.
+//!
+//! A program that cannot read a state says so in the check before it replaces the other one, so nothing is lost.
+
+pub(crate) mod fields;
+mod part;
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use standin_daemon::descriptors;
+use standin_daemon::handover_file::HandoverFile;
+use thiserror::Error;
+use tracing::{error, warn};
+
+pub(crate) use part::{ListenerRecord, NextRecord, Part, SessionRecord, SidecarRecord};
+
+/// Version of the form.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Limit on the bytes of one part. The buffers of a session are limited by the settings, which may be large.
+const PART_BYTES_MAX: u32 = 1 << 30;
+
+/// Reason why a state cannot be read.
+#[derive(Debug, Error)]
+pub enum HandoverError {
+    /// The file cannot be read.
+    #[error("state of the running program cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// A part is not valid.
+    #[error("part {number} of the running program's state cannot be read: {source}")]
+    Part {
+        /// Number of the part, from 0.
+        number: usize,
+        /// What is wrong.
+        source: rmp_serde::decode::Error,
+    },
+    /// The program is too old or too new.
+    #[error(
+        "the running program (version {version}) has state format {format}, and this one reads {}, {FORMAT} and {} only",
+        FORMAT - 1,
+        FORMAT + 1
+    )]
+    Format {
+        /// Version of the running program.
+        version: String,
+        /// Its format.
+        format: u32,
+    },
+    /// There is no part about the sidecar itself.
+    #[error("state of the running program is not complete")]
+    Incomplete,
+    /// The settings do not allow what the state needs.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// The first part: who has written the state.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Opening {
+    pub(crate) format: u32,
+    /// Version of the program.
+    pub(crate) version: String,
+    /// The program on disk, as the operator names it.
+    pub(crate) program: PathBuf,
+}
+
+/// Writes one part.
+///
+/// # Errors
+/// The error of `out`, or `InvalidData` if the part is too long.
+pub(crate) fn write_part<S: Serialize>(out: &mut (impl Write + ?Sized), part: &S) -> io::Result<()> {
+    let bytes = rmp_serde::to_vec_named(part).map_err(io::Error::other)?;
+    let len = u32::try_from(bytes.len()).ok();
+    let len = len.filter(|len| *len <= PART_BYTES_MAX);
+    let len = len.ok_or_else(|| io::Error::other("a part of the state is too long"))?;
+    out.write_all(&len.to_be_bytes())?;
+    out.write_all(&bytes)
+}
+
+/// Reads one part. Returns `None` at the end of the file.
+fn read_part(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<()>> {
+    let mut len = [0; 4];
+    match from.read_exact(&mut len) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let len = u32::from_be_bytes(len);
+    if len > PART_BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    buffer.clear();
+    let read = from.take(len.into()).read_to_end(buffer)?;
+    if read < len as usize {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
+    rmp_serde::from_slice(bytes)
+}
+
+/// The state of the former program, complete in memory.
+pub struct Handover {
+    pub(crate) opening: Opening,
+    pub(crate) sidecar: SidecarRecord,
+    pub(crate) sessions: Vec<SessionRecord>,
+}
+
+impl Handover {
+    /// Reads the whole state.
+    ///
+    /// # Errors
+    /// [`HandoverError`]. With `lenient`, sessions that cannot be read are left out, and logged.
+    pub fn read(file: &mut HandoverFile, lenient: bool) -> Result<Self, HandoverError> {
+        let mut reader = file.reader()?;
+        let mut buffer = Vec::new();
+        let (mut opening, mut sidecar, mut sessions) = (None, None, Vec::new());
+        for number in 0.. {
+            if read_part(&mut reader, &mut buffer)?.is_none() {
+                break;
+            }
+            match decode(&buffer) {
+                Ok(Part::Opening(first)) => opening = Some(readable(first)?),
+                Ok(Part::Sidecar(record)) => sidecar = Some(*record),
+                Ok(Part::Session(record)) => sessions.push(*record),
+                Err(source) if lenient => {
+                    error!(
+                        part = number,
+                        "part of the former program's state cannot be read: {source}"
+                    );
+                }
+                Err(source) => return Err(HandoverError::Part { number, source }),
+            }
+        }
+        match (opening, sidecar) {
+            (Some(opening), Some(sidecar)) => Ok(Self {
+                opening,
+                sidecar,
+                sessions,
+            }),
+            _ => Err(HandoverError::Incomplete),
+        }
+    }
+
+    /// Returns the number of sessions.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Returns the program on disk, as the operator names it.
+    #[must_use]
+    pub fn program(&self) -> &PathBuf {
+        &self.opening.program
+    }
+}
+
+fn readable(opening: Opening) -> Result<Opening, HandoverError> {
+    if opening.format.abs_diff(FORMAT) <= 1 {
+        return Ok(opening);
+    }
+    Err(HandoverError::Format {
+        version: opening.version,
+        format: opening.format,
+    })
+}
+
+/// The sockets that the former program left. Those that are not taken are closed when the value is dropped.
+pub(crate) struct LeftSockets(HashMap<RawFd, OwnedFd>);
+
+impl LeftSockets {
+    /// Takes all sockets that the state names.
+    pub(crate) fn of(handover: &Handover) -> Self {
+        let sessions = handover.sessions.iter().flat_map(SessionRecord::sockets);
+        let all = handover.sidecar.sockets().chain(sessions);
+        let taken = all.filter_map(|number| match descriptors::take(number) {
+            Ok(socket) => Some((number, socket)),
+            Err(error) => {
+                warn!("socket of the former program is lost: {error}");
+                None
+            }
+        });
+        Self(taken.collect())
+    }
+
+    pub(crate) fn take(&mut self, number: RawFd) -> Option<OwnedFd> {
+        self.0.remove(&number)
+    }
+}
+
+/// Returns the time since `began`, in milliseconds, for logs.
+pub(crate) fn millis_since(began: Instant) -> f64 {
+    began.elapsed().as_micros() as f64 / 1000.0
+}

@@ -1,0 +1,190 @@
+//! SIGUSR2: the program on disk replaces the running one in the same process, with all connections kept (promise S13).
+//!
+//! 1. The program on disk is checked with a state without sessions, so that most mistakes disturb nobody.
+//! 2. Sessions with TLS to their component are ended in an orderly way, and those with TLS to their node leave it: the keys of a connection
+//!    cannot be passed on.
+//! 3. No connection is accepted. Each session comes to [`rest`](crate::rest) and writes its state.
+//! 4. The program on disk is checked with this very state.
+//! 5. It is executed. It takes over the sockets and goes on with each session ([`Sidecar::go_on`](crate::sidecar::Sidecar::go_on)).
+//!
+//! If anything fails before the last step, all sessions go on here, and the log says why.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use standin_daemon::handover_file::{HandoverFile, HandoverWriter};
+use standin_daemon::successor::{Successor, SuccessorError};
+use standin_registry::RegistryMemory;
+use thiserror::Error;
+use tokio::time::{Instant as TokioInstant, timeout_at};
+
+use crate::handover::{self, FORMAT, ListenerRecord, Opening, Part, SidecarRecord};
+use crate::rest::AtRest;
+use crate::session::Session;
+use crate::session_command::SessionCommand;
+use crate::session_info::SessionInfo;
+use crate::sidecar_state::SidecarState;
+
+/// Timeout for the first check, in which no session rests.
+const FIRST_CHECK: Duration = Duration::from_secs(10);
+/// Timeout for the second check, in which all sessions rest.
+const SECOND_CHECK: Duration = Duration::from_secs(5);
+/// Timeout for sessions with TLS to end, or to leave their node.
+const PREPARATION: Duration = Duration::from_secs(2);
+/// Timeout for all sessions to come to rest.
+const COME_TO_REST: Duration = Duration::from_secs(2);
+/// Interval between two looks at sessions that prepare their rest or are being closed.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Reason why the running program was not replaced.
+#[derive(Debug, Error)]
+pub enum UpgradeError {
+    /// The program on disk.
+    #[error(transparent)]
+    Successor(#[from] SuccessorError),
+    /// The state cannot be written.
+    #[error(
+        "state of the sidecar cannot be written: {0}; is there memory for it, and are there free file descriptors?"
+    )]
+    Write(#[from] io::Error),
+    /// Sessions have not come to rest.
+    #[error("{0} sessions have not come to rest within {COME_TO_REST:?}")]
+    Busy(usize),
+}
+
+/// A socket that listens, kept open for the next program.
+#[derive(Debug)]
+pub(crate) struct KeptListener {
+    pub(crate) socket: OwnedFd,
+    /// See [`ListenerRecord::own_file`].
+    pub(crate) own_file: Option<PathBuf>,
+}
+
+/// What the next program needs besides the state of the sidecar.
+pub(crate) struct Upgrade<'u> {
+    pub(crate) shared: &'u Arc<SidecarState>,
+    pub(crate) listeners: &'u [KeptListener],
+    pub(crate) successor: &'u Successor,
+}
+
+impl Upgrade<'_> {
+    /// Replaces the running program. Returns only if that fails; then all sessions go on.
+    pub(crate) async fn run(self) -> UpgradeError {
+        let Err(error) = self.try_run().await;
+        self.shared.rest.end();
+        self.tell_all(SessionCommand::GoOn);
+        self.shared.metrics.upgrades.increment("refused");
+        error
+    }
+
+    async fn try_run(&self) -> Result<std::convert::Infallible, UpgradeError> {
+        let registry = self.shared.registry.memory().await.unwrap_or_default();
+        let first = HandoverWriter::create()?;
+        let state = self.completed(first, Instant::now(), &registry)?;
+        self.successor.check(&state, FIRST_CHECK).await?;
+        drop(state);
+        self.prepare().await;
+        self.shared.rest.begin(HandoverWriter::create()?);
+        let at_rest = self.come_to_rest().await?;
+        if let Some(error) = at_rest.error {
+            return Err(error.into());
+        }
+        let began = at_rest.began.unwrap_or_else(Instant::now);
+        let state = self.completed(at_rest.file, began, &registry)?;
+        self.successor.check(&state, SECOND_CHECK).await?;
+        let listeners = self.listeners.iter().map(|listener| listener.socket.as_raw_fd());
+        let sockets: Vec<RawFd> = at_rest.sockets.into_iter().chain(listeners).collect();
+        Err(self.successor.execute(&state, &sockets).into())
+    }
+
+    /// Waits until the sessions with TLS have ended, or have left their node.
+    async fn prepare(&self) {
+        for session in self.shared.sessions.all() {
+            session.is_preparing.store(true, Relaxed);
+            session.send(SessionCommand::PrepareRest);
+        }
+        let until = Instant::now() + PREPARATION;
+        let is_done =
+            |session: &Arc<SessionInfo>| session.is_over.load(Relaxed) || !session.is_preparing.load(Relaxed);
+        while !self.shared.sessions.all().iter().all(is_done) && Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until all sessions are at rest.
+    async fn come_to_rest(&self) -> Result<AtRest, UpgradeError> {
+        self.tell_all(SessionCommand::Rest);
+        let rest = &self.shared.rest;
+        let until = TokioInstant::now() + COME_TO_REST;
+        loop {
+            let all = self.shared.sessions.all();
+            let live = all.iter().filter(|session| !session.is_over.load(Relaxed));
+            let missing = rest.missing(live.map(|session| session.id));
+            if missing == 0 {
+                break;
+            }
+            // A session that ends instead does not say so here.
+            let next = until.min(TokioInstant::now() + LOOK);
+            if timeout_at(next, rest.changed()).await.is_err() && TokioInstant::now() >= until {
+                return Err(UpgradeError::Busy(missing));
+            }
+        }
+        rest.take().ok_or(UpgradeError::Busy(0))
+    }
+
+    /// Writes the parts besides the sessions, and seals the file.
+    fn completed(
+        &self,
+        mut file: HandoverWriter,
+        rest_began: Instant,
+        registry: &RegistryMemory,
+    ) -> io::Result<HandoverFile> {
+        let opening = Opening {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            program: self.successor.program().to_owned(),
+        };
+        handover::write_part(&mut file, &Part::<&Session>::Opening(opening))?;
+        let sidecar = Box::new(self.sidecar(rest_began, registry));
+        handover::write_part(&mut file, &Part::<&Session>::Sidecar(sidecar))?;
+        file.seal()
+    }
+
+    fn sidecar(&self, rest_began: Instant, registry: &RegistryMemory) -> SidecarRecord {
+        let shared = self.shared;
+        let settings = shared.settings.load();
+        let listeners = settings.listeners();
+        SidecarRecord {
+            listeners: listeners.iter().map(|listener| listener.listen.clone()).collect(),
+            sockets: self
+                .listeners
+                .iter()
+                .map(|listener| ListenerRecord {
+                    socket: listener.socket.as_raw_fd(),
+                    own_file: listener.own_file.clone(),
+                })
+                .collect(),
+            mark: shared.book.self_check.mark().to_string(),
+            session_ids: shared.session_ids.load(Relaxed),
+            started: shared.started,
+            rest_began,
+            ended: shared.sessions.ended(),
+            registry: registry.clone(),
+            nodes: shared.book.record(),
+            recovery: shared.recovery.record(),
+            moves_total: shared.moves.total(),
+            moves: shared.moves.kept(),
+            losses: shared.losses.totals(),
+            metrics: shared.metrics.render(),
+        }
+    }
+
+    fn tell_all(&self, command: SessionCommand) {
+        let sessions = self.shared.sessions.all();
+        sessions.iter().for_each(|session| session.send(command));
+    }
+}

@@ -1,0 +1,214 @@
+//! SIGUSR2: the program on disk replaces the running sidecar in the same process. Its components notice nothing (promise S13).
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use e2e::raw::CONNECT_NEW;
+use e2e::{Mesh, Node, Process, Program, RawClient, ServerKind, Sidecar, TIMEOUT, eventually, peers, port};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::fifty_sessions;
+
+/// Log line of a finished upgrade, and of one that was refused.
+const DONE: &str = "sidecar upgraded";
+const REFUSED: &str = "upgrade refused";
+
+const UPGRADES: usize = 20;
+
+/// Upgrades the sidecar and waits until it is done.
+async fn upgrade(sidecar: &mut Process) {
+    let mark = sidecar.mark();
+    sidecar.signal(Signal::SIGUSR2);
+    let line = sidecar.wait_for_line_after(mark, "upgrade", TIMEOUT).await;
+    assert!(line.text.contains(DONE), "{line:?}");
+}
+
+#[tokio::test]
+async fn s13_fifty_sessions_of_old_and_new_clients_notice_no_upgrade() {
+    let mesh = Mesh::start(ServerKind::Standin, 3).await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
+    let addresses = [sidecar.address()];
+    let pid = sidecar.process().pid();
+    let upgrades = async {
+        for _ in 0..UPGRADES {
+            upgrade(sidecar.process()).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    fifty_sessions::notice_nothing(&addresses, upgrades).await;
+    assert_eq!(sidecar.process().pid(), pid);
+    let metrics = sidecar.metrics().await;
+    assert_eq!(
+        metrics.value("standin_upgrades_total{result=done}"),
+        UPGRADES as f64
+    );
+    assert_eq!(metrics.value("standin_lost_total"), 0.0);
+}
+
+/// A large publish is half sent, a message is half received, an auto-unsubscribe is half used, and each command awaits its `+OK`.
+#[tokio::test]
+async fn s13_frames_and_answers_that_are_half_there_survive_upgrades() {
+    let mesh = Mesh::start(ServerKind::Standin, 1).await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
+    let verbose = CONNECT_NEW.replace(r#""verbose":false"#, r#""verbose":true"#);
+    let mut client = RawClient::open_with(sidecar.address(), &verbose).await;
+    client.send("SUB large 1\r\nSUB few 2\r\nUNSUB 2 3\r\n").await;
+    for _ in 0..3 {
+        client.expect_line("+OK").await;
+    }
+    let mut other = RawClient::open(sidecar.address()).await;
+    let payload = "x".repeat(1_000_000);
+    let frame = format!("PUB large {}\r\n{payload}\r\n", payload.len());
+    let (half, rest) = frame.split_at(frame.len() / 2);
+    client.send(half).await;
+    upgrade(sidecar.process()).await;
+    other.publish("few", "1").await;
+    other.flush().await;
+    client.expect_message("2", "few", "1").await;
+    client.send(&rest[..10]).await;
+    upgrade(sidecar.process()).await;
+    client.send(&rest[10..]).await;
+    client.send("PING\r\nPI").await;
+    upgrade(sidecar.process()).await;
+    client.send("NG\r\n").await;
+    client.expect_line("+OK").await;
+    client.expect_message("1", "large", &payload).await;
+    client.expect_line("PONG").await;
+    client.expect_line("PONG").await;
+    for number in 2..6 {
+        other.publish("few", number.to_string()).await;
+        other.flush().await;
+        upgrade(sidecar.process()).await;
+    }
+    client.expect_message("2", "few", "2").await;
+    client.expect_message("2", "few", "3").await;
+    assert_eq!(client.flush().await, [], "the subscription ended at its max");
+}
+
+#[tokio::test]
+async fn s10_publishes_held_in_an_outage_survive_an_upgrade() {
+    let mut mesh = Mesh::start(ServerKind::Standin, 1).await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
+    let mut subscriber = RawClient::open(sidecar.address()).await.subscribed("news").await;
+    let mut publisher = RawClient::open(sidecar.address()).await;
+    mesh.nodes[0].kill();
+    eventually("no session has a node", TIMEOUT, async || {
+        sidecar.session_nodes().await == [None, None]
+    })
+    .await;
+    publisher.publish("news", "before").await;
+    upgrade(sidecar.process()).await;
+    publisher.publish("news", "after").await;
+    upgrade(sidecar.process()).await;
+    mesh.restart(0).await;
+    subscriber.expect_message("1", "news", "before").await;
+    subscriber.expect_message("1", "news", "after").await;
+    assert_eq!(sidecar.process().count_lines("no node reachable"), 1);
+    sidecar
+        .process()
+        .wait_for_line("node reachable again", TIMEOUT)
+        .await;
+}
+
+/// A sidecar whose program can be replaced on disk.
+struct Installed {
+    folder: TempDir,
+    sidecar: Process,
+    address: std::net::SocketAddr,
+}
+
+impl Installed {
+    async fn start(node: &Node, more: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let address = port::free_address();
+        let installed = folder.path().join("sidecar");
+        std::fs::copy(peers::sidecar_binary(), &installed).expect("a copy of the program");
+        let settings = folder.path().join("proxy.toml");
+        let text = format!(
+            "listen = [\"{address}\"]\n[nodes]\nupstream = [\"{}\"]\n",
+            node.url()
+        );
+        std::fs::write(&settings, text).expect("the settings");
+        let program = Program::new(installed).args(["--config", &settings.display().to_string()]);
+        let mut sidecar = program.args(more).start("the sidecar");
+        sidecar.wait_for_line("listening for components", TIMEOUT).await;
+        Self {
+            folder,
+            sidecar,
+            address,
+        }
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("sidecar")
+    }
+
+    /// Replaces the program on disk as a package manager does: by another file.
+    fn install(&self, contents: &[u8]) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, contents).expect("a file");
+        std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).expect("its permissions");
+        std::fs::rename(&new, self.program()).expect("the new program");
+    }
+
+    /// Sends SIGUSR2, and waits until it is refused for this reason.
+    async fn expect_refusal(&mut self, reason: &str) {
+        let mark = self.sidecar.mark();
+        self.sidecar.signal(Signal::SIGUSR2);
+        let line = self.sidecar.wait_for_line_after(mark, "upgrade", TIMEOUT).await;
+        assert!(
+            line.text.contains(REFUSED) && line.text.contains(reason),
+            "{line:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_to_a_program_that_cannot_go_on_is_refused_and_nothing_changes() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut installed = Installed::start(&node, &[]).await;
+    let mut client = RawClient::open(installed.address).await.subscribed("a").await;
+    let good = std::fs::read(installed.program()).expect("the program");
+    client.send("PUB a 2\r\no").await;
+
+    std::fs::remove_file(installed.program()).expect("a missing program");
+    installed.expect_refusal("No such file").await;
+    installed.install(b"\x7fELF broken");
+    installed.expect_refusal("Exec format error").await;
+    installed.install(b"#!/bin/sh\necho nonsense\nexit 3\n");
+    installed
+        .expect_refusal("it ended with exit status: 3 and said nothing")
+        .await;
+    installed.install(b"#!/bin/sh\necho settings are valid\n");
+    installed
+        .expect_refusal("it does not know how to take over a running program")
+        .await;
+    installed.install(&good);
+    let settings = installed.folder.path().join("proxy.toml");
+    let valid = std::fs::read_to_string(&settings).expect("the settings");
+    std::fs::write(&settings, format!("{valid}nonsense = 1\n")).expect("the settings");
+    installed.expect_refusal("nonsense").await;
+
+    std::fs::write(&settings, valid).expect("the settings");
+    upgrade(&mut installed.sidecar).await;
+    client.send("k\r\n").await;
+    client.expect_message("1", "a", "ok").await;
+    client.flush().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_refused_with_embedded_nodes() {
+    let address = port::free_address();
+    let program = Program::new(peers::sidecar_binary());
+    let mut sidecar = program
+        .args(["--embedded", "--listen", &address.to_string()])
+        .start("the sidecar");
+    sidecar.wait_for_line("listening for components", TIMEOUT).await;
+    let mut client = RawClient::open(address).await;
+    sidecar.signal(Signal::SIGUSR2);
+    let line = sidecar.wait_for_line(REFUSED, TIMEOUT).await;
+    assert!(line.text.contains("--embedded"), "{line:?}");
+    client.flush().await;
+}
