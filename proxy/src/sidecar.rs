@@ -30,7 +30,7 @@ use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::settings::{ListenerSection, Settings, SettingsError};
 use crate::sidecar_state::SidecarState;
-use crate::task::FormerTask;
+use crate::task::{FormerRest, FormerTask};
 use crate::upgrade::{KeptListener, Upgrade, UpgradeError};
 use crate::worker::{AcceptedConnection, Workers};
 use crate::{balancer, http, listener, prober, reporter};
@@ -267,12 +267,9 @@ impl Sidecar {
             .recovery
             .restore_session(&session, record.served.as_ref(), record.away);
         self.shared.sessions.insert(Arc::clone(&session));
-        let mut session_state = record.session;
-        session_state.share_node(|node| self.shared.book.shared(node));
         let next = record.next;
         let next = next.and_then(|next| Some((left.take(next.socket)?.into(), next)));
-        let former = FormerTask {
-            session: session_state,
+        let rest = FormerRest {
             node: record
                 .node_socket
                 .and_then(|node| left.take(node))
@@ -286,6 +283,11 @@ impl Sidecar {
             component_broke: record.component_broke,
             node_broke: record.node_broke,
         };
+        let mut former = FormerTask {
+            session: record.session,
+            rest,
+        };
+        former.session.share_node(|node| self.shared.book.shared(node));
         Some(AcceptedConnection {
             stream,
             session,

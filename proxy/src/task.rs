@@ -43,7 +43,7 @@ use crate::sockets::{Sockets, close};
 use buffer_share::BufferShare;
 use moving::Next;
 use recovery_entry::RecoveryEntry;
-pub(crate) use rest::FormerTask;
+pub(crate) use rest::{FormerRest, FormerTask};
 
 /// Size of a thread's read buffer. Larger reads mean fewer system calls per message, up to the size of the
 /// processor's cache (`tests/bench sidecar`).
@@ -136,56 +136,7 @@ pub(crate) async fn run(
     identity: Arc<Identity>,
     former: Option<Box<FormerTask>>,
 ) -> SessionEnd {
-    let now = Instant::now();
-    let policy = shared.policy.load_full();
-    let mut former = former.map(|former| *former);
-    let session = match &mut former {
-        Some(former) => std::mem::replace(
-            &mut former.session,
-            Session::new(Arc::clone(&policy), Arc::clone(&identity), now),
-        )
-        .restored(policy, identity),
-        None => Session::new(policy, identity, now),
-    };
-    let buffer_share = BufferShare {
-        shared: Arc::clone(&shared),
-        bytes: 0,
-    };
-    let recovery_entry = RecoveryEntry::new(&shared, &session_info);
-    let mut task = Task {
-        shared,
-        session_info,
-        session,
-        sockets: Sockets {
-            component,
-            tls: None,
-            component_broke: false,
-            node: None,
-            node_broke: None,
-        },
-        dial: None,
-        rounds: 0,
-        search_began: now,
-        next: None,
-        permit: None,
-        resets_node: false,
-        recovery_entry,
-        release_at: None,
-        timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        timer_at: None,
-        now,
-        stop_at: None,
-        tls_until: None,
-        is_half_open: true,
-        starved: false,
-        is_resting: false,
-        buffer_share,
-        state: "new",
-    };
-    match former {
-        Some(former) => task.restore(former),
-        None => task.offer_tls(),
-    }
+    let mut task = Task::new(shared, session_info, component, identity, former);
     let ended = poll_fn(|cx| task.poll(cx)).await;
     task.session_info.is_over.store(true, Relaxed);
     task.count_node(None);
@@ -197,6 +148,62 @@ pub(crate) async fn run(
 }
 
 impl Task {
+    /// Not a part of [`run`], whose future would have room for all values here as long as the session lives.
+    fn new(
+        shared: Arc<SidecarState>,
+        session_info: Arc<SessionInfo>,
+        component: Stream,
+        identity: Arc<Identity>,
+        former: Option<Box<FormerTask>>,
+    ) -> Self {
+        let now = Instant::now();
+        let policy = shared.policy.load_full();
+        let (session, former) = match former {
+            Some(former) => (former.session.restored(policy, identity), Some(former.rest)),
+            None => (Session::new(policy, identity, now), None),
+        };
+        let buffer_share = BufferShare {
+            shared: Arc::clone(&shared),
+            bytes: 0,
+        };
+        let recovery_entry = RecoveryEntry::new(&shared, &session_info);
+        let mut task = Self {
+            shared,
+            session_info,
+            session,
+            sockets: Sockets {
+                component,
+                tls: None,
+                component_broke: false,
+                node: None,
+                node_broke: None,
+            },
+            dial: None,
+            rounds: 0,
+            search_began: now,
+            next: None,
+            permit: None,
+            resets_node: false,
+            recovery_entry,
+            release_at: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer_at: None,
+            now,
+            stop_at: None,
+            tls_until: None,
+            is_half_open: true,
+            starved: false,
+            is_resting: false,
+            buffer_share,
+            state: "new",
+        };
+        match former {
+            Some(former) => task.restore(former),
+            None => task.offer_tls(),
+        }
+        task
+    }
+
     /// Runs one turn of the session, unless it is at rest.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.session_info.set_waker(cx.waker());

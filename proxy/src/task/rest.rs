@@ -21,9 +21,14 @@ use crate::recovery::Served;
 use crate::session::Session;
 use crate::session_command::SessionCommand;
 
-/// What a session of the former program has besides its [`Session`].
+/// A session of the former program.
 pub(crate) struct FormerTask {
     pub(crate) session: Session,
+    pub(crate) rest: FormerRest,
+}
+
+/// What a session of the former program has besides its [`Session`].
+pub(crate) struct FormerRest {
     pub(crate) node: Option<StdStream>,
     pub(crate) next: Option<(StdStream, NextRecord)>,
     pub(crate) served: Option<Served>,
@@ -151,8 +156,8 @@ impl Task {
     }
 
     /// Goes on with a session of the former program.
-    pub(super) fn restore(&mut self, former: FormerTask) {
-        let FormerTask { node, next, .. } = former;
+    pub(super) fn restore(&mut self, former: FormerRest) {
+        let FormerRest { node, next, .. } = former;
         let node = node.and_then(attached);
         let next = next.and_then(|(stream, record)| Some(former_next(attached(stream)?, record)));
         self.recovery_entry.restore(former.served, former.is_back);
