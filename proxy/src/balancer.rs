@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 use standin_registry::Endpoint;
 use tracing::info;
 
+use crate::handover::fields::{optional_time, time};
 use crate::nodes::BalancedNode;
 use crate::session_command::SessionCommand;
 use crate::sidecar_state::SidecarState;
@@ -47,25 +49,49 @@ struct BalancedSession {
 }
 
 /// What is known of one node.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct History {
+    #[serde(with = "optional_time")]
     usable_since: Option<Instant>,
     /// The moves of its share are planned or made, or it was there from the start.
     is_balanced: bool,
     breaks: u32,
+    #[serde(with = "optional_time")]
     last_break: Option<Instant>,
 }
 
-/// The decisions, without sessions, sockets or clocks.
-#[derive(Debug)]
-struct Balancer {
+/// A time in a collection.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct At(#[serde(with = "time")] Instant);
+
+/// A planned move of a session to a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct PlannedMove {
+    at: At,
+    session: u64,
+    to: Endpoint,
+}
+
+/// The decisions, without sessions, sockets or clocks. They go on in a process that replaces this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Balancer {
+    #[serde(skip, default = "new_rng")]
     rng: StdRng,
     has_looked: bool,
     nodes: HashMap<Endpoint, History>,
-    /// Planned moves: when, of which session, to which node.
-    plan: Vec<(Instant, u64, Endpoint)>,
+    plan: Vec<PlannedMove>,
     /// Last move of each session for balance, while it may not move again.
-    moved: HashMap<u64, Instant>,
+    moved: HashMap<u64, At>,
+}
+
+fn new_rng() -> StdRng {
+    StdRng::seed_from_u64(rand::random())
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self::new(new_rng())
+    }
 }
 
 impl Balancer {
@@ -76,6 +102,17 @@ impl Balancer {
             nodes: HashMap::new(),
             plan: Vec::new(),
             moved: HashMap::new(),
+        }
+    }
+
+    /// Returns the decisions for a process that replaces this one.
+    pub(crate) fn record(&self) -> Self {
+        Self {
+            rng: new_rng(),
+            has_looked: self.has_looked,
+            nodes: self.nodes.clone(),
+            plan: self.plan.clone(),
+            moved: self.moved.clone(),
         }
     }
 
@@ -102,13 +139,18 @@ impl Balancer {
                 self.plan_moves_to(node, &usable, rules, sessions, now);
             }
         }
-        self.moved.retain(|_, at| now < *at + rules.pause);
+        self.moved.retain(|_, at| now < at.0 + rules.pause);
         let at: HashMap<u64, &Endpoint> = sessions
             .iter()
             .map(|session| (session.id, &session.node))
             .collect();
         let mut due = Vec::new();
-        self.plan.retain(|(when, session, to)| {
+        self.plan.retain(|planned| {
+            let PlannedMove {
+                at: At(when),
+                session,
+                to,
+            } = planned;
             let is_possible = usable.contains_key(to) && at.get(session).is_some_and(|node| *node != to);
             if is_possible && now >= *when {
                 due.push((*session, to.clone()));
@@ -116,7 +158,8 @@ impl Balancer {
             is_possible && now < *when
         });
         due.retain(|(session, _)| !self.moved.contains_key(session));
-        self.moved.extend(due.iter().map(|(session, _)| (*session, now)));
+        self.moved
+            .extend(due.iter().map(|(session, _)| (*session, At(now))));
         due
     }
 
@@ -179,8 +222,11 @@ impl Balancer {
         for session in sessions.iter().filter(|session| session.node != to.node) {
             let is_in_zone = usable.get(&session.node).is_some_and(|node| node.zone == to.zone);
             if is_in_zone && self.rng.random_bool(share) {
-                let at = now + rules.spread.mul_f64(self.rng.random());
-                self.plan.push((at, session.id, to.node.clone()));
+                self.plan.push(PlannedMove {
+                    at: At(now + rules.spread.mul_f64(self.rng.random())),
+                    session: session.id,
+                    to: to.node.clone(),
+                });
             }
         }
         let sessions = self.plan.len() - planned;
@@ -192,7 +238,6 @@ impl Balancer {
 
 /// Balances the sessions until the task is ended.
 pub(crate) async fn run(shared: Arc<SidecarState>) {
-    let mut balancer = Balancer::new(StdRng::seed_from_u64(rand::random()));
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let choice = shared.settings.load().choice.clone();
@@ -207,7 +252,9 @@ pub(crate) async fn run(shared: Arc<SidecarState>) {
             Some(BalancedSession { id: session.id, node })
         });
         let sessions: Vec<BalancedSession> = on_node.collect();
-        for (id, to) in balancer.look(rules, &shared.book.balanced_nodes(now), &sessions, now) {
+        let nodes = shared.book.balanced_nodes(now);
+        let moves = shared.balancer().look(rules, &nodes, &sessions, now);
+        for (id, to) in moves {
             if let Some(session) = shared.sessions.get(id) {
                 session.status().balance_to = Some(to);
                 session.send(SessionCommand::Balance);

@@ -210,3 +210,88 @@ impl LeftSockets {
 pub(crate) fn millis_since(began: Instant) -> f64 {
     began.elapsed().as_micros() as f64 / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Session;
+    use crate::session::tests::bench::{Bench, identity, policy};
+
+    fn opening(format: u32) -> Opening {
+        Opening {
+            format,
+            version: "1.2.3".to_owned(),
+            program: "/usr/bin/standin-proxy".into(),
+        }
+    }
+
+    #[test]
+    fn the_format_before_and_the_one_after_are_read_and_no_others() {
+        for (format, is_readable) in [
+            (FORMAT - 1, true),
+            (FORMAT, true),
+            (FORMAT + 1, true),
+            (FORMAT + 2, false),
+        ] {
+            assert_eq!(readable(opening(format)).is_ok(), is_readable, "{format}");
+        }
+        let text = readable(opening(FORMAT + 2)).err().unwrap().to_string();
+        assert!(
+            text.contains("1.2.3") && text.contains(&format!("format {}", FORMAT + 2)),
+            "{text}"
+        );
+    }
+
+    /// Adds a field to each struct: to each map whose keys are names of fields.
+    fn add_fields(value: &mut rmpv::Value) {
+        match value {
+            rmpv::Value::Map(pairs) => {
+                let is_name = |(key, _): &(rmpv::Value, rmpv::Value)| {
+                    key.as_str()
+                        .is_some_and(|key| key.starts_with(|first: char| first.is_ascii_lowercase()))
+                };
+                let is_struct = !pairs.is_empty() && pairs.iter().all(is_name);
+                pairs.iter_mut().for_each(|(_, value)| add_fields(value));
+                if is_struct {
+                    pairs.push((
+                        "added_later".into(),
+                        rmpv::Value::Array(vec![1.into(), "x".into()]),
+                    ));
+                }
+            }
+            rmpv::Value::Array(values) => values.iter_mut().for_each(add_fields),
+            _ => {}
+        }
+    }
+
+    /// A program of the next version may add fields.
+    #[test]
+    fn a_session_with_fields_of_a_later_version_is_read() {
+        let mut bench = Bench::connected(policy());
+        bench.component("SUB a q 1\r\nUNSUB 1 5\r\nSUB b 2\r\nPUB a 1\r\nx\r\nPING\r\nPUB a 3\r\nx");
+        let state = rmp_serde::to_vec_named(&bench.session).unwrap();
+        let mut state: rmpv::Value = rmp_serde::from_slice(&state).unwrap();
+        add_fields(&mut state);
+        let state = rmp_serde::to_vec_named(&state).unwrap();
+        assert!(state.windows(11).filter(|name| name == b"added_later").count() > 8);
+        let session: Session = rmp_serde::from_slice(&state).unwrap();
+        bench.session = session.restored(policy().into(), identity().into());
+        bench.component("yz\r\n");
+        assert!(bench.sent().ends_with("PUB a 3\r\nxyz\r\n"));
+        bench.node("MSG a 1 1\r\nx\r\nPONG\r\n");
+        assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\nPONG\r\n");
+    }
+
+    #[test]
+    fn a_state_that_is_cut_off_is_refused() {
+        let mut file = Vec::new();
+        write_part(&mut file, &Part::<&Session>::Opening(opening(FORMAT))).unwrap();
+        for cut in 4..file.len() {
+            assert!(read_part(&mut &file[..cut], &mut Vec::new()).is_err(), "{cut}");
+        }
+        assert!(
+            read_part(&mut &[0xff; 8][..], &mut Vec::new()).is_err(),
+            "too long"
+        );
+    }
+}

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::peer::Peer;
+use crate::rest::Phase;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
@@ -91,17 +92,18 @@ impl AsFd for Listener {
 /// Accepts connections until the task is ended.
 pub(crate) async fn serve(listener: Listener, shared: Arc<SidecarState>, workers: Arc<Workers>) {
     let failed = || shared.metrics.connections_refused.increment("accept_error");
-    let mut pending = PendingHeaders::default();
+    let (mut pending, mut counted) = (PendingHeaders::default(), 0);
+    let mut phases = shared.rest.phases();
     loop {
+        let phase = *phases.borrow_and_update();
         let accepted = tokio::select! {
-            accepted = listener.accept(failed) => expect_header(accepted, listener.number, &mut pending, &shared),
-            Some((balancer, received)) = pending.next() => received_header(balancer, received, &shared),
-            // Another program is about to replace this one.
-            () = shared.rest.begun() => {
-                shared.rest.over().await;
-                None
-            }
+            accepted = listener.accept(failed), if phase == Phase::Open => expect_header(accepted, listener.number, &mut pending, &shared),
+            Some((balancer, received)) = pending.next(), if phase != Phase::Closed => received_header(balancer, received, &shared),
+            // Another program is about to replace this one, or was refused. The sender lives as long as this task.
+            _ = phases.changed() => None,
         };
+        shared.rest.count_pending_headers(counted, pending.len());
+        counted = pending.len();
         if let Some((stream, component)) = accepted {
             admit(stream, listener.number, component, &shared, &workers);
         }

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use standin_daemon::handover_file::HandoverWriter;
@@ -12,14 +13,27 @@ use tokio::sync::{Notify, watch};
 
 use crate::handover::{self, Part, SessionRecord};
 use crate::session::Session;
+use crate::session_info::SessionInfo;
 
 /// The sessions that are at rest, and the file for their states.
 #[derive(Debug)]
 pub(crate) struct Rest {
     state: Mutex<Option<AtRest>>,
     changed: Notify,
-    /// Whether no connection is accepted.
-    is_paused: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+    /// Connections whose PROXY protocol header is not complete. They have no session.
+    pending_headers: AtomicUsize,
+}
+
+/// What happens at the listening sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Connections are accepted.
+    Open,
+    /// None is accepted. The last ones may complete their PROXY protocol headers.
+    Closing,
+    /// Nothing happens: sessions come to rest.
+    Closed,
 }
 
 /// The states that were written.
@@ -40,15 +54,21 @@ impl Default for Rest {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            is_paused: watch::Sender::new(false),
+            phase: watch::Sender::new(Phase::Open),
+            pending_headers: AtomicUsize::new(0),
         }
     }
 }
 
 impl Rest {
-    /// Stops the acceptance of connections, and takes the states of sessions from now on.
+    /// Stops the acceptance of connections.
+    pub(crate) fn prepare(&self) {
+        self.phase.send_replace(Phase::Closing);
+    }
+
+    /// Takes the states of sessions from now on.
     pub(crate) fn begin(&self, file: HandoverWriter) {
-        self.is_paused.send_replace(true);
+        self.phase.send_replace(Phase::Closed);
         *self.lock() = Some(AtRest {
             file,
             sessions: HashSet::new(),
@@ -66,7 +86,7 @@ impl Rest {
     /// Lets connections be accepted again.
     pub(crate) fn end(&self) {
         self.take();
-        self.is_paused.send_replace(false);
+        self.phase.send_replace(Phase::Open);
     }
 
     /// Writes the state of a session. Returns whether the session may rest.
@@ -96,15 +116,11 @@ impl Rest {
         state.is_some()
     }
 
-    /// Returns how many of these sessions are not at rest.
-    pub(crate) fn missing(&self, sessions: impl Iterator<Item = u64>) -> usize {
-        let state = self.lock();
-        let is_at_rest = |id: &u64| {
-            state
-                .as_ref()
-                .is_some_and(|at_rest| at_rest.sessions.contains(id))
-        };
-        sessions.filter(|id| !is_at_rest(id)).count()
+    /// Removes the sessions that are at rest.
+    pub(crate) fn retain_missing(&self, sessions: &mut Vec<Arc<SessionInfo>>) {
+        if let Some(at_rest) = self.lock().as_ref() {
+            sessions.retain(|session| !at_rest.sessions.contains(&session.id));
+        }
     }
 
     /// Waits until another session is at rest.
@@ -112,15 +128,20 @@ impl Rest {
         self.changed.notified().await;
     }
 
-    /// Waits while connections are not accepted.
-    pub(crate) async fn over(&self) {
-        // The sender is never dropped meanwhile.
-        let _ = self.is_paused.subscribe().wait_for(|is_paused| !is_paused).await;
+    /// Returns what happens at the listening sockets, now and later.
+    pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
-    /// Waits until connections are not accepted.
-    pub(crate) async fn begun(&self) {
-        let _ = self.is_paused.subscribe().wait_for(|is_paused| *is_paused).await;
+    /// Records that a listener has `now` connections with an incomplete PROXY protocol header instead of `before`.
+    pub(crate) fn count_pending_headers(&self, before: usize, now: usize) {
+        self.pending_headers.fetch_add(now, Relaxed);
+        self.pending_headers.fetch_sub(before, Relaxed);
+    }
+
+    /// Returns the number of these connections at all listeners.
+    pub(crate) fn pending_headers(&self) -> usize {
+        self.pending_headers.load(Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AtRest>> {

@@ -2,8 +2,8 @@
 //! force, the counters.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,6 +15,7 @@ use standin_tls::files::TlsError;
 use standin_wire::Info;
 use tokio::sync::Semaphore;
 
+use crate::balancer::Balancer;
 use crate::handover::SidecarRecord;
 use crate::losses::{Loss, Losses};
 use crate::metrics::Metrics;
@@ -43,6 +44,7 @@ pub(crate) struct SidecarState {
     pub(crate) moves: Moves,
     pub(crate) sessions: SessionTable,
     pub(crate) rest: Rest,
+    balancer: Mutex<Balancer>,
     pub(crate) metrics: Metrics,
     /// The settings in force.
     pub(crate) settings: ArcSwap<Settings>,
@@ -80,7 +82,7 @@ impl SidecarState {
         let (recovery, losses, moves) = (Recovery::default(), Losses::default(), Moves::default());
         let (metrics, sessions) = (Metrics::new(), SessionTable::default());
         let (mut started, mut session_ids) = (Instant::now(), 0);
-        let (mut nodes, mut mark) = (None, None);
+        let (mut nodes, mut mark, mut balancer) = (None, None, Balancer::default());
         if let Some(former) = former {
             (started, session_ids) = (former.started, former.session_ids);
             recovery.restore(former.recovery);
@@ -88,7 +90,7 @@ impl SidecarState {
             moves.restore(former.moves_total, former.moves);
             metrics.restore(&former.metrics);
             sessions.restore(former.ended);
-            (nodes, mark) = (Some(former.nodes), Some(former.mark));
+            (nodes, mark, balancer) = (Some(former.nodes), Some(former.mark), former.balancer);
         }
         Self {
             started,
@@ -104,6 +106,7 @@ impl SidecarState {
             moves,
             sessions,
             rest: Rest::default(),
+            balancer: Mutex::new(balancer),
             metrics,
             settings: ArcSwap::new(settings),
             policy: ArcSwap::from_pointee(policy),
@@ -117,6 +120,11 @@ impl SidecarState {
             node_tls: ArcSwapOption::empty(),
             buffered: AtomicUsize::new(0),
         }
+    }
+
+    /// Locks the balancer.
+    pub(crate) fn balancer(&self) -> MutexGuard<'_, Balancer> {
+        self.balancer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the recorded INFO, for components that connect while no node is reachable (promise S10).

@@ -3,7 +3,8 @@
 //! 1. The program on disk is checked with a state without sessions, so that most mistakes disturb nobody.
 //! 2. Sessions with TLS to their component are ended in an orderly way, and those with TLS to their node leave it: the keys of a connection
 //!    cannot be passed on.
-//! 3. No connection is accepted. Each session comes to [`rest`](crate::rest) and writes its state.
+//!    From here on no connection is accepted; new ones wait.
+//! 3. Each session comes to [`rest`](crate::rest) and writes its state.
 //! 4. The program on disk is checked with this very state.
 //! 5. It is executed. It takes over the sockets and goes on with each session ([`Sidecar::go_on`](crate::sidecar::Sidecar::go_on)).
 //!
@@ -23,6 +24,7 @@ use thiserror::Error;
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use crate::handover::{self, FORMAT, ListenerRecord, Opening, Part, SidecarRecord};
+use crate::reporter;
 use crate::rest::AtRest;
 use crate::session::Session;
 use crate::session_command::SessionCommand;
@@ -33,7 +35,7 @@ use crate::sidecar_state::SidecarState;
 const FIRST_CHECK: Duration = Duration::from_secs(10);
 /// Timeout for the second check, in which all sessions rest.
 const SECOND_CHECK: Duration = Duration::from_secs(5);
-/// Timeout for sessions with TLS to end, or to leave their node.
+/// Timeout for sessions with TLS to end or to leave their node, and for the PROXY protocol headers of accepted connections.
 const PREPARATION: Duration = Duration::from_secs(2);
 /// Timeout for all sessions to come to rest.
 const COME_TO_REST: Duration = Duration::from_secs(2);
@@ -94,6 +96,8 @@ impl Upgrade<'_> {
             return Err(error.into());
         }
         let began = at_rest.began.unwrap_or_else(Instant::now);
+        // What is gathered for the log does not go on.
+        reporter::log_losses_now(self.shared);
         let state = self.completed(at_rest.file, began, &registry)?;
         self.successor.check(&state, SECOND_CHECK).await?;
         let listeners = self.listeners.iter().map(|listener| listener.socket.as_raw_fd());
@@ -101,8 +105,10 @@ impl Upgrade<'_> {
         Err(self.successor.execute(&state, &sockets).into())
     }
 
-    /// Waits until the sessions with TLS have ended, or have left their node.
+    /// Waits until the sessions with TLS have ended, or have left their node, and the last accepted connections have a session.
     async fn prepare(&self) {
+        let rest = &self.shared.rest;
+        rest.prepare();
         for session in self.shared.sessions.all() {
             session.is_preparing.store(true, Relaxed);
             session.send(SessionCommand::PrepareRest);
@@ -110,20 +116,25 @@ impl Upgrade<'_> {
         let until = Instant::now() + PREPARATION;
         let is_done =
             |session: &Arc<SessionInfo>| session.is_over.load(Relaxed) || !session.is_preparing.load(Relaxed);
-        while !self.shared.sessions.all().iter().all(is_done) && Instant::now() < until {
+        let is_prepared = || rest.pending_headers() == 0 && self.shared.sessions.all().iter().all(is_done);
+        while !is_prepared() && Instant::now() < until {
             tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Waits until all sessions are at rest.
     async fn come_to_rest(&self) -> Result<AtRest, UpgradeError> {
-        self.tell_all(SessionCommand::Rest);
         let rest = &self.shared.rest;
         let until = TokioInstant::now() + COME_TO_REST;
         loop {
-            let all = self.shared.sessions.all();
-            let live = all.iter().filter(|session| !session.is_over.load(Relaxed));
-            let missing = rest.missing(live.map(|session| session.id));
+            let mut missing = self.shared.sessions.all();
+            missing.retain(|session| !session.is_over.load(Relaxed));
+            rest.retain_missing(&mut missing);
+            // Also those that have just begun.
+            missing
+                .iter()
+                .for_each(|session| session.send(SessionCommand::Rest));
+            let missing = missing.len();
             if missing == 0 {
                 break;
             }
@@ -176,6 +187,7 @@ impl Upgrade<'_> {
             registry: registry.clone(),
             nodes: shared.book.record(),
             recovery: shared.recovery.record(),
+            balancer: shared.balancer().record(),
             moves_total: shared.moves.total(),
             moves: shared.moves.kept(),
             losses: shared.losses.totals(),

@@ -14,8 +14,6 @@ const RATE: usize = 60;
 /// Interval between two messages of a raw publisher. Together with the libraries they send about 2,000 messages per second.
 const EVERY: Duration = Duration::from_millis(2);
 const RAW_PUBLISHERS: usize = 3;
-/// Messages of each library.
-const BURST: usize = RATE * 30;
 const BURST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The components of one library, each with a connection of its own.
@@ -68,9 +66,10 @@ fn by_publisher(payloads: &[String]) -> BTreeMap<&str, Vec<usize>> {
     numbers
 }
 
-/// Connects the sessions to these sidecars, in turn, and lets the event happen. Checks that each message came once and in order, and that
-/// no connection ended.
-pub(crate) async fn notice_nothing(sidecars: &[SocketAddr], event: impl Future<Output = ()>) {
+/// Connects the sessions to these sidecars, in turn, and lets the event happen, which takes about this many seconds. Checks that each message
+/// came once and in order, and that no connection ended.
+pub(crate) async fn notice_nothing(sidecars: &[SocketAddr], seconds: usize, event: impl Future<Output = ()>) {
+    let burst = RATE * seconds;
     let mut parties = Vec::new();
     for (index, library) in Library::ALL.into_iter().enumerate() {
         parties.push(Party::start(library, sidecars, index).await);
@@ -89,7 +88,7 @@ pub(crate) async fn notice_nothing(sidecars: &[SocketAddr], event: impl Future<O
     for (number, party) in parties.iter_mut().enumerate() {
         party
             .publisher
-            .start_burst(&format!("old.{number}"), &format!("{number}-"), BURST, RATE);
+            .start_burst(&format!("old.{number}"), &format!("{number}-"), burst, RATE);
     }
 
     let (mut answered, mut is_over) = (0, false);
@@ -115,7 +114,7 @@ pub(crate) async fn notice_nothing(sidecars: &[SocketAddr], event: impl Future<O
         party.publisher.wait_for_burst(BURST_TIMEOUT).await;
         party.publisher.flush().await;
     }
-    let due = parties.len() * BURST;
+    let due = parties.len() * burst;
     for party in &mut parties {
         let subscriber = &mut party.subscriber;
         eventually("the subscriber has all messages", TIMEOUT, async || {
@@ -125,7 +124,7 @@ pub(crate) async fn notice_nothing(sidecars: &[SocketAddr], event: impl Future<O
         subscriber.flush().await;
         let payloads = subscriber.payloads("all");
         for (publisher, numbers) in by_publisher(&payloads) {
-            let is_whole = numbers.iter().copied().eq(1..=BURST);
+            let is_whole = numbers.iter().copied().eq(1..=burst);
             assert!(
                 is_whole,
                 "{:?} got of publisher {publisher}: {numbers:?}",

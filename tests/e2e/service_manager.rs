@@ -117,6 +117,23 @@ async fn tells_when_it_is_ready_reloads_hangs_and_stops(program: fn(SocketAddr) 
     assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(0));
 }
 
+/// The process stays the same, so the unit stays active.
+#[tokio::test]
+async fn a_sidecar_that_replaces_itself_is_ready_again_and_goes_on_with_signs_of_life() {
+    let (manager, address) = (Manager::new(), port::free_address());
+    let mut process = manager.start(sidecar(address));
+    assert_eq!(manager.news().await, "READY=1");
+    for _ in 0..2 {
+        process.signal(Signal::SIGUSR2);
+        assert_eq!(manager.news().await, "READY=1");
+        manager.sign_of_life().await;
+    }
+    process.signal(Signal::SIGTERM);
+    let news = manager.news().await;
+    assert!(news.starts_with("STOPPING=1"), "{news}");
+    assert_eq!(process.wait_for_end(TIMEOUT).await.code(), Some(0));
+}
+
 /// A clustered node accepts clients only after it has joined, which it cannot without ZooKeeper.
 #[tokio::test]
 async fn a_node_that_has_not_joined_is_not_ready() {

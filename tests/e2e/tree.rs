@@ -277,3 +277,19 @@ fn every_link_between_the_documents_leads_to_a_file_and_its_heading() {
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
+
+/// `unsafe` is allowed in one file, which says why.
+#[test]
+fn only_one_file_has_unsafe_code() {
+    let files = ["proxy", "broker", "tests", "examples", "deploy"]
+        .into_iter()
+        .flat_map(rust_files);
+    let allows = |text: &str| {
+        text.contains(concat!("allow(unsafe", "_code")) || text.contains(concat!("unsafe", " {"))
+    };
+    let with: Vec<String> = files
+        .filter(|(_, text)| allows(text))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(with, ["broker/daemon/src/descriptors.rs"]);
+}

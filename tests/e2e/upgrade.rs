@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
-use e2e::{Mesh, Node, Process, Program, RawClient, ServerKind, Sidecar, TIMEOUT, eventually, peers, port};
+use e2e::{
+    Authority, Mesh, Node, Process, Program, RawClient, ServerKind, Sidecar, TIMEOUT, eventually, peers, port,
+};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -37,7 +39,7 @@ async fn s13_fifty_sessions_of_old_and_new_clients_notice_no_upgrade() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    fifty_sessions::notice_nothing(&addresses, upgrades).await;
+    fifty_sessions::notice_nothing(&addresses, 10, upgrades).await;
     assert_eq!(sidecar.process().pid(), pid);
     let metrics = sidecar.metrics().await;
     assert_eq!(
@@ -45,6 +47,27 @@ async fn s13_fifty_sessions_of_old_and_new_clients_notice_no_upgrade() {
         UPGRADES as f64
     );
     assert_eq!(metrics.value("standin_lost_total"), 0.0);
+}
+
+/// Upgrades while sessions are in planned moves: each of three nodes is restarted.
+#[tokio::test]
+async fn s13_fifty_sessions_notice_no_upgrade_during_a_rolling_restart() {
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
+    let addresses = [sidecar.address()];
+    let events = async {
+        for index in 0..mesh.nodes.len() {
+            mesh.nodes[index].terminate();
+            for _ in 0..3 {
+                upgrade(sidecar.process()).await;
+            }
+            assert!(mesh.nodes[index].process().wait_for_end(TIMEOUT).await.success());
+            mesh.nodes[index].restart().await;
+            mesh.wait_until_whole().await;
+        }
+    };
+    fifty_sessions::notice_nothing(&addresses, 15, events).await;
+    assert_eq!(sidecar.metric("standin_lost_total").await, 0.0);
 }
 
 /// A large publish is half sent, a message is half received, an auto-unsubscribe is half used, and each command awaits its `+OK`.
@@ -211,4 +234,61 @@ async fn an_upgrade_is_refused_with_embedded_nodes() {
     let line = sidecar.wait_for_line(REFUSED, TIMEOUT).await;
     assert!(line.text.contains("--embedded"), "{line:?}");
     client.flush().await;
+}
+
+/// The keys of a TLS connection cannot be passed on, so the session gets a new connection to its node.
+#[tokio::test]
+async fn s13_a_session_whose_node_has_tls_gets_a_new_connection_and_loses_no_publish() {
+    let authority = Authority::new();
+    let (cert, key) = authority.certify("node", &["127.0.0.1"]);
+    let node = Node::start(
+        ServerKind::Standin,
+        &["--tls", "--tlscert", &cert, "--tlskey", &key],
+    )
+    .await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([format!("tls://{}", node.address())])
+        .setting("tls.node.ca_file", authority.file())
+        .start()
+        .await;
+    let mut subscriber = RawClient::open(sidecar.address()).await.subscribed("own").await;
+    let mut client = RawClient::open(sidecar.address()).await;
+    for number in 0..3 {
+        client.publish("own", format!("before-{number}")).await;
+        upgrade(sidecar.process()).await;
+        subscriber.flush().await;
+        let payload = format!("after-{number}");
+        client.publish("own", &payload).await;
+        subscriber.expect_message("1", "own", &payload).await;
+    }
+    let metrics = sidecar.metrics().await;
+    assert_eq!(metrics.value("standin_in_doubt_total"), 0.0);
+    assert_eq!(metrics.value("standin_lost_total"), 0.0);
+}
+
+/// With no file descriptor left, the state cannot be written.
+#[tokio::test]
+async fn an_upgrade_without_a_free_file_descriptor_is_refused_and_a_later_one_succeeds() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut installed = Installed::start(&node, &[]).await;
+    let mut client = RawClient::open(installed.address).await.subscribed("a").await;
+    let pid = installed.sidecar.pid();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .expect("its files")
+        .count();
+    let limit = |files: &str| {
+        let mut command = std::process::Command::new("prlimit");
+        let status = command
+            .args(["--pid", &pid.to_string(), &format!("--nofile={files}:4096")])
+            .status();
+        assert!(status.expect("prlimit").success());
+    };
+    limit(&open.to_string());
+    installed.expect_refusal("Too many open files").await;
+    client.publish("a", "1").await;
+    client.expect_message("1", "a", "1").await;
+    limit("4096");
+    upgrade(&mut installed.sidecar).await;
+    client.publish("a", "2").await;
+    client.expect_message("1", "a", "2").await;
 }

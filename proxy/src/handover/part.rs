@@ -10,6 +10,7 @@ use standin_wire::Info;
 
 use super::Opening;
 use super::fields::time;
+use crate::balancer::Balancer;
 use crate::cause::Cause;
 use crate::moves::Move;
 use crate::nodes::NodesRecord;
@@ -46,6 +47,7 @@ pub(crate) struct SidecarRecord {
     pub(crate) registry: RegistryMemory,
     pub(crate) nodes: NodesRecord,
     pub(crate) recovery: RecoveryRecord,
+    pub(crate) balancer: Balancer,
     pub(crate) moves_total: u64,
     pub(crate) moves: Vec<Move>,
     /// Messages lost, one number for each kind of loss.

@@ -30,6 +30,11 @@ impl PendingHeaders {
         oldest.map(|oldest| oldest.abort()).is_some()
     }
 
+    /// Returns the number of connections.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Waits until the header of a connection is complete, or cannot become so. Returns the balancer and the connection; `None` if there
     /// are no connections. Dropping the future loses no connection.
     pub(super) async fn next(&mut self) -> Option<(SocketAddr, Received)> {

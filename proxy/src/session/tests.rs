@@ -1,6 +1,6 @@
 //! Tests of the promises, byte by byte: a session between two scripted sockets.
 
-pub(super) mod bench;
+pub(crate) mod bench;
 
 use std::time::Duration;
 

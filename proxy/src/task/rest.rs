@@ -81,6 +81,10 @@ impl Task {
             self.next = None;
             self.session.stay(Instant::now(), &mut self.sockets);
         }
+        if self.session.is_leaving_for_balance() && self.next.is_none() {
+            // The balancer plans it again, or another session moves.
+            self.session.stay(Instant::now(), &mut self.sockets);
+        }
         self.dial = None;
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.handle_transitions(cx);

@@ -2,7 +2,7 @@
 
 use super::{for_node, machine, nodes_become, sessions_become, zookeeper_hosts};
 use crate::site::is_served;
-use e2e::{Component, Guide, Lan, Library, ZooKeeper};
+use e2e::{Component, Guide, Lan, Library, TIMEOUT, ZooKeeper, eventually};
 
 const SETTINGS: &str = r#"
 mkdir -p /etc/standin
@@ -51,6 +51,13 @@ async fn a_rolling_restart_and_the_other_commands_work_as_they_stand() {
         is_served(&mut component, &format!("restarted-{number}")).await;
     }
     here.run(&run.next("Upgrade"));
+    here.run(&run.next("Upgrade"));
+    eventually("the sidecar has replaced itself", TIMEOUT, async || {
+        here.run("journalctl -u standin-proxy")
+            .contains("sidecar upgraded")
+    })
+    .await;
+    is_served(&mut component, "upgraded").await;
     here.run(&run.next("Change a setting"));
     run.assert_all_taken();
 

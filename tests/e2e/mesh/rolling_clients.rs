@@ -38,5 +38,5 @@ async fn s13_fifty_sessions_of_old_and_new_clients_notice_no_rolling_restart() {
             }
         }
     };
-    fifty_sessions::notice_nothing(&addresses, restarts).await;
+    fifty_sessions::notice_nothing(&addresses, 30, restarts).await;
 }
