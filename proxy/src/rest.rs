@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use standin_daemon::handover_file::HandoverWriter;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::handover::{self, Part, SessionRecord};
 use crate::session::Session;
@@ -19,7 +19,6 @@ use crate::session_info::SessionInfo;
 #[derive(Debug)]
 pub(crate) struct Rest {
     state: Mutex<Option<AtRest>>,
-    changed: Notify,
     phase: watch::Sender<Phase>,
     /// Connections whose PROXY protocol header is not complete. They have no session.
     pending_headers: AtomicUsize,
@@ -53,7 +52,6 @@ impl Default for Rest {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
-            changed: Notify::new(),
             phase: watch::Sender::new(Phase::Open),
             pending_headers: AtomicUsize::new(0),
         }
@@ -102,7 +100,6 @@ impl Rest {
         }
         at_rest.sessions.insert(id);
         at_rest.sockets.extend(sockets);
-        self.changed.notify_one();
         true
     }
 
@@ -111,7 +108,6 @@ impl Rest {
         let mut state = self.lock();
         if let Some(at_rest) = state.as_mut() {
             at_rest.sessions.insert(session);
-            self.changed.notify_one();
         }
         state.is_some()
     }
@@ -123,9 +119,9 @@ impl Rest {
         }
     }
 
-    /// Waits until another session is at rest.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Returns the number of sessions that are at rest.
+    pub(crate) fn count(&self) -> usize {
+        self.lock().as_ref().map_or(0, |at_rest| at_rest.sessions.len())
     }
 
     /// Returns what happens at the listening sockets, now and later.

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::handover::{Handover, LeftSockets, SessionRecord, SidecarRecord, millis_since};
 use crate::listener::{ListenSocket, Listener};
@@ -139,6 +139,7 @@ impl Sidecar {
         let inherited = InheritedSockets::of_former(sockets.collect::<Vec<_>>());
         let (began, former_listeners) = (sidecar.rest_began, std::mem::take(&mut sidecar.listeners));
         let started = Self::start_from(inherited, settings, Some(sidecar))?;
+        debug!(started_ms = millis_since(began), "going on with sessions");
         let places = places(&former_listeners, &started.shared.settings.load());
         let count = started.restore(sessions, &places, &mut left);
         started.shared.metrics.upgrades.increment("done");

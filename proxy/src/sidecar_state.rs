@@ -36,7 +36,10 @@ const HALF_OPEN_DIALS_MAX: usize = 64;
 
 /// State of a sidecar that its workers, its prober and its HTTP pages share.
 pub(crate) struct SidecarState {
+    /// Time at which the first program started, over all that have replaced it.
     pub(crate) started: Instant,
+    /// Time at which this program started.
+    pub(crate) image_started: Instant,
     pub(crate) registry: Watch,
     pub(crate) book: Arc<NodeBook>,
     pub(crate) recovery: Recovery,
@@ -94,6 +97,7 @@ impl SidecarState {
         }
         Self {
             started,
+            image_started: Instant::now(),
             registry,
             book: Arc::new(NodeBook::going_on(
                 Arc::clone(&settings),

@@ -21,9 +21,9 @@ use standin_daemon::handover_file::{HandoverFile, HandoverWriter};
 use standin_daemon::successor::{Successor, SuccessorError};
 use standin_registry::RegistryMemory;
 use thiserror::Error;
-use tokio::time::{Instant as TokioInstant, timeout_at};
+use tracing::debug;
 
-use crate::handover::{self, FORMAT, ListenerRecord, Opening, Part, SidecarRecord};
+use crate::handover::{self, FORMAT, ListenerRecord, Opening, Part, SidecarRecord, millis_since};
 use crate::reporter;
 use crate::rest::AtRest;
 use crate::session::Session;
@@ -39,8 +39,10 @@ const SECOND_CHECK: Duration = Duration::from_secs(5);
 const PREPARATION: Duration = Duration::from_secs(2);
 /// Timeout for all sessions to come to rest.
 const COME_TO_REST: Duration = Duration::from_secs(2);
-/// Interval between two looks at sessions that prepare their rest or are being closed.
-const LOOK: Duration = Duration::from_millis(5);
+/// Interval between two looks at each session, and between two looks at the number of those that rest. With many sessions, more looks would
+/// take the time that the sessions need (`tests/bench moves --only upgrade`).
+const LOOK: Duration = Duration::from_millis(20);
+const COUNT: Duration = Duration::from_millis(1);
 
 /// Reason why the running program was not replaced.
 #[derive(Debug, Error)]
@@ -99,7 +101,13 @@ impl Upgrade<'_> {
         // What is gathered for the log does not go on.
         reporter::log_losses_now(self.shared);
         let state = self.completed(at_rest.file, began, &registry)?;
+        let rest_ms = millis_since(began);
         self.successor.check(&state, SECOND_CHECK).await?;
+        let checked_ms = millis_since(began);
+        debug!(
+            state_bytes = state.bytes(),
+            rest_ms, checked_ms, "executing the program on disk"
+        );
         let listeners = self.listeners.iter().map(|listener| listener.socket.as_raw_fd());
         let sockets: Vec<RawFd> = at_rest.sockets.into_iter().chain(listeners).collect();
         Err(self.successor.execute(&state, &sockets).into())
@@ -125,23 +133,25 @@ impl Upgrade<'_> {
     /// Waits until all sessions are at rest.
     async fn come_to_rest(&self) -> Result<AtRest, UpgradeError> {
         let rest = &self.shared.rest;
-        let until = TokioInstant::now() + COME_TO_REST;
+        let until = Instant::now() + COME_TO_REST;
         loop {
             let mut missing = self.shared.sessions.all();
             missing.retain(|session| !session.is_over.load(Relaxed));
             rest.retain_missing(&mut missing);
+            if missing.is_empty() {
+                break;
+            }
+            if Instant::now() >= until {
+                return Err(UpgradeError::Busy(missing.len()));
+            }
             // Also those that have just begun.
             missing
                 .iter()
                 .for_each(|session| session.send(SessionCommand::Rest));
-            let missing = missing.len();
-            if missing == 0 {
-                break;
-            }
-            // A session that ends instead does not say so here.
-            let next = until.min(TokioInstant::now() + LOOK);
-            if timeout_at(next, rest.changed()).await.is_err() && TokioInstant::now() >= until {
-                return Err(UpgradeError::Busy(missing));
+            // A session that ends instead does not rest, so that the number is not reached.
+            let next = Instant::now() + LOOK;
+            while rest.count() < self.shared.sessions.len() && Instant::now() < next {
+                tokio::time::sleep(COUNT).await;
             }
         }
         rest.take().ok_or(UpgradeError::Busy(0))

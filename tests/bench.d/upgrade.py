@@ -84,7 +84,7 @@ def pauses(folder, part, targets):
         progress(f"{upgrades} upgrades with {count:,} sessions")
         with ExitStack() as running:
             node = running.enter_context(peers.Node(folder, "node", program=standin_broker()))
-            sidecar = running.enter_context(peers.sidecar(folder, [node.port]))
+            sidecar = running.enter_context(peers.sidecar(folder, [node.port], name=f"sidecar-{count}"))
             words = ["idle", "--server", f"127.0.0.1:{sidecar.port}", "--components", count]
             running.enter_context(Crowd(folder, *words))
             witness = Witness(sidecar.port)
@@ -117,7 +117,7 @@ def under_load(folder, part, targets):
     progress(f"{upgrades} upgrades at {RATE:,} messages per second")
     with ExitStack() as running:
         nodes = cluster(folder, 0, running)
-        sidecar = running.enter_context(peers.sidecar(folder, [node.port for node in nodes]))
+        sidecar = running.enter_context(peers.sidecar(folder, [node.port for node in nodes], name="loaded"))
         crowd = running.enter_context(Crowd(folder, "moves", "--servers", f"127.0.0.1:{sidecar.port}", "--rate", RATE))
         time.sleep(1)
         silences, paused = [], []

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use e2e::raw::CONNECT_NEW;
 use e2e::{
-    Authority, Mesh, Node, Process, Program, RawClient, ServerKind, Sidecar, TIMEOUT, eventually, peers, port,
+    Authority, Ledger, Mesh, Node, Process, Program, Publishing, RawClient, Receiving, ServerKind, Sidecar,
+    TIMEOUT, eventually, peers, port,
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -18,6 +19,9 @@ const DONE: &str = "sidecar upgraded";
 const REFUSED: &str = "upgrade refused";
 
 const UPGRADES: usize = 20;
+
+/// Interval between two messages of a publisher.
+const EVERY: Duration = Duration::from_millis(2);
 
 /// Upgrades the sidecar and waits until it is done.
 async fn upgrade(sidecar: &mut Process) {
@@ -68,6 +72,49 @@ async fn s13_fifty_sessions_notice_no_upgrade_during_a_rolling_restart() {
     };
     fifty_sessions::notice_nothing(&addresses, 15, events).await;
     assert_eq!(sidecar.metric("standin_lost_total").await, 0.0);
+}
+
+/// A node is killed just before each upgrade, so sessions are lost, search, join and replay while they come to rest.
+#[tokio::test]
+async fn s13_an_upgrade_while_a_node_dies_ends_no_connection_and_repeats_nothing() {
+    let mut mesh = Mesh::start(ServerKind::Standin, 3).await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes).start().await;
+    let mut receiving = Vec::new();
+    for number in 0..6 {
+        let subscriber = RawClient::open(sidecar.address()).await.subscribed("load").await;
+        receiving.push(Receiving::start(subscriber, &format!("subscriber {number}")));
+    }
+    let mut publishing = Vec::new();
+    for number in 0..3 {
+        let client = RawClient::open(sidecar.address()).await;
+        publishing.push(Publishing::start(client, &format!("p{number}"), "load", EVERY));
+    }
+    for round in 0..6 {
+        let victim = round % mesh.nodes.len();
+        mesh.nodes[victim].kill();
+        tokio::time::sleep(Duration::from_millis(10 * round as u64)).await;
+        upgrade(sidecar.process()).await;
+        upgrade(sidecar.process()).await;
+        mesh.restart(victim).await;
+    }
+    let mut ledger = Ledger::new();
+    for publishing in publishing {
+        let (mut client, own) = publishing.stop().await;
+        client.flush().await;
+        ledger.add(&own);
+    }
+    for receiving in receiving {
+        let (mut client, mut receipts) = receiving.stop().await;
+        receipts.take_all(&client.flush().await);
+        assert_eq!(receipts.repeated(), [], "a message came twice");
+        assert_eq!(receipts.disordered(), [], "order was lost");
+        assert!(
+            receipts.total() > ledger.total() / 2,
+            "{} of {}",
+            receipts.total(),
+            ledger.total()
+        );
+    }
 }
 
 /// A large publish is half sent, a message is half received, an auto-unsubscribe is half used, and each command awaits its `+OK`.

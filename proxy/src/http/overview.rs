@@ -17,6 +17,8 @@ pub(super) struct Overview {
     version: &'static str,
     now_ms: u64,
     uptime_ms: u64,
+    /// Time since the running program replaced another one (SIGUSR2), or started. Sessions can be older.
+    image_uptime_ms: u64,
     #[serde(flatten)]
     readiness: Readiness,
     /// State of ZooKeeper and of the DNS names as sources of nodes: `off`, `connecting`, `healthy` or `lost`.
@@ -49,6 +51,7 @@ impl Overview {
             version: env!("CARGO_PKG_VERSION"),
             now_ms: unix_ms(SystemTime::now()),
             uptime_ms: shared.started.elapsed().as_millis() as u64,
+            image_uptime_ms: shared.image_started.elapsed().as_millis() as u64,
             readiness: Readiness::of(shared),
             zookeeper: health.state(Source::ZooKeeper).as_str(),
             dns: health.state(Source::Dns).as_str(),
