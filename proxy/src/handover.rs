@@ -17,12 +17,11 @@ pub(crate) mod fields;
 mod part;
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use standin_daemon::descriptors;
 use standin_daemon::handover_file::HandoverFile;
@@ -81,21 +80,23 @@ pub(crate) struct Opening {
     pub(crate) program: PathBuf,
 }
 
-/// Writes one part.
+/// Encodes one part, with its length.
 ///
 /// # Errors
-/// The error of `out`, or `InvalidData` if the part is too long.
-pub(crate) fn write_part<S: Serialize>(out: &mut (impl Write + ?Sized), part: &S) -> io::Result<()> {
-    let bytes = rmp_serde::to_vec_named(part).map_err(io::Error::other)?;
-    let len = u32::try_from(bytes.len()).ok();
+/// An error if the part is too long.
+pub(crate) fn encode_part<S: Serialize>(part: &Part<S>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size_of::<u32>()];
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    part.serialize(&mut serializer).map_err(io::Error::other)?;
+    let len = u32::try_from(bytes.len() - size_of::<u32>()).ok();
     let len = len.filter(|len| *len <= PART_BYTES_MAX);
     let len = len.ok_or_else(|| io::Error::other("a part of the state is too long"))?;
-    out.write_all(&len.to_be_bytes())?;
-    out.write_all(&bytes)
+    bytes[..size_of::<u32>()].copy_from_slice(&len.to_be_bytes());
+    Ok(bytes)
 }
 
 /// Reads one part. Returns `None` at the end of the file.
-fn read_part(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<()>> {
+fn read_part(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut len = [0; 4];
     match from.read_exact(&mut len) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -105,16 +106,30 @@ fn read_part(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<Option<()
     if len > PART_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    buffer.clear();
-    let read = from.take(len.into()).read_to_end(buffer)?;
+    let mut bytes = Vec::new();
+    let read = from.take(len.into()).read_to_end(&mut bytes)?;
     if read < len as usize {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(Some(()))
+    Ok(Some(bytes))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, rmp_serde::decode::Error> {
-    rmp_serde::from_slice(bytes)
+/// Decodes the parts with all processors, because all sessions rest meanwhile.
+fn decode_all(parts: &[Vec<u8>]) -> Vec<Result<Part, rmp_serde::decode::Error>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let decode = |parts: &[Vec<u8>]| parts.iter().map(|part| rmp_serde::from_slice(part)).collect();
+    std::thread::scope(|scope| {
+        let shares = parts.chunks(parts.len().div_ceil(threads).max(1));
+        let threads: Vec<_> = shares
+            .map(|share| scope.spawn(move || -> Vec<_> { decode(share) }))
+            .collect();
+        let decoded = threads.into_iter().flat_map(|thread| match thread.join() {
+            Ok(decoded) => decoded,
+            // In the check, the program is then refused.
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        decoded.collect()
+    })
 }
 
 /// The state of the former program, complete in memory.
@@ -131,13 +146,13 @@ impl Handover {
     /// [`HandoverError`]. With `lenient`, sessions that cannot be read are left out, and logged.
     pub fn read(file: &mut HandoverFile, lenient: bool) -> Result<Self, HandoverError> {
         let mut reader = file.reader()?;
-        let mut buffer = Vec::new();
+        let mut parts = Vec::new();
+        while let Some(part) = read_part(&mut reader)? {
+            parts.push(part);
+        }
         let (mut opening, mut sidecar, mut sessions) = (None, None, Vec::new());
-        for number in 0.. {
-            if read_part(&mut reader, &mut buffer)?.is_none() {
-                break;
-            }
-            match decode(&buffer) {
+        for (number, part) in decode_all(&parts).into_iter().enumerate() {
+            match part {
                 Ok(Part::Opening(first)) => opening = Some(readable(first)?),
                 Ok(Part::Sidecar(record)) => sidecar = Some(*record),
                 Ok(Part::Session(record)) => sessions.push(*record),
@@ -284,14 +299,12 @@ mod tests {
 
     #[test]
     fn a_state_that_is_cut_off_is_refused() {
-        let mut file = Vec::new();
-        write_part(&mut file, &Part::<&Session>::Opening(opening(FORMAT))).unwrap();
+        let file = encode_part(&Part::<&Session>::Opening(opening(FORMAT))).unwrap();
         for cut in 4..file.len() {
-            assert!(read_part(&mut &file[..cut], &mut Vec::new()).is_err(), "{cut}");
+            assert!(read_part(&mut &file[..cut]).is_err(), "{cut}");
         }
-        assert!(
-            read_part(&mut &[0xff; 8][..], &mut Vec::new()).is_err(),
-            "too long"
-        );
+        assert!(read_part(&mut &[0xff; 8][..]).is_err(), "too long");
+        let part = read_part(&mut &file[..]).unwrap().unwrap();
+        assert!(matches!(decode_all(&[part]).remove(0), Ok(Part::Opening(_))));
     }
 }

@@ -2,7 +2,7 @@
 //! refused, all of them go on.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,13 +89,15 @@ impl Rest {
 
     /// Writes the state of a session. Returns whether the session may rest.
     pub(crate) fn add(&self, record: SessionRecord<&Session>, sockets: impl Iterator<Item = RawFd>) -> bool {
-        let (id, part) = (record.id, Part::Session(Box::new(record)));
+        let id = record.id;
+        // Before the lock, so that all workers encode at the same time.
+        let part = handover::encode_part(&Part::Session(Box::new(record)));
         let mut state = self.lock();
         let Some(at_rest) = state.as_mut() else {
             return false;
         };
         at_rest.began.get_or_insert_with(Instant::now);
-        if let Err(error) = handover::write_part(&mut at_rest.file, &part) {
+        if let Err(error) = part.and_then(|part| at_rest.file.write_all(&part)) {
             at_rest.error.get_or_insert(error);
         }
         at_rest.sessions.insert(id);

@@ -10,7 +10,7 @@
 //!
 //! If anything fails before the last step, all sessions go on here, and the log says why.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,9 +169,10 @@ impl Upgrade<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             program: self.successor.program().to_owned(),
         };
-        handover::write_part(&mut file, &Part::<&Session>::Opening(opening))?;
         let sidecar = Box::new(self.sidecar(rest_began, registry));
-        handover::write_part(&mut file, &Part::<&Session>::Sidecar(sidecar))?;
+        for part in [Part::<&Session>::Opening(opening), Part::Sidecar(sidecar)] {
+            file.write_all(&handover::encode_part(&part)?)?;
+        }
         file.seal()
     }
 
