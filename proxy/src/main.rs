@@ -110,7 +110,11 @@ enum Start {
 /// Checks the state of a running program that this one is to replace (SIGUSR2). It is at standard input.
 fn check_state(mut state: HandoverFile) -> ExitCode {
     match Handover::read(&mut state, false) {
-        Ok(_) => print(PROGRAM, &format!("{ACCEPTED}\n")),
+        Ok(state) => {
+            // All sessions of the running program rest until this one ends. The memory need not be freed before.
+            std::mem::forget(state);
+            print(PROGRAM, &format!("{ACCEPTED}\n"))
+        }
         Err(error) => usage(PROGRAM, &error),
     }
 }
