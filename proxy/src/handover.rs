@@ -65,9 +65,6 @@ pub enum HandoverError {
     /// There is no part about the sidecar itself.
     #[error("state of the running program is not complete")]
     Incomplete,
-    /// The settings do not allow what the state needs.
-    #[error("{0}")]
-    Settings(String),
 }
 
 /// The first part: who has written the state.

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         // While the program runs, the watch logs these warnings.
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         if let Some(state) = HandoverFile::on_stdin() {
-            return check_state(state);
+            return check_state(state, &loaded.settings);
         }
         return answer(PROGRAM, cli.print_config, &loaded);
     }
@@ -108,9 +108,13 @@ enum Start {
 }
 
 /// Checks the state of a running program that this one is to replace (SIGUSR2). It is at standard input.
-fn check_state(mut state: HandoverFile) -> ExitCode {
-    match Handover::read(&mut state, false) {
-        Ok(state) => {
+fn check_state(mut state: HandoverFile, settings: &Settings) -> ExitCode {
+    let state = match Handover::read(&mut state, false) {
+        Ok(state) => state,
+        Err(error) => return usage(PROGRAM, &error),
+    };
+    match state.check(settings) {
+        Ok(()) => {
             // All sessions of the running program rest until this one ends. The memory need not be freed before.
             std::mem::forget(state);
             print(PROGRAM, &format!("{ACCEPTED}\n"))

@@ -399,6 +399,37 @@ impl Sidecar {
     }
 }
 
+impl Handover {
+    /// Checks that this program can listen on the addresses in the settings that the running program does not listen on.
+    ///
+    /// # Errors
+    /// [`RunError::Listen`].
+    pub fn check(&self, settings: &Settings) -> Result<(), RunError> {
+        let has = |address: &String| {
+            self.sidecar.listeners.iter().flatten().any(|had| had == address)
+                || self.sidecar.http.as_ref() == Some(address)
+        };
+        let listeners = settings.listeners();
+        let all = listeners.iter().flat_map(|listener| listener.listen.clone());
+        for address in all.chain(settings.http_listen()).filter(|address| !has(address)) {
+            let refused = |source| RunError::Listen {
+                address: address.clone(),
+                source,
+            };
+            if unix_socket::path_of(&address).is_some() {
+                continue;
+            }
+            for found in address.to_socket_addrs().map_err(refused)? {
+                match listen::bind(found) {
+                    Err(error) if !is_missing(&error) => return Err(refused(error)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Returns the place of each listener of the former program in the present settings: that of the first one with a common address.
 fn places(former: &[Vec<String>], settings: &Settings) -> Vec<Option<usize>> {
     let present = settings.listeners();

@@ -182,6 +182,7 @@ impl Upgrade<'_> {
         let listeners = settings.listeners();
         SidecarRecord {
             listeners: listeners.iter().map(|listener| listener.listen.clone()).collect(),
+            http: settings.http_listen(),
             sockets: self
                 .listeners
                 .iter()

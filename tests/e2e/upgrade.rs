@@ -260,6 +260,17 @@ async fn an_upgrade_to_a_program_that_cannot_go_on_is_refused_and_nothing_change
     let valid = std::fs::read_to_string(&settings).expect("the settings");
     std::fs::write(&settings, format!("{valid}nonsense = 1\n")).expect("the settings");
     installed.expect_refusal("nonsense").await;
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port that is in use");
+    let other = other
+        .local_addr()
+        .map(|address| (other, address))
+        .expect("its address");
+    let taken = valid.replace(
+        &format!("\"{}\"", installed.address),
+        &format!("\"{}\", \"{}\"", installed.address, other.1),
+    );
+    std::fs::write(&settings, taken).expect("the settings");
+    installed.expect_refusal("cannot listen on").await;
 
     std::fs::write(&settings, valid).expect("the settings");
     upgrade(&mut installed.sidecar).await;

@@ -146,7 +146,8 @@ impl Successor {
         for line in complained.lines().filter(|line| !line.trim().is_empty()) {
             let separator = if reason.is_empty() { "" } else { "; " };
             // Writing to a string cannot fail.
-            let _ = write!(reason, "{separator}{}", line.escape_debug());
+            let line = line.replace(char::is_control, " ");
+            let _ = write!(reason, "{separator}{line}");
         }
         if reason.is_empty() {
             reason = if status.success() {

@@ -31,6 +31,8 @@ pub(crate) enum Part<S = Session> {
 pub(crate) struct SidecarRecord {
     /// Addresses of each listener, in the order of the settings.
     pub(crate) listeners: Vec<Vec<String>>,
+    /// Address of the HTTP pages.
+    pub(crate) http: Option<String>,
     pub(crate) sockets: Vec<ListenerRecord>,
     /// The mark of the sidecar in INFO.
     pub(crate) mark: String,
