@@ -11,7 +11,7 @@ use standin_daemon::inherited_sockets::InheritedSockets;
 use standin_daemon::logging::Logging;
 use standin_daemon::service_manager::ServiceManager;
 use standin_daemon::settings::Loaded;
-use standin_daemon::successor::{self, ACCEPTED, Successor};
+use standin_daemon::successor::{ACCEPTED, HeldSignals, Successor};
 use standin_proxy::cli::{Cli, Command, EXIT_BUG, EXIT_DONE, EXIT_UNAVAILABLE, EXIT_USAGE};
 use standin_proxy::embedded::Embedded;
 use standin_proxy::{Handover, RunError, Settings, Sidecar};
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
     if let Some(command) = cli.command.clone() {
         return run_command(&command, &cli);
     }
+    // Until they are handled: also those that came while this program replaced another one.
+    let held = HeldSignals::hold().ok();
     let embedded = match embedded(&mut cli) {
         Ok(embedded) => embedded,
         Err(error) => {
@@ -89,7 +91,7 @@ fn main() -> ExitCode {
             None => Ok(None),
         };
         match nodes {
-            Ok(_running) => serve(&cli, start, settings, &logging, upgrades).await,
+            Ok(_running) => serve(&cli, start, settings, &logging, upgrades, held).await,
             Err(error) => {
                 error!("cannot run an embedded node: {error}");
                 EXIT_UNAVAILABLE
@@ -173,6 +175,7 @@ async fn serve(
     settings: Settings,
     logging: &Logging,
     successor: Option<Successor>,
+    held: Option<HeldSignals>,
 ) -> u8 {
     let listen = |kind| signal(kind).inspect_err(|error| error!("cannot listen for signals: {error}"));
     let (Ok(mut hangup), Ok(mut interrupt), Ok(mut terminate), Ok(mut upgrade)) = (
@@ -187,7 +190,8 @@ async fn serve(
         Start::New(inherited) => Sidecar::start_on(inherited, settings).await,
         Start::GoOn(handover) => Sidecar::go_on(*handover, settings).await,
     };
-    successor::handle_signals();
+    // The threads of the sidecar have begun, and go on holding them back, so this thread gets all signals.
+    drop(held);
     let mut sidecar = match started {
         Ok(sidecar) => sidecar,
         Err(error) => {
@@ -212,10 +216,12 @@ async fn serve(
                 certificates = CertificateWatch::new(sidecar.settings().tls_doors());
             }
             _ = upgrade.recv() => match &successor {
-                Some(successor) => {
-                    let error = sidecar.upgrade(successor).await;
-                    error!(%error, "upgrade refused; the sidecar goes on as before");
-                }
+                Some(successor) => tokio::select! {
+                    biased;
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    error = sidecar.upgrade(successor) => error!(%error, "upgrade refused; the sidecar goes on as before"),
+                },
                 None => error!("upgrade refused: not possible with --embedded, whose nodes would lose their clients"),
             },
             () = certificates.changed() => reload(cli, &mut sidecar, logging),

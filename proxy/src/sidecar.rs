@@ -410,19 +410,27 @@ impl Handover {
                 || self.sidecar.http.as_ref() == Some(address)
         };
         let listeners = settings.listeners();
-        let all = listeners.iter().flat_map(|listener| listener.listen.clone());
-        for address in all.chain(settings.http_listen()).filter(|address| !has(address)) {
+        let all: Vec<String> = listeners
+            .iter()
+            .flat_map(|listener| listener.listen.clone())
+            .collect();
+        let new = all.iter().cloned().chain(settings.http_listen());
+        for address in new.filter(|address| !has(address)) {
             let refused = |source| RunError::Listen {
                 address: address.clone(),
                 source,
             };
-            if unix_socket::path_of(&address).is_some() {
+            if let Some(path) = unix_socket::path_of(&address) {
+                unix_socket::try_listen(path).map_err(|source| RunError::UnixSocket {
+                    path: path.to_owned(),
+                    source,
+                })?;
                 continue;
             }
             for found in address.to_socket_addrs().map_err(refused)? {
                 match listen::bind(found) {
-                    Err(error) if !is_missing(&error) => return Err(refused(error)),
-                    _ => {}
+                    Err(error) if is_missing(&error) && is_ipv6_beside_ipv4(&address, &all) => {}
+                    bound => drop(bound.map_err(refused)?),
                 }
             }
         }

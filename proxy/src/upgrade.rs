@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use standin_daemon::handover_file::{HandoverFile, HandoverWriter};
-use standin_daemon::successor::{Successor, SuccessorError};
+use standin_daemon::successor::{HeldSignals, Successor, SuccessorError};
 use standin_registry::RegistryMemory;
 use thiserror::Error;
 use tracing::debug;
@@ -75,12 +75,18 @@ pub(crate) struct Upgrade<'u> {
     pub(crate) successor: &'u Successor,
 }
 
-impl Upgrade<'_> {
-    /// Replaces the running program. Returns only if that fails; then all sessions go on.
-    pub(crate) async fn run(self) -> UpgradeError {
-        let Err(error) = self.try_run().await;
+/// All sessions go on, also if the upgrade is cancelled.
+impl Drop for Upgrade<'_> {
+    fn drop(&mut self) {
         self.shared.rest.end();
         self.tell_all(SessionCommand::GoOn);
+    }
+}
+
+impl Upgrade<'_> {
+    /// Replaces the running program. Returns only if that fails. Dropping the future cancels the upgrade. Then all sessions go on.
+    pub(crate) async fn run(self) -> UpgradeError {
+        let Err(error) = self.try_run().await;
         self.shared.metrics.upgrades.increment("refused");
         error
     }
@@ -110,7 +116,13 @@ impl Upgrade<'_> {
         );
         let listeners = self.listeners.iter().map(|listener| listener.socket.as_raw_fd());
         let sockets: Vec<RawFd> = at_rest.sockets.into_iter().chain(listeners).collect();
-        Err(self.successor.execute(&state, &sockets).into())
+        let held = HeldSignals::hold()?;
+        // A signal that came before is handled now: SIGTERM cancels the upgrade.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        let error = self.successor.execute(&state, &sockets);
+        drop(held);
+        Err(error.into())
     }
 
     /// Waits until the sessions with TLS have ended, or have left their node, and the last accepted connections have a session.

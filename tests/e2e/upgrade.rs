@@ -271,12 +271,36 @@ async fn an_upgrade_to_a_program_that_cannot_go_on_is_refused_and_nothing_change
     );
     std::fs::write(&settings, taken).expect("the settings");
     installed.expect_refusal("cannot listen on").await;
+    let unix = valid.replace(
+        &format!("\"{}\"", installed.address),
+        &format!("\"{}\", \"unix:/nonexistent/socket\"", installed.address),
+    );
+    std::fs::write(&settings, unix).expect("the settings");
+    installed
+        .expect_refusal("cannot listen on unix:/nonexistent/socket")
+        .await;
 
     std::fs::write(&settings, valid).expect("the settings");
     upgrade(&mut installed.sidecar).await;
     client.send("k\r\n").await;
     client.expect_message("1", "a", "ok").await;
     client.flush().await;
+}
+
+/// SIGTERM comes at any moment of an upgrade. It stops the old program or the new one, and is never lost.
+#[tokio::test]
+async fn sigterm_during_an_upgrade_stops_the_sidecar() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    for delay_ms in [0, 1, 2, 4, 7, 10, 15, 20, 30, 50, 80, 120] {
+        let mut installed = Installed::start(&node, &[]).await;
+        let client = RawClient::open(installed.address).await;
+        installed.sidecar.signal(Signal::SIGUSR2);
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        installed.sidecar.signal(Signal::SIGTERM);
+        let status = installed.sidecar.wait_for_end(TIMEOUT).await;
+        assert_eq!(status.code(), Some(0), "after {delay_ms} ms");
+        drop(client);
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,10 @@ impl InheritedSockets {
         let tcp = self.tcp.first().map(|(address, _)| address.to_string());
         let left = tcp.or_else(|| self.unix.first().map(|(path, _)| format!("unix:{path}")));
         let left = left.filter(|_| !self.are_of_former);
+        for (path, _) in self.unix.iter().filter(|(_, socket)| socket.owns_file) {
+            // It cannot be connected to any more. A file that is left is replaced at the next start.
+            let _ = std::fs::remove_file(path);
+        }
         left.map_or(Ok(()), |left| Err(InheritedSocketError::Unmatched(left, setting)))
     }
 }

@@ -192,15 +192,13 @@ impl Successor {
         let mut descriptors = descriptors.iter();
         let prepared = descriptors
             .try_for_each(|descriptor| descriptors::leave(*descriptor))
-            .and_then(|()| Ok(dup2_stdin(state)?))
-            .and_then(|()| Ok(handled().thread_block()?));
+            .and_then(|()| Ok(dup2_stdin(state)?));
         let error = match prepared {
             Ok(()) => match execv(&program, &arguments) {
                 Err(error) => error.into(),
             },
             Err(error) => error,
         };
-        handle_signals();
         if let Ok(former) = former_stdin
             && let Err(error) = dup2_stdin(&former)
         {
@@ -210,10 +208,28 @@ impl Successor {
     }
 }
 
-/// Lets signals through that came while the program was replaced. Called when the program handles all of them.
-pub fn handle_signals() {
-    if let Err(error) = handled().thread_unblock() {
-        warn!("signals stay blocked: {error}");
+/// Holds the signals of the program back. The system keeps those that come meanwhile, also over `execve`. Only for the thread that calls this
+/// and for threads that it starts, so a program calls this first in its main thread. Dropping the value lets the signals through to this
+/// thread; then the program must handle all of them.
+#[derive(Debug)]
+pub struct HeldSignals(());
+
+impl HeldSignals {
+    /// Holds the signals back.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn hold() -> io::Result<Self> {
+        handled().thread_block()?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for HeldSignals {
+    fn drop(&mut self) {
+        if let Err(error) = handled().thread_unblock() {
+            warn!("signals stay blocked: {error}");
+        }
     }
 }
 

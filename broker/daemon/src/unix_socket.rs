@@ -108,6 +108,21 @@ impl UnixSocket {
     }
 }
 
+/// Checks that a program can listen on `path`: creates the file and removes it.
+///
+/// # Errors
+/// Those of [`UnixSocket::listen`].
+pub fn try_listen(path: &Path) -> io::Result<()> {
+    let (socket, address) = (socket()?, SockAddr::unix(path)?);
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => remove_stale(path, &address),
+        bound => {
+            bound?;
+            fs::remove_file(path)
+        }
+    }
+}
+
 /// Converts a Unix connection into the type of a TCP connection. Reads, writes and closes are the same system calls for both
 /// kinds of socket. Only the addresses and the options of TCP are missing.
 fn plain(stream: UnixStream) -> io::Result<StdStream> {
