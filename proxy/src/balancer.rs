@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use standin_registry::Endpoint;
 use tracing::info;
 
-use crate::handover::fields::{optional_time, time};
 use crate::nodes::BalancedNode;
 use crate::session_command::SessionCommand;
 use crate::sidecar_state::SidecarState;
+use crate::state_fields::{optional_time, time};
 
 /// Interval between two looks at the nodes and the sessions.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::handover::fields::optional_time;
+use crate::state_fields::optional_time;
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
 /// Limit on the tallies that wait for a PONG. At the limit, further publishes are added to the last tally.

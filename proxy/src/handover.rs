@@ -13,7 +13,6 @@
 //!
 //! A program that cannot read a state says so in the check before it replaces the other one, so nothing is lost.
 
-pub(crate) mod fields;
 mod part;
 
 use std::collections::HashMap;

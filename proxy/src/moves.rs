@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use standin_registry::Node;
 
 use crate::doubt::InDoubtCount;
-use crate::handover::fields::{Name, name};
 use crate::peer::Peer;
+use crate::state_fields::{Name, name};
 
 /// Maximum number of moves that are kept. The death of one node moves all its sessions at once, so this is as many as a large sidecar
 /// has sessions. Memory for them is used only once they happen, at most about 3 MB.

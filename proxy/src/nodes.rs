@@ -46,8 +46,8 @@ pub(crate) use probes::SPREAD;
 pub(crate) use searcher::Searcher;
 pub(crate) use self_check::SelfCheck;
 
-use crate::handover::fields::time;
 use crate::settings::Settings;
+use crate::state_fields::time;
 
 /// Time for which a proved node without sessions is kept after the last source withdrew it.
 const WITHDRAWN_KEPT: Duration = Duration::from_secs(600);

@@ -25,10 +25,10 @@ use standin_registry::Endpoint;
 use tokio::sync::Notify;
 
 use crate::doubt::InDoubtCount;
-use crate::handover::fields::{optional_time, time};
 use crate::nodes::SPREAD;
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
+use crate::state_fields::{optional_time, time};
 
 /// Longest wait for sessions that are not back, counted from the end of the outage.
 const BACK_WAIT_MAX: Duration = Duration::from_secs(5);

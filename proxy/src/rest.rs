@@ -88,8 +88,8 @@ impl Rest {
     }
 
     /// Writes the state of a session. Returns whether the session may rest.
-    pub(crate) fn add(&self, record: SessionRecord<&Session>, sockets: impl Iterator<Item = RawFd>) -> bool {
-        let id = record.id;
+    pub(crate) fn add(&self, record: SessionRecord<&Session>) -> bool {
+        let (id, sockets) = (record.id, record.sockets());
         // Before the lock, so that all workers encode at the same time.
         let part = handover::encode_part(&Part::Session(Box::new(record)));
         let mut state = self.lock();

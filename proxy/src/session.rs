@@ -63,12 +63,12 @@ use standin_wire::{ClientFault, Info};
 
 use crate::doubt::{Doubt, Mark};
 use crate::error_text::ErrorText;
-use crate::handover::fields::time;
 use crate::identity::Identity;
 use crate::journal::Journal;
 use crate::ledger::Expected;
 use crate::listener_policy::ListenerPolicy;
 use crate::policy::Policy;
+use crate::state_fields::time;
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
 use connection::{Connection, ConnectionStage, Hold, Leaving};

@@ -9,7 +9,6 @@ use standin_registry::{Node, RegistryMemory};
 use standin_wire::Info;
 
 use super::Opening;
-use super::fields::time;
 use crate::balancer::Balancer;
 use crate::cause::Cause;
 use crate::moves::Move;
@@ -17,6 +16,7 @@ use crate::nodes::NodesRecord;
 use crate::peer::Peer;
 use crate::recovery::{AwayRecord, RecoveryRecord, Served};
 use crate::session::{Session, Traffic};
+use crate::state_fields::time;
 
 /// One part. `S` is `&Session` in the program that writes it.
 #[derive(Serialize, Deserialize)]
@@ -100,8 +100,9 @@ pub(crate) struct SessionRecord<S = Session> {
     pub(crate) node_broke: Option<Cause>,
 }
 
-impl SessionRecord {
-    pub(super) fn sockets(&self) -> impl Iterator<Item = RawFd> {
+impl<S> SessionRecord<S> {
+    /// Returns the file descriptors of its connections.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = RawFd> + use<S> {
         let next = self.next.as_ref().map(|next| next.socket);
         [Some(self.component_socket), self.node_socket, next]
             .into_iter()

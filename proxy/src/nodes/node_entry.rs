@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use standin_registry::{Node, NodeState};
 use tokio::sync::Semaphore;
 
-use crate::handover::fields::{optional_time, time};
 use crate::settings::Settings;
+use crate::state_fields::{optional_time, time};
 
 /// Upper bound of the retry wait after the first failure of a node. It doubles with each failure in a row.
 const RETRY_BASE: Duration = Duration::from_millis(20);

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use standin_wire::ClientScanner;
 use standin_wire::limits::FrameLimits;
 
-use crate::handover::fields::{optional_time, scanner, time};
 use crate::policy::Policy;
+use crate::state_fields::{optional_time, scanner, time};
 
 /// The connection to the component. Not `Debug`, because its bytes may contain secrets.
 #[derive(Serialize, Deserialize)]

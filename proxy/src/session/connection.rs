@@ -14,9 +14,9 @@ use standin_wire::limits::FrameLimits;
 use standin_wire::{Info, ServerScanner, Span, encode};
 
 use super::end::EndReason;
-use crate::handover::fields::time;
 use crate::journal::Slot;
 use crate::ledger::{Expected, Ledger};
+use crate::state_fields::time;
 
 /// Longest wait for a node to settle a session that has moved there and is to leave again.
 const SETTLE_MAX: Duration = Duration::from_secs(2);

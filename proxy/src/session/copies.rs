@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use foldhash::quality::{FixedState, RandomState};
 use serde::{Deserialize, Serialize};
 
-use crate::handover::fields::optional_time;
+use crate::state_fields::optional_time;
 
 /// Time in which all nodes of a cluster learn of a new subscription, and longest time between two copies of a message.
 pub(crate) const SETTLING: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use standin_wire::ClientFault;
 
-use crate::handover::fields::{Name, name, optional_time};
+use crate::state_fields::{Name, name, optional_time};
 use crate::tally::Tally;
 
 /// Reason for the end of a session. The names are stable, for logs and metrics.

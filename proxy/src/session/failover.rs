@@ -24,9 +24,9 @@ use super::{EndReason, SETTLING, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
-use crate::handover::fields::time;
 use crate::journal::Sids;
 use crate::ledger::Expected;
+use crate::state_fields::time;
 use crate::tally::unlimited_scanner;
 
 /// If a component has not sent CONNECT and the node closes its connection after this time, the missing CONNECT is the

@@ -106,9 +106,7 @@ impl Task {
             self.is_resting = self.shared.rest.add_without_state(self.session_info.id);
             return;
         }
-        let record = self.record();
-        let sockets = record_sockets(&record);
-        self.is_resting = self.shared.rest.add(record, sockets);
+        self.is_resting = self.shared.rest.add(self.record());
     }
 
     fn record(&self) -> SessionRecord<&Session> {
@@ -211,11 +209,4 @@ fn former_next(stream: Stream, record: NextRecord) -> Next {
     } else {
         Next::Drained(dialled)
     }
-}
-
-fn record_sockets(record: &SessionRecord<&Session>) -> impl Iterator<Item = RawFd> + use<> {
-    let next = record.next.as_ref().map(|next| next.socket);
-    [Some(record.component_socket), record.node_socket, next]
-        .into_iter()
-        .flatten()
 }
