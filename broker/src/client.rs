@@ -108,7 +108,7 @@ pub(crate) struct Client {
     took_pong: bool,
     /// The client arrives from another node, and its sidecar does not know yet whether it can.
     arrives: bool,
-    /// The client leaves for another node, and sends nothing more except PINGs.
+    /// The client leaves for another node. Its subscriptions do not change any more.
     leaves: bool,
     pub(crate) flush: ClientFlush,
     /// Messages and bytes from the client since the last count.
@@ -415,9 +415,11 @@ impl Client {
                 .of(&self.outbox)
                 .bytes
                 .extend_from_slice(encode::PONG),
-            _ if self.leaves => return Err(CloseReason::Protocol("Unknown Protocol Operation")),
-            Frame::Connect(json) => return self.connect(json, router),
             Frame::Publish(message) => return self.publish(bytes, &message, router),
+            Frame::Connect(_) | Frame::Sub(_) | Frame::Unsub(_) if self.leaves => {
+                return Err(CloseReason::Protocol("Unknown Protocol Operation"));
+            }
+            Frame::Connect(json) => return self.connect(json, router),
             Frame::Sub(sub) => self.subscribe(&sub, router),
             Frame::Unsub(unsub) => self.unsubscribe(&unsub, router),
             Frame::Ping => {
@@ -447,7 +449,7 @@ impl Client {
             }
             Move::Leave { id, to } => {
                 let taken = moves.leave(id, &to, &self.client_info, interest, &mut router.stage);
-                self.leaves = taken.is_ok();
+                self.leaves |= taken.is_ok();
                 taken
             }
             Move::Go => {

@@ -23,6 +23,10 @@
 //! So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
 //! no two moves wait for each other.
 //!
+//! *Late marks.* A frozen node makes its cut late. Meanwhile the sidecar sends publishes to the old node again. They are after the cut, and
+//! change nothing for the client's messages. When `left` has come, the sidecar sends `leave` again, with another id. The second cut moves
+//! no subscription; it only makes sure that these publishes, too, come before those on the new node.
+//!
 //! *Queue groups.* One node gets a message for a group, so it cannot come twice. A member that arrives is announced, but it is not counted
 //! until `go`, so no other node chooses it while the client is counted on its old node. A member that leaves is withdrawn just before
 //! CUT. On either node, such a member gets a message for its group only if no other member there takes it. If there are several such
@@ -184,7 +188,8 @@ impl Moves {
         self.settle(&mut state, interest);
     }
 
-    /// Begins to move `client` to the node with the run `to`. The client has sent its last frame.
+    /// Begins to move `client` to the node with the run `to`. The client has sent its last frame. For a client that has left, makes another
+    /// cut after what it has published since.
     ///
     /// # Errors
     /// The reason why the client must stay.
@@ -196,15 +201,16 @@ impl Moves {
         interest: &Interest,
         stage: &mut Stage,
     ) -> Result<(), &'static str> {
-        if client.outbox.moving().is_some() {
-            return Err("the client has not settled here yet");
-        }
         check(to, interest)?;
         // The client's last publishes come before CUT.
         stage.flush();
         let mut state = self.state();
         if state.open.contains_key(&self.key(id)) {
             return Err("the id of the move is in use");
+        }
+        let is_settled = |moving: Arc<Moving>| !moving.is_arrival && !state.leaving.contains_key(&moving.id);
+        if !client.outbox.moving().is_none_or(is_settled) {
+            return Err("the client has not settled here yet");
         }
         let moving = Moving::new(id, false, self.queues.len());
         client.outbox.set_moving(Some(Arc::clone(&moving)));

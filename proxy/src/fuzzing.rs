@@ -172,8 +172,7 @@ impl World {
             self.session.switch(self.now);
             self.settle();
         } else if self.session.needs_dial() && self.session.keeps_node() {
-            let timeout = Duration::from_millis(u64::from(number));
-            self.session.next_ready(timeout, self.now, &mut self.pipes);
+            self.session.next_ready(self.now, &mut self.pipes);
             return;
         }
         if self.is_over || self.session.keeps_node() || !self.session.needs_dial() {

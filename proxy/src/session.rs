@@ -75,6 +75,7 @@ use connection::{Connection, ConnectionStage, Hold, Leaving};
 pub(crate) use copies::SETTLING;
 use end::Ending;
 pub(crate) use moving::ArrivalLines;
+use moving::LEAVE_ANSWERS;
 use moving::Moving;
 use plan::Effects;
 

@@ -55,9 +55,6 @@ const TURN_MAX: Duration = Duration::from_millis(2);
 const REDIAL_MIN: Duration = Duration::from_millis(20);
 const REDIAL_MAX: Duration = Duration::from_millis(500);
 
-/// Limit on the wait for the last answers of a node that the session is about to leave. The component's bytes are held
-/// during this time.
-const LEAVE_ANSWERS: Duration = Duration::from_secs(5);
 /// Maximum number of last reads: from a component when the sidecar stops, from a node after a write to it failed.
 const LAST_READS_MAX: usize = 64;
 /// Wait before the last read when the sidecar stops. Timers and sockets share one driver. So when the timer fires,

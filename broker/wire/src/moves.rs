@@ -7,12 +7,15 @@
 //! |---|---|---|
 //! | 1 | | `arrive` after CONNECT, then each SUB (with UNSUB, if it has a max), then PING |
 //! | 2 | | ← `ready`, right after the PONG: all brokers have acked the new subscriptions |
-//! | 3 | `leave`, after the client's last frame; from here on only PINGs | |
+//! | 3 | `leave`, after the client's last frame | |
 //! | 4 | ← `left`, after the last message | |
 //! | 5 | | `go`, then the client's next frames |
 //! | 6 | | ← `settled`: the client can be moved again |
 //!
 //! Either broker may answer `refused` instead of `ready` or `left`. The client then stays on the old broker.
+//!
+//! If `left` does not come soon, the sidecar sends publishes and PINGs to the old broker again. When `left` has come, it repeats step 3 with
+//! another id. The order of these publishes and later ones is then kept too. `refused` means here that no order is promised.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +33,9 @@ pub enum Move {
     },
     /// New broker → sidecar: every broker knows the subscriptions.
     Ready,
-    /// Sidecar → old broker: no frame follows except PINGs. The broker delivers the messages before the cut.
+    /// Sidecar → old broker: no SUB, UNSUB or CONNECT follows. The broker delivers the messages before the cut.
     Leave {
-        /// The move.
+        /// The move: that of `arrive`, or for a second `leave` another one.
         id: MoveId,
         /// `server_id` of the new broker.
         to: String,

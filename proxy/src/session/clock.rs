@@ -165,7 +165,10 @@ impl Session {
         let cause = match (node.stage, node.leaving) {
             (ConnectionStage::Joining { until }, _) if now >= until => Some(Cause::ProbeTimeout),
             _ if is_silence_meaningful && is_probe_due && node.awaits_pong() => Some(Cause::ProbeTimeout),
-            (_, Leaving::Draining { until }) if now >= until => Some(Cause::LameDuck),
+            (_, Leaving::Draining { until }) if now >= until => {
+                let goes_on = self.wait_no_longer(now, wires);
+                (!goes_on).then_some(Cause::LameDuck)
+            }
             _ => None,
         };
         if let Some(cause) = cause {

@@ -88,6 +88,19 @@ impl Replacement {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Nonce(pub(super) String);
 
+/// What a node that knows MOVE was told about the session's departure, and has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LeaveStep {
+    No,
+    Told,
+    /// It has not answered in time, and gets publishes and PINGs again.
+    Overdue,
+    /// It was told again, after the frames that it got while it was overdue.
+    ToldAgain,
+    /// It delivers nothing more.
+    Left,
+}
+
 /// State of the planned moves from and to a node that knows MOVE.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct NodeMoves {
@@ -99,10 +112,7 @@ pub(super) struct NodeMoves {
     pub(super) is_wanted_away: bool,
     /// The session leaves to balance the load, and stays if that fails.
     pub(super) is_for_balance: bool,
-    /// The node was told that the session leaves.
-    pub(super) is_told: bool,
-    /// The node delivers nothing more.
-    pub(super) has_left: bool,
+    pub(super) leave: LeaveStep,
 }
 
 impl NodeMoves {
@@ -112,8 +122,7 @@ impl NodeMoves {
             is_unsettled: false,
             is_wanted_away: false,
             is_for_balance: false,
-            is_told: false,
-            has_left: false,
+            leave: LeaveStep::No,
         }
     }
 }
@@ -266,7 +275,7 @@ impl Connection {
 
     /// Returns whether nothing more is sent to the node because the session changes to another one.
     pub(super) fn is_draining(&self) -> bool {
-        matches!(self.leaving, Leaving::Draining { .. })
+        matches!(self.leaving, Leaving::Draining { .. }) && self.leave_step() != LeaveStep::Overdue
     }
 
     /// Returns the time at which the session leaves a node that has not settled it, if it is to leave.
@@ -288,22 +297,22 @@ impl Connection {
     pub(super) fn give_up_move(&mut self) {
         self.leaving = Leaving::Dialling;
         if let Some(moves) = &mut self.moves {
-            moves.is_told = false;
+            moves.leave = LeaveStep::No;
             if std::mem::take(&mut moves.is_for_balance) {
                 self.leaving = Leaving::No;
             }
         }
     }
 
-    /// Returns whether the node was told that the session leaves.
-    pub(super) fn is_departing(&self) -> bool {
-        self.moves.as_ref().is_some_and(|moves| moves.is_told)
+    /// Returns what the node was told about the session's departure.
+    pub(super) fn leave_step(&self) -> LeaveStep {
+        self.moves.as_ref().map_or(LeaveStep::No, |moves| moves.leave)
     }
 
     /// Returns whether a draining node has answered everything, so that nothing is in doubt.
     pub(super) fn is_drained(&self) -> bool {
-        if self.is_departing() {
-            return self.moves.as_ref().is_some_and(|moves| moves.has_left);
+        if self.leave_step() != LeaveStep::No {
+            return self.leave_step() == LeaveStep::Left;
         }
         self.is_draining()
             && self.head_written == 0

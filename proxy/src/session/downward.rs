@@ -211,7 +211,7 @@ impl Session {
             Ok(Frame::Err(text)) => (self.node_error(text, now), Vec::new()),
             Ok(Frame::Info(json)) => (false, self.later_info(json, now)),
             Ok(Frame::Move(json)) => {
-                self.take_step(json);
+                self.take_step(json, now);
                 (false, Vec::new())
             }
             Ok(Frame::Message(_)) | Err(_) => (true, Vec::new()),

@@ -20,7 +20,7 @@ use standin_wire::{Info, encode};
 
 use super::connection::{Connection, ConnectionStage, Hold, Leaving};
 use super::info::AdvertisedInfo;
-use super::{EndReason, SETTLING, Session, SessionEvent, Wires};
+use super::{EndReason, LEAVE_ANSWERS, SETTLING, Session, SessionEvent, Wires};
 use crate::cause::Cause;
 use crate::doubt::InDoubtCount;
 use crate::error_text::ErrorText;
@@ -251,11 +251,13 @@ impl Session {
 
     /// Records that a connection to another node is ready. The present node gets only a last PING; the session waits for
     /// its answers.
-    pub(crate) fn next_ready(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
+    pub(crate) fn next_ready(&mut self, now: Instant, wires: &mut impl Wires) {
         if let Some(node) = &mut self.connection
             && node.leaving == Leaving::Dialling
         {
-            node.leaving = Leaving::Draining { until: now + timeout };
+            node.leaving = Leaving::Draining {
+                until: now + LEAVE_ANSWERS,
+            };
             if self.client.is_some() {
                 node.own_ping();
                 self.push_up(now, wires);

@@ -2,8 +2,9 @@
 //!
 //! Promise S13: nothing is lost, nothing comes twice, and the order stays.
 //!
-//! *Between brokers that know MOVE*, the promise holds exactly. [`standin_wire::moves`] has the steps. The present node gets `leave`, and nothing after it except PINGs. Its messages pass until it answers `left`. Until then, the
-//! next node is not read after its `ready`.
+//! *Between brokers that know MOVE*, the promise holds exactly. [`standin_wire::moves`] has the steps. The present node gets `leave`. Its
+//! messages pass until it answers `left`. Until then, the next node is not read after its `ready`. Meanwhile frames are held, for at most
+//! [`HELD_MAX`]: after that, publishes and PINGs pass to the present node, and `leave` is sent again after them.
 //!
 //! *Between other nodes*, both deliver for a while; see [`copies`](super::copies). Sessions for which neither is possible only wait for the
 //! present node's answers; see [`failover`](super::failover).
@@ -21,7 +22,7 @@ use standin_registry::Node;
 use standin_wire::client::Verb;
 use standin_wire::{Info, Move, MoveId, encode};
 
-use super::connection::{Connection, ConnectionStage, Hold, Leaving};
+use super::connection::{Connection, ConnectionStage, Hold, LeaveStep, Leaving};
 use super::copies::Copies;
 use super::{Session, Wires};
 use crate::journal::{Members, Sids, Slot};
@@ -29,6 +30,12 @@ use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
 const FAILURES_MAX: u8 = 3;
+
+/// Limit on the wait for the last answers of a node that the session is about to leave.
+pub(super) const LEAVE_ANSWERS: Duration = Duration::from_secs(5);
+
+/// Limit on the time for which frames are held because a node of the cluster, which may be frozen, has not made the cut.
+const HELD_MAX: Duration = Duration::from_secs(1);
 
 /// A move between two brokers that know MOVE.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +60,21 @@ enum Way {
     Cut(Cut),
     /// One of the nodes does not know MOVE.
     Copies(Copies),
+}
+
+impl Connection {
+    /// Tells the node that the session leaves, at the next frame boundary.
+    fn tell(&mut self, Cut { id, to }: &Cut) {
+        let (mut line, id, to) = (Vec::new(), *id, to.clone());
+        Move::Leave { id, to }.encode(&mut line);
+        self.own.extend_from_slice(&line);
+        if let Some(moves) = &mut self.moves {
+            moves.leave = match moves.leave {
+                LeaveStep::Overdue => LeaveStep::ToldAgain,
+                _ => LeaveStep::Told,
+            };
+        }
+    }
 }
 
 /// Progress of a move.
@@ -151,7 +173,7 @@ impl Session {
     }
 
     /// Leaves the node although no other one is connected: it gets only a last PING. Returns whether it does. [`stay`](Self::stay) undoes it.
-    pub(crate) fn drain(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) -> bool {
+    pub(crate) fn drain(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         let is_joined = self.client.is_some();
         let Some(node) = self.connection.as_mut().filter(|_| is_joined) else {
             return false;
@@ -159,7 +181,9 @@ impl Session {
         if let Leaving::Arriving | Leaving::Draining { .. } = node.leaving {
             return false;
         }
-        node.leaving = Leaving::Draining { until: now + timeout };
+        node.leaving = Leaving::Draining {
+            until: now + LEAVE_ANSWERS,
+        };
         node.own_ping();
         self.push_up(now, wires);
         true
@@ -230,7 +254,7 @@ impl Session {
 
     /// Records that the next node knows all subscriptions. The present node is told that the session leaves, or gets a last PING. It gets
     /// nothing more of the component.
-    pub(crate) fn arrived(&mut self, timeout: Duration, now: Instant, wires: &mut impl Wires) {
+    pub(crate) fn arrived(&mut self, now: Instant, wires: &mut impl Wires) {
         let is_verbose = self.verbose();
         let Some(node) = &mut self.connection else { return };
         let Some(moving) = self.moving.as_mut().filter(|_| node.leaving == Leaving::Arriving) else {
@@ -242,21 +266,38 @@ impl Session {
             return self.arrival_failed(now, wires);
         }
         moving.phase = Phase::Ready;
-        let mut lines = Vec::new();
-        if let Way::Cut(Cut { id, to }) = &moving.way {
-            let (id, to) = (*id, to.clone());
-            Move::Leave { id, to }.encode(&mut lines);
-            node.own.extend_from_slice(&lines);
-            if let Some(moves) = &mut node.moves {
-                moves.is_told = true;
-            }
+        if let Way::Cut(cut) = &moving.way {
+            node.tell(cut);
+            node.leaving = Leaving::Draining {
+                until: now + HELD_MAX,
+            };
         } else {
+            let mut lines = Vec::new();
             node.own_commands = self.journal.withdraw_shared(&mut lines);
             node.own.extend_from_slice(&lines);
             node.own_ping();
+            node.leaving = Leaving::Draining {
+                until: now + LEAVE_ANSWERS,
+            };
         }
-        node.leaving = Leaving::Draining { until: now + timeout };
         self.push_up(now, wires);
+    }
+
+    /// Lets publishes and PINGs pass to the present node again, which was told that the session leaves, and has not answered. Returns whether
+    /// it does.
+    pub(super) fn wait_no_longer(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
+        let Some(node) = &mut self.connection else {
+            return false;
+        };
+        let Some(moves) = node.moves.as_mut().filter(|moves| moves.leave == LeaveStep::Told) else {
+            return false;
+        };
+        moves.leave = LeaveStep::Overdue;
+        node.leaving = Leaving::Draining {
+            until: now + LEAVE_ANSWERS,
+        };
+        self.push_up(now, wires);
+        true
     }
 
     /// Records that the next node has not learned the subscriptions. A session that must leave dials another node. One that moves for
@@ -282,7 +323,8 @@ impl Session {
 
     /// Returns whether a frame with this verb, of which the present node has no part, must wait until the next node has the session.
     pub(super) fn waits_for_move(&self, verb: Verb) -> bool {
-        let arrives = |node: &Connection| node.leaving == Leaving::Arriving;
+        let arrives =
+            |node: &Connection| node.leaving == Leaving::Arriving || node.leave_step() == LeaveStep::Overdue;
         let is_noting = |moving: &Moving| moving.phase == Phase::Noting;
         matches!(verb, Verb::Sub | Verb::Unsub | Verb::Connect)
             && self.connection.as_ref().is_some_and(arrives)
@@ -290,19 +332,30 @@ impl Session {
     }
 
     /// Handles a step from the present node.
-    pub(super) fn take_step(&mut self, json: &[u8]) {
+    pub(super) fn take_step(&mut self, json: &[u8], now: Instant) {
         let Ok(step) = Move::parse(json) else { return };
         let Some(node) = &mut self.connection else { return };
         let Some(moves) = &mut node.moves else { return };
         match step {
-            Move::Left if moves.is_told => {
-                moves.has_left = true;
+            Move::Left if moves.leave == LeaveStep::Overdue => {
+                let Some(Way::Cut(cut)) = self.moving.as_mut().map(|moving| &mut moving.way) else {
+                    return;
+                };
+                cut.id = MoveId(rand::random());
+                node.tell(cut);
+                node.leaving = Leaving::Draining {
+                    until: now + LEAVE_ANSWERS,
+                };
+            }
+            Move::Refused { .. } if moves.leave == LeaveStep::ToldAgain => moves.leave = LeaveStep::Left,
+            Move::Left if moves.leave != LeaveStep::No => {
+                moves.leave = LeaveStep::Left;
                 // The node has processed everything before `leave`.
                 let mark = self.mark();
                 self.doubt.confirm(mark);
                 self.journal.confirm(mark.changes);
             }
-            Move::Refused { why } if moves.is_told => {
+            Move::Refused { why } if matches!(moves.leave, LeaveStep::Told | LeaveStep::Overdue) => {
                 node.give_up_move();
                 self.moving = None;
                 self.failed_moves = self.failed_moves.saturating_add(1);

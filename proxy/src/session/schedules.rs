@@ -625,9 +625,7 @@ impl Simulation {
             }
             Progress::Everything if !next.node.is_ready => {
                 next.node.is_ready = true;
-                let timeout = Duration::from_secs(5);
-                self.bench
-                    .call(|session, now, wires| session.arrived(timeout, now, wires));
+                self.bench.call(Session::arrived);
             }
             Progress::Everything if self.knows_move && !self.settling => {
                 // The next node delivers what comes after the cut. The session does not read it yet.

@@ -65,7 +65,7 @@ fn s13_an_unsub_that_was_held_in_a_move_comes_before_go() {
     bench.session.begin_arrival();
     assert!(bench.session.arrival_lines(&bench::node("n:2"), &info).is_some());
     bench.component("UNSUB 1\r\n");
-    bench.call(|session, now, wires| session.arrived(Duration::from_secs(5), now, wires));
+    bench.call(Session::arrived);
     bench.node("MOVE {\"step\":\"left\"}\r\n");
     assert!(bench.session.can_switch());
     bench.call(|session, now, _| session.switch(now));
@@ -330,8 +330,7 @@ fn a_draining_node_is_left_after_its_last_answer() {
     bench.component("SUB a 1\r\nPUB b 1\r\nx\r\n");
     bench.node("INFO {\"ldm\":true}\r\n");
     assert!(bench.session.needs_dial() && bench.session.keeps_node());
-    let timeout = Duration::from_secs(1);
-    bench.call(|session, now, wires| session.next_ready(timeout, now, wires));
+    bench.call(Session::next_ready);
     bench.component("PUB b 1\r\ny\r\n");
     assert_eq!(bench.sent(), "SUB a 1\r\nPUB b 1\r\nx\r\nPING\r\n");
     let state = |bench: &Bench| (bench.session.in_doubt(), bench.session.can_switch());

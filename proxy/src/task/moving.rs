@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
-use super::{LEAVE_ANSWERS, Task};
+use super::Task;
 use crate::dial::DialledNode;
 use crate::session::{ArrivalLines, SETTLING};
 
@@ -72,7 +72,7 @@ impl Task {
                 Next::Noting(dialled, None)
             }
         } else {
-            self.session.next_ready(LEAVE_ANSWERS, now, &mut self.sockets);
+            self.session.next_ready(now, &mut self.sockets);
             Next::Drained(dialled)
         };
         self.next = Some(Box::new(next));
@@ -119,7 +119,7 @@ impl Task {
                     return true;
                 }
                 Poll::Ready(Ok(dialled)) => {
-                    self.session.arrived(LEAVE_ANSWERS, now, &mut self.sockets);
+                    self.session.arrived(now, &mut self.sockets);
                     (Next::Ready(dialled), true)
                 }
                 Poll::Ready(Err(error)) => {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::moving::Next;
-use super::{LEAVE_ANSWERS, ROUNDS_MAX, Task};
+use super::{ROUNDS_MAX, Task};
 use crate::cause::Cause;
 use crate::dial::DialledNode;
 use crate::handover::{NextRecord, SessionRecord};
@@ -52,7 +52,7 @@ impl Task {
         if self.sockets.component.is_tls() || self.sockets.tls.is_some() {
             self.session
                 .shut_down(now, self.shared.shutdown_timeout(), &mut self.sockets);
-        } else if self.has_tls_node() && self.session.drain(LEAVE_ANSWERS, now, &mut self.sockets) {
+        } else if self.has_tls_node() && self.session.drain(now, &mut self.sockets) {
             self.next = None;
         } else {
             self.session_info.is_preparing.store(false, Relaxed);

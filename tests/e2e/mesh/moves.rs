@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use e2e::{Ledger, Mesh, Publishing, RawClient, Receipts, Receiving, ServerKind, TIMEOUT};
+use e2e::{
+    Ledger, Mesh, Publishing, RawClient, Receipts, Receiving, Relay, ServerKind, Sidecar, TIMEOUT, ZooKeeper,
+    eventually,
+};
 use tokio::task::JoinSet;
 
 /// When the client moves, its next node has unread messages, for other clients of that node.
@@ -151,4 +154,73 @@ async fn a_client_cannot_arrive_twice_at_the_same_time() {
     assert_eq!(next_step(&mut client).await["why"], "the client arrives already");
     client.send("SUB a 1\r\nPING\r\n").await;
     assert_eq!(next_step(&mut client).await["step"], "ready");
+}
+
+/// A node that has no part in the move is frozen when all nodes know the subscriptions on the next node, and before it makes the cut. The
+/// component publishes on, and no message is lost, repeated or reordered when the node thaws.
+#[tokio::test]
+async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
+    let zookeeper = ZooKeeper::start().await;
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
+        .zookeeper(zookeeper.hosts())
+        .setting("cluster.ping_interval_ms", 10_000)
+        .describe();
+    let mut relays = Vec::new();
+    for node in &mut mesh.nodes {
+        let relay = Relay::start(node.cluster_address(), Duration::from_millis(150)).await;
+        node.set("cluster.advertise", relay.address());
+        relays.push(relay);
+    }
+    // The sidecar does not learn of it.
+    mesh.nodes[2].add_flags(&["--no_advertise"]);
+    mesh.start_all().await;
+    let sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
+    let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
+    publisher.flush().await;
+    let old = sidecar.wait_for_node_of_session().await;
+    let mut receiving = Vec::new();
+    for (index, node) in mesh.nodes.iter().enumerate() {
+        receiving.push(Receiving::start(
+            node.subscriber("load").await,
+            &format!("subscriber {index}"),
+        ));
+    }
+    let through_sidecar = RawClient::open(sidecar.address()).await.subscribed("load").await;
+    receiving.push(Receiving::start(through_sidecar, "subscriber behind the sidecar"));
+    mesh.wait_until_agreed().await;
+    let publishing = Publishing::start(publisher, "p", "load", Duration::from_millis(1));
+
+    let before = mesh.nodes[2].num_subscriptions().await;
+    let page = format!("/nodez/{old}/drain");
+    assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+    eventually(
+        "the third node knows the next node's subscriptions",
+        TIMEOUT,
+        async || mesh.nodes[2].num_subscriptions().await > before,
+    )
+    .await;
+    mesh.nodes[2].freeze().await;
+    // More than pass before the present node is told that the session leaves.
+    let target = receiving[0].count() + 900;
+    eventually("messages pass while the node is frozen", TIMEOUT, async || {
+        receiving[0].count() > target
+    })
+    .await;
+    assert!(
+        sidecar.session_nodes().await.contains(&Some(old)),
+        "the session has moved already"
+    );
+    mesh.nodes[2].thaw();
+    eventually("the sessions have moved", TIMEOUT, async || {
+        let nodes = sidecar.session_nodes().await;
+        nodes.iter().all(|node| node.is_some_and(|node| node != old))
+    })
+    .await;
+    let (mut publisher, mut ledger) = publishing.stop().await;
+    ledger.publish(&mut publisher, "last", "load", 1).await;
+    for receiving in receiving {
+        let (mut client, mut receipts) = receiving.stop().await;
+        receipts.gather(&mut client, &ledger, TIMEOUT).await;
+        receipts.assert_whole(&ledger);
+    }
 }

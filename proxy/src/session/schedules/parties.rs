@@ -151,6 +151,11 @@ impl SimNode {
         let got = self.got.make_contiguous();
         let (frame, len) = client::decode(got, FrameLimits::CLIENT).expect("a node gets frames only")?;
         let (mut number, mut ok) = (None, true);
+        assert!(
+            !self.leaves && !self.has_left
+                || !matches!(frame, Frame::Sub(_) | Frame::Unsub(_) | Frame::Connect(_)),
+            "the subscriptions must not change after `leave`: {frame:?}"
+        );
         match frame {
             Frame::Connect(json) => self.verbose = Connect::parse(json).expect("CONNECT is JSON").verbose,
             Frame::Publish(publish) => {
