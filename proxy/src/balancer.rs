@@ -9,7 +9,6 @@
 //! cause. A session moves once in `choice.rebalance_min_secs` at most, and only to a node of the zone of its present one.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -19,12 +18,8 @@ use standin_registry::Endpoint;
 use tracing::info;
 
 use crate::nodes::BalancedNode;
-use crate::session_command::SessionCommand;
-use crate::sidecar_state::SidecarState;
 use crate::state_fields::{optional_time, time};
 
-/// Interval between two looks at the nodes and the sessions.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// A node must be usable for `rebalance_secs` divided by this number before sessions move to it.
 const STABLE_PART: u32 = 6;
 /// A node that becomes unusable again within this time of its last break is flapping.
@@ -34,18 +29,18 @@ const BREAKS_MAX: u32 = 6;
 
 /// Settings of the balancer.
 #[derive(Debug, Clone, Copy)]
-struct Rules {
+pub(crate) struct Rules {
     /// Time over which the moves to a node are spread. Zero: no session is moved.
-    spread: Duration,
+    pub(crate) spread: Duration,
     /// Shortest time between two moves of a session for balance.
-    pause: Duration,
+    pub(crate) pause: Duration,
 }
 
 /// A session and its node.
 #[derive(Debug, Clone)]
-struct BalancedSession {
-    id: u64,
-    node: Endpoint,
+pub(crate) struct BalancedSession {
+    pub(crate) id: u64,
+    pub(crate) node: Endpoint,
 }
 
 /// What is known of one node.
@@ -117,7 +112,7 @@ impl Balancer {
     }
 
     /// Returns the moves that are due: sessions and their new nodes.
-    fn look(
+    pub(crate) fn look(
         &mut self,
         rules: Rules,
         nodes: &[BalancedNode],
@@ -232,33 +227,6 @@ impl Balancer {
         let sessions = self.plan.len() - planned;
         if sessions > 0 {
             info!(node = %to.node, sessions, over_secs = rules.spread.as_secs(), "balancing sessions");
-        }
-    }
-}
-
-/// Balances the sessions until the task is ended.
-pub(crate) async fn run(shared: Arc<SidecarState>) {
-    loop {
-        tokio::time::sleep(LOOK_INTERVAL).await;
-        let choice = shared.settings.load().choice.clone();
-        let rules = Rules {
-            spread: choice.rebalance_secs.duration(),
-            pause: choice.rebalance_min_secs.duration(),
-        };
-        let now = Instant::now();
-        let all = shared.sessions.all();
-        let on_node = all.iter().filter_map(|session| {
-            let node = session.status().node.as_ref()?.client.clone();
-            Some(BalancedSession { id: session.id, node })
-        });
-        let sessions: Vec<BalancedSession> = on_node.collect();
-        let nodes = shared.book.balanced_nodes(now);
-        let moves = shared.balancer().look(rules, &nodes, &sessions, now);
-        for (id, to) in moves {
-            if let Some(session) = shared.sessions.get(id) {
-                session.status().balance_to = Some(to);
-                session.send(SessionCommand::Balance);
-            }
         }
     }
 }

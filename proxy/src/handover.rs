@@ -16,7 +16,7 @@
 mod part;
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -27,7 +27,7 @@ use standin_daemon::handover_file::HandoverFile;
 use thiserror::Error;
 use tracing::{error, warn};
 
-pub(crate) use part::{ListenerRecord, NextRecord, Part, SessionRecord, SidecarRecord};
+pub(crate) use part::{ListenerRecord, NextRecord, Part, SessionRecord, SidecarRecord, TaskRecord};
 
 /// Version of the form.
 pub(crate) const FORMAT: u32 = 1;
@@ -91,29 +91,25 @@ pub(crate) fn encode_part<S: Serialize>(part: &Part<S>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads one part. Returns `None` at the end of the file.
-fn read_part(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut len = [0; 4];
-    match from.read_exact(&mut len) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
+/// Splits a state into its parts.
+fn parts(mut state: &[u8]) -> io::Result<Vec<&[u8]>> {
+    let mut parts = Vec::new();
+    while !state.is_empty() {
+        let part = state.split_first_chunk().and_then(|(len, rest)| {
+            let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
+            rest.split_at_checked(len)
+        });
+        let (part, rest) = part.ok_or(io::ErrorKind::UnexpectedEof)?;
+        parts.push(part);
+        state = rest;
     }
-    let len = u32::from_be_bytes(len);
-    if len > PART_BYTES_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut bytes = Vec::new();
-    let read = from.take(len.into()).read_to_end(&mut bytes)?;
-    if read < len as usize {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(Some(bytes))
+    Ok(parts)
 }
 
 /// Decodes the parts with all processors, because all sessions rest meanwhile.
-fn decode_all(parts: &[Vec<u8>]) -> Vec<Result<Part, rmp_serde::decode::Error>> {
+fn decode_all(parts: &[&[u8]]) -> Vec<Result<Part, rmp_serde::decode::Error>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let decode = |parts: &[Vec<u8>]| parts.iter().map(|part| rmp_serde::from_slice(part)).collect();
+    let decode = |parts: &[&[u8]]| parts.iter().map(|part| rmp_serde::from_slice(part)).collect();
     std::thread::scope(|scope| {
         let shares = parts.chunks(parts.len().div_ceil(threads).max(1));
         let threads: Vec<_> = shares
@@ -133,6 +129,8 @@ pub struct Handover {
     pub(crate) opening: Opening,
     pub(crate) sidecar: SidecarRecord,
     pub(crate) sessions: Vec<SessionRecord>,
+    /// A part could not be read, so there may be sockets that nobody knows.
+    pub(crate) is_partial: bool,
 }
 
 impl Handover {
@@ -141,18 +139,16 @@ impl Handover {
     /// # Errors
     /// [`HandoverError`]. With `lenient`, sessions that cannot be read are left out, and logged.
     pub fn read(file: &mut HandoverFile, lenient: bool) -> Result<Self, HandoverError> {
-        let mut reader = file.reader()?;
-        let mut parts = Vec::new();
-        while let Some(part) = read_part(&mut reader)? {
-            parts.push(part);
-        }
-        let (mut opening, mut sidecar, mut sessions) = (None, None, Vec::new());
+        let state = file.contents()?;
+        let parts = parts(&state)?;
+        let (mut opening, mut sidecar, mut sessions, mut is_partial) = (None, None, Vec::new(), false);
         for (number, part) in decode_all(&parts).into_iter().enumerate() {
             match part {
                 Ok(Part::Opening(first)) => opening = Some(readable(first)?),
                 Ok(Part::Sidecar(record)) => sidecar = Some(*record),
                 Ok(Part::Session(record)) => sessions.push(*record),
                 Err(source) if lenient => {
+                    is_partial = true;
                     error!(
                         part = number,
                         "part of the former program's state cannot be read: {source}"
@@ -166,6 +162,7 @@ impl Handover {
                 opening,
                 sidecar,
                 sessions,
+                is_partial,
             }),
             _ => Err(HandoverError::Incomplete),
         }
@@ -194,15 +191,13 @@ fn readable(opening: Opening) -> Result<Opening, HandoverError> {
     })
 }
 
-/// The sockets that the former program left. Those that are not taken are closed when the value is dropped.
+/// Sockets that the former program left. Those that are not taken are closed when the value is dropped.
 pub(crate) struct LeftSockets(HashMap<RawFd, OwnedFd>);
 
 impl LeftSockets {
-    /// Takes all sockets that the state names.
-    pub(crate) fn of(handover: &Handover) -> Self {
-        let sessions = handover.sessions.iter().flat_map(SessionRecord::sockets);
-        let all = handover.sidecar.sockets().chain(sessions);
-        let taken = all.filter_map(|number| match descriptors::take(number) {
+    /// Takes the sockets with these numbers.
+    pub(crate) fn of(numbers: impl Iterator<Item = RawFd>) -> Self {
+        let taken = numbers.filter_map(|number| match descriptors::take(number) {
             Ok(socket) => Some((number, socket)),
             Err(error) => {
                 warn!("socket of the former program is lost: {error}");
@@ -224,6 +219,10 @@ pub(crate) fn millis_since(began: Instant) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use standin_daemon::handover_file::HandoverWriter;
+
     use super::*;
     use crate::session::Session;
     use crate::session::tests::bench::{Bench, identity, policy};
@@ -293,14 +292,46 @@ mod tests {
         assert_eq!(bench.seen(), "MSG a 1 1\r\nx\r\nPONG\r\n");
     }
 
+    /// The file is from the first program with format 1. One component has sent half a publish and has received two of five messages, another
+    /// one has received nothing. As long as format 1 must be read, so must this file.
+    #[test]
+    fn a_state_of_format_1_is_read() {
+        let mut file = HandoverWriter::create().unwrap();
+        file.write_all(include_bytes!("handover/format_1.state")).unwrap();
+        let handover = Handover::read(&mut file.seal().unwrap(), false).unwrap();
+        assert_eq!(handover.sidecar.listeners, [["127.0.0.1:4301"]]);
+        let labels = handover
+            .sessions
+            .iter()
+            .map(|record| record.session.client_label());
+        let names: Vec<_> = labels.map(|label| label.unwrap().name.clone()).collect();
+        assert_eq!(names, [Some("old".into()), None]);
+        let mut bench = Bench::connected(policy());
+        let session = handover.sessions.into_iter().next().unwrap().session;
+        bench.session = session.restored(policy().into(), identity().into());
+        bench.component("f-x\r\n");
+        assert_eq!(bench.sent(), "PUB c 6\r\nhalf-x\r\n");
+        bench.node("+OK\r\n");
+        assert_eq!(bench.seen(), "+OK\r\n");
+        bench.lose();
+        bench.node_up();
+        let sent = bench.sent();
+        assert!(
+            sent.contains("SUB a.* 1\r\n") && sent.contains("SUB b group 2\r\nUNSUB 2 3\r\n"),
+            "{sent}"
+        );
+    }
+
     #[test]
     fn a_state_that_is_cut_off_is_refused() {
         let file = encode_part(&Part::<&Session>::Opening(opening(FORMAT))).unwrap();
-        for cut in 4..file.len() {
-            assert!(read_part(&mut &file[..cut]).is_err(), "{cut}");
+        for cut in 1..file.len() {
+            assert!(parts(&file[..cut]).is_err(), "{cut}");
         }
-        assert!(read_part(&mut &[0xff; 8][..]).is_err(), "too long");
-        let part = read_part(&mut &file[..]).unwrap().unwrap();
-        assert!(matches!(decode_all(&[part]).remove(0), Ok(Part::Opening(_))));
+        assert!(parts(&[0xff; 8]).is_err(), "too long");
+        let two = file.repeat(2);
+        let decoded = decode_all(&parts(&two).unwrap());
+        assert_eq!(decoded.len(), 2);
+        assert!(decoded.iter().all(|part| matches!(part, Ok(Part::Opening(_)))));
     }
 }

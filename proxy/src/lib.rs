@@ -28,7 +28,7 @@
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
 //! | `upgrade`, `rest`, `handover`, `state_fields` | SIGUSR2: another program goes on with the sessions |
 //! | `prober` | probes of the nodes to which no session is connected |
-//! | `balancer` | moves of sessions to a node that has come back |
+//! | `balancer`, `balance_task` | moves of sessions to a node that has come back |
 //! | [`cause`] | the causes for which a session leaves a node |
 //! | `tally`, `losses`, `reporter` | lost messages: counted, gathered, logged |
 //! | `moves` | the latest moves of sessions |
@@ -39,6 +39,7 @@
 //! | `http`, `metrics` | pages and counters for operators |
 //! | [`embedded`] | broker nodes in the same process |
 
+mod balance_task;
 mod balancer;
 pub mod cause;
 pub mod cli;

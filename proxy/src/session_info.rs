@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use standin_registry::{Endpoint, Node};
 
-use crate::handover::SessionRecord;
 use crate::peer::Peer;
 use crate::session::{ClientLabel, Traffic};
 use crate::session_command::SessionCommand;
@@ -89,18 +88,19 @@ impl SessionInfo {
         }
     }
 
-    /// Returns the entry of a session of a process that this one replaced.
-    pub(crate) fn restored<S>(record: &SessionRecord<S>, listener: usize, client: ClientLabel) -> Self {
-        let info = Self::new(record.id, listener, record.component);
-        info.add_traffic(record.traffic);
-        info.has_sent_command.store(!record.is_half_open, Relaxed);
-        let mut status = info.status();
-        (status.moves, status.client) = (record.moves, client);
+    /// Adds what the process that this one replaced knew of the session.
+    pub(crate) fn restored(
+        self,
+        connected: Instant,
+        traffic: Traffic,
+        moves: u64,
+        client: ClientLabel,
+    ) -> Self {
+        self.add_traffic(traffic);
+        let mut status = self.status();
+        (status.moves, status.client) = (moves, client);
         drop(status);
-        Self {
-            connected: record.connected,
-            ..info
-        }
+        Self { connected, ..self }
     }
 
     /// Locks the part that changes rarely.

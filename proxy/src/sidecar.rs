@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
+use standin_daemon::descriptors;
 use standin_daemon::http::PageAccess;
 use standin_daemon::inherited_sockets::{InheritedSocketError, InheritedSockets};
 use standin_daemon::listen::{self, is_missing};
@@ -33,7 +34,7 @@ use crate::sidecar_state::SidecarState;
 use crate::task::{FormerRest, FormerTask};
 use crate::upgrade::{KeptListener, Upgrade, UpgradeError};
 use crate::worker::{AcceptedConnection, Workers};
-use crate::{balancer, http, listener, prober, reporter};
+use crate::{balance_task, http, listener, prober, reporter};
 
 /// Reason why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -128,12 +129,13 @@ impl Sidecar {
     /// # Errors
     /// [`RunError`]. The sessions are then closed.
     pub async fn go_on(handover: Handover, settings: Settings) -> Result<Self, RunError> {
-        let mut left = LeftSockets::of(&handover);
         let Handover {
             opening,
             mut sidecar,
             sessions,
+            is_partial,
         } = handover;
+        let mut left = LeftSockets::of(sidecar.sockets());
         let sockets = std::mem::take(&mut sidecar.sockets).into_iter();
         let sockets = sockets.filter_map(|record| Some((left.take(record.socket)?, record.own_file)));
         let inherited = InheritedSockets::of_former(sockets.collect::<Vec<_>>());
@@ -141,7 +143,10 @@ impl Sidecar {
         let started = Self::start_from(inherited, settings, Some(sidecar))?;
         debug!(started_ms = millis_since(began), "going on with sessions");
         let places = places(&former_listeners, &started.shared.settings.load());
-        let count = started.restore(sessions, &places, &mut left);
+        let count = started.restore(sessions, &places);
+        if is_partial {
+            descriptors::close_left();
+        }
         started.shared.metrics.upgrades.increment("done");
         info!(
             from = opening.version,
@@ -198,7 +203,7 @@ impl Sidecar {
         background.spawn(follow_registry(Arc::clone(&shared)));
         background.spawn(prober::run(Arc::clone(&shared)));
         background.spawn(reporter::run(Arc::clone(&shared)));
-        background.spawn(balancer::run(Arc::clone(&shared)));
+        background.spawn(balance_task::run(Arc::clone(&shared)));
         let accept = |listener| listener::serve(listener, Arc::clone(&shared), Arc::clone(&workers));
         let accepting = listeners.into_iter().map(accept).collect();
         shared.listening.store(true, Relaxed);
@@ -227,16 +232,11 @@ impl Sidecar {
 
     /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
     /// the number of sessions that go on.
-    fn restore(
-        &self,
-        sessions: Vec<SessionRecord>,
-        places: &[Option<usize>],
-        left: &mut LeftSockets,
-    ) -> usize {
+    fn restore(&self, sessions: Vec<SessionRecord>, places: &[Option<usize>]) -> usize {
         let mut count = 0;
         for record in sessions {
             let (id, component) = (record.id, record.component);
-            match self.restored(record, places, left) {
+            match self.restored(record, places) {
                 Some(connection) => {
                     self.workers.take(connection);
                     count += 1;
@@ -250,23 +250,22 @@ impl Sidecar {
         count
     }
 
-    fn restored(
-        &self,
-        record: SessionRecord,
-        places: &[Option<usize>],
-        left: &mut LeftSockets,
-    ) -> Option<AcceptedConnection> {
+    fn restored(&self, record: SessionRecord, places: &[Option<usize>]) -> Option<AcceptedConnection> {
+        let mut left = LeftSockets::of(record.sockets());
         let listener = places.get(record.listener).copied().flatten()?;
         let stream = left.take(record.component_socket)?.into();
         let client = record.session.client_label().cloned().unwrap_or_default();
-        let session = Arc::new(SessionInfo::restored(&record, listener, client));
-        let half_open = record.is_half_open.then(|| Arc::clone(&session));
+        let session = SessionInfo::new(record.id, listener, record.component);
+        session.has_sent_command.store(!record.task.is_half_open, Relaxed);
+        let session = session.restored(record.connected, record.traffic, record.moves, client);
+        let session = Arc::new(session);
+        let half_open = record.task.is_half_open.then(|| Arc::clone(&session));
         self.shared
             .admission
             .restore(record.id, record.component.ip(), half_open);
         self.shared
             .recovery
-            .restore_session(&session, record.served.as_ref(), record.away);
+            .restore_session(&session, record.task.served.as_ref(), record.away);
         self.shared.sessions.insert(Arc::clone(&session));
         let next = record.next;
         let next = next.and_then(|next| Some((left.take(next.socket)?.into(), next)));
@@ -276,13 +275,7 @@ impl Sidecar {
                 .and_then(|node| left.take(node))
                 .map(Into::into),
             next,
-            served: record.served,
-            is_back: record.is_back,
-            rounds: record.rounds,
-            search_began: record.search_began,
-            is_half_open: record.is_half_open,
-            component_broke: record.component_broke,
-            node_broke: record.node_broke,
+            task: record.task,
         };
         let mut former = FormerTask {
             session: record.session,

@@ -34,8 +34,8 @@ use crate::sidecar_state::SidecarState;
 /// Timeout for the first check, in which no session rests.
 const FIRST_CHECK: Duration = Duration::from_secs(10);
 /// Timeout for the second check, in which all sessions rest.
-const SECOND_CHECK: Duration = Duration::from_secs(5);
-/// Timeout for sessions with TLS to end or to leave their node, and for the PROXY protocol headers of accepted connections.
+const SECOND_CHECK: Duration = Duration::from_secs(2);
+/// Timeout for sessions with TLS to end or to leave their node.
 const PREPARATION: Duration = Duration::from_secs(2);
 /// Timeout for all sessions to come to rest.
 const COME_TO_REST: Duration = Duration::from_secs(2);
@@ -125,7 +125,8 @@ impl Upgrade<'_> {
         Err(error.into())
     }
 
-    /// Waits until the sessions with TLS have ended, or have left their node, and the last accepted connections have a session.
+    /// Waits until the sessions with TLS have ended, or have left their node, and until the last accepted connections have a session, or
+    /// their time for a PROXY protocol header is over.
     async fn prepare(&self) {
         let rest = &self.shared.rest;
         rest.prepare();
@@ -136,8 +137,8 @@ impl Upgrade<'_> {
         let until = Instant::now() + PREPARATION;
         let is_done =
             |session: &Arc<SessionInfo>| session.is_over.load(Relaxed) || !session.is_preparing.load(Relaxed);
-        let is_prepared = || rest.pending_headers() == 0 && self.shared.sessions.all().iter().all(is_done);
-        while !is_prepared() && Instant::now() < until {
+        let is_prepared = || self.shared.sessions.all().iter().all(is_done) || Instant::now() >= until;
+        while rest.pending_headers() > 0 || !is_prepared() {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -196,21 +196,35 @@ fn ended_without_node(session: &SessionInfo, ended: &SessionEnd) -> Move {
     }
 }
 
-/// Sets the options of the component's socket and runs its session.
+/// Runs the session of a connection.
 async fn serve(
     shared: Arc<SidecarState>,
     session: Arc<SessionInfo>,
     stream: StdStream,
     former: Option<Box<FormerTask>>,
 ) -> io::Result<SessionEnd> {
+    let (stream, identity) = prepared(&shared, &session, stream, former.is_none())?;
+    Ok(task::run(shared, session, stream.into(), identity, former).await)
+}
+
+/// Returns the connection for the session's task. Sets the options of the socket if it `is_new`, and not of the former program.
+fn prepared(
+    shared: &SidecarState,
+    session: &SessionInfo,
+    stream: StdStream,
+    is_new: bool,
+) -> io::Result<(TcpStream, Arc<Identity>)> {
     let stream = TcpStream::from_std(stream)?;
+    let settings = shared.settings.load();
     let mut local = None;
     if let Peer::Tcp(_) | Peer::Proxied(_) = session.component {
-        let socket = SockRef::from(&stream);
-        tcp::send_at_once(&socket)?;
-        // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
-        // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
-        sockets::keep_alive(&socket, shared.settings.load().socket.keepalive_secs.duration())?;
+        if is_new {
+            let socket = SockRef::from(&stream);
+            tcp::send_at_once(&socket)?;
+            // Detects the loss of a component's host before the PINGs do, and keeps firewalls from dropping an idle
+            // connection. On loopback the cost is one empty segment each way per `socket.keepalive_secs`.
+            sockets::keep_alive(&socket, settings.socket.keepalive_secs.duration())?;
+        }
         // A component behind a load balancer must reconnect to the balancer.
         local = Some(match session.component {
             Peer::Proxied(addresses) => addresses.destination,
@@ -218,15 +232,9 @@ async fn serve(
         });
     }
     let mark = shared.book.self_check.mark();
-    let identity = Identity::new(
-        &shared.settings.load(),
-        session.id,
-        session.listener,
-        &session.component,
-        local,
-        mark,
-    );
-    Ok(task::run(shared, session, stream.into(), Arc::new(identity), former).await)
+    let (id, listener, component) = (session.id, session.listener, &session.component);
+    let identity = Identity::new(&settings, id, listener, component, local, mark);
+    Ok((stream, Arc::new(identity)))
 }
 
 #[cfg(test)]

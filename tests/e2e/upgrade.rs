@@ -348,6 +348,53 @@ async fn s13_a_session_whose_node_has_tls_gets_a_new_connection_and_loses_no_pub
     assert_eq!(metrics.value("standin_lost_total"), 0.0);
 }
 
+/// A component with TLS is closed after all that it has sent has reached the node, and reconnects. One without TLS on the same port notices
+/// nothing.
+#[tokio::test]
+async fn an_upgrade_closes_components_with_tls_in_an_orderly_way() {
+    const BEFORE: usize = 1000;
+    let authority = Authority::new();
+    let (cert, key) = authority.certify("server", &["127.0.0.1"]);
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut sidecar = Sidecar::builder()
+        .upstream([node.url()])
+        .setting("tls.component.mode", "optional")
+        .setting("tls.component.cert_file", cert)
+        .setting("tls.component.key_file", key)
+        .start()
+        .await;
+    let mut plain = RawClient::open(sidecar.address()).await.subscribed("a").await;
+    plain.flush().await;
+    let client = async_nats::ConnectOptions::new()
+        .add_root_certificates(authority.file().into())
+        .require_tls(true)
+        .connect(format!("tls://{}", sidecar.address()))
+        .await
+        .expect("a connection");
+    for number in 0..BEFORE {
+        client
+            .publish("a", number.to_string().into())
+            .await
+            .expect("a publish");
+    }
+    // The library has written all of them, and has no answer yet.
+    client.flush().await.expect("a flush");
+    let connections = client.statistics();
+    let connects = || connections.connects.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(connects(), 1);
+    upgrade(sidecar.process()).await;
+    for number in 0..BEFORE {
+        plain.expect_message("1", "a", &number.to_string()).await;
+    }
+    eventually("the component with TLS is back", TIMEOUT, async || {
+        connects() == 2
+    })
+    .await;
+    client.publish("a", "after".into()).await.expect("a publish");
+    plain.expect_message("1", "a", "after").await;
+    plain.flush().await;
+}
+
 /// With no file descriptor left, the state cannot be written.
 #[tokio::test]
 async fn an_upgrade_without_a_free_file_descriptor_is_refused_and_a_later_one_succeeds() {

@@ -2,7 +2,7 @@
 //! next program, so it has a well-known number. It is sealed: nobody can change it after it was written, nor shorten it while it is read.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
@@ -72,13 +72,16 @@ impl HandoverFile {
         is_ours.then_some(file)
     }
 
-    /// Returns a reader from the beginning of the state. There must be one reader at a time.
+    /// Reads the whole state.
     ///
     /// # Errors
     /// The error of the system.
-    pub fn reader(&mut self) -> io::Result<impl Read + use<'_>> {
+    pub fn contents(&mut self) -> io::Result<Vec<u8>> {
         self.rewind()?;
-        Ok(BufReader::new(&self.0))
+        let mut contents = Vec::new();
+        // The file knows its length, so that there is one read.
+        self.0.read_to_end(&mut contents)?;
+        Ok(contents)
     }
 
     /// Goes to the first byte of the state.
@@ -132,9 +135,7 @@ mod tests {
         writer.write_all(b"state").unwrap();
         let mut file = writer.seal().unwrap();
         for _ in 0..2 {
-            let mut text = String::new();
-            file.reader().unwrap().read_to_string(&mut text).unwrap();
-            assert_eq!(text, "state");
+            assert_eq!(file.contents().unwrap(), b"state");
         }
         assert_eq!(file.bytes(), MAGIC.len() as u64 + 5);
         let mut other = File::from(file.descriptor().unwrap());

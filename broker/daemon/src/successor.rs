@@ -13,12 +13,12 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::{env, fs, io};
 
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::execv;
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::unistd::{Pid, execv};
 use rustix::stdio::dup2_stdin;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tracing::warn;
 
 use crate::descriptors;
@@ -134,11 +134,15 @@ impl Successor {
             .stdin(Stdio::from(state.descriptor()?))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // The program on disk may be a script, whose children are to end with it.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
+        let group = Group::of(&child);
         let (said, complained) = (child.stdout.take(), child.stderr.take());
         let (said, complained) = tokio::join!(text_of(said), text_of(complained));
         let status = child.wait().await?;
+        std::mem::forget(group);
         if status.success() && said.lines().any(|line| line == ACCEPTED) {
             return Ok(None);
         }
@@ -205,6 +209,26 @@ impl Successor {
             warn!("cannot restore the standard input: {error}");
         }
         error
+    }
+}
+
+/// The process group of a child that has not been waited for, so that nobody else has its number. Dropping it kills all processes in it.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let leader = child.id().and_then(|id| i32::try_from(id).ok());
+        Self(leader.map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0
+            && let Err(error) = killpg(group, Signal::SIGKILL)
+        {
+            warn!(%group, "cannot end the check of the program on disk: {error}");
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct SidecarRecord {
 }
 
 impl SidecarRecord {
-    pub(super) fn sockets(&self) -> impl Iterator<Item = RawFd> {
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = RawFd> {
         self.sockets.iter().map(|listener| listener.socket)
     }
 }
@@ -72,7 +72,7 @@ pub(crate) struct ListenerRecord {
     pub(crate) own_file: Option<PathBuf>,
 }
 
-/// One session, with all that its task has.
+/// One session.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct SessionRecord<S = Session> {
     pub(crate) id: u64,
@@ -88,9 +88,15 @@ pub(crate) struct SessionRecord<S = Session> {
     pub(crate) connected: Instant,
     pub(crate) moves: u64,
     pub(crate) traffic: Traffic,
+    pub(crate) away: Option<AwayRecord>,
+    pub(crate) task: TaskRecord,
+}
+
+/// What the task of a session has besides its [`Session`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TaskRecord {
     pub(crate) served: Option<Served>,
     pub(crate) is_back: bool,
-    pub(crate) away: Option<AwayRecord>,
     /// Rounds of dialling in a row without a node that served the session.
     pub(crate) rounds: u32,
     #[serde(with = "time")]

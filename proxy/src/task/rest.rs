@@ -13,11 +13,9 @@ use tracing::warn;
 
 use super::moving::Next;
 use super::{ROUNDS_MAX, Task};
-use crate::cause::Cause;
 use crate::dial::DialledNode;
-use crate::handover::{NextRecord, SessionRecord};
+use crate::handover::{NextRecord, SessionRecord, TaskRecord};
 use crate::nodes::Permit;
-use crate::recovery::Served;
 use crate::session::Session;
 use crate::session_command::SessionCommand;
 
@@ -31,13 +29,7 @@ pub(crate) struct FormerTask {
 pub(crate) struct FormerRest {
     pub(crate) node: Option<StdStream>,
     pub(crate) next: Option<(StdStream, NextRecord)>,
-    pub(crate) served: Option<Served>,
-    pub(crate) is_back: bool,
-    pub(crate) rounds: u32,
-    pub(crate) search_began: Instant,
-    pub(crate) is_half_open: bool,
-    pub(crate) component_broke: bool,
-    pub(crate) node_broke: Option<Cause>,
+    pub(crate) task: TaskRecord,
 }
 
 fn number(stream: &Stream) -> RawFd {
@@ -138,14 +130,16 @@ impl Task {
             connected: info.connected,
             moves: info.status().moves,
             traffic: info.traffic(),
-            served: self.recovery_entry.served_record(),
-            is_back: self.recovery_entry.is_back(),
             away: self.shared.recovery.away_record(info.id),
-            rounds: self.rounds,
-            search_began: self.search_began,
-            is_half_open: self.is_half_open,
-            component_broke: self.sockets.component_broke,
-            node_broke: self.sockets.node_broke,
+            task: TaskRecord {
+                served: self.recovery_entry.served_record(),
+                is_back: self.recovery_entry.is_back(),
+                rounds: self.rounds,
+                search_began: self.search_began,
+                is_half_open: self.is_half_open,
+                component_broke: self.sockets.component_broke,
+                node_broke: self.sockets.node_broke,
+            },
         }
     }
 
@@ -159,14 +153,14 @@ impl Task {
 
     /// Goes on with a session of the former program.
     pub(super) fn restore(&mut self, former: FormerRest) {
-        let FormerRest { node, next, .. } = former;
+        let FormerRest { node, next, task } = former;
         let node = node.and_then(attached);
         let next = next.and_then(|(stream, record)| Some(former_next(attached(stream)?, record)));
-        self.recovery_entry.restore(former.served, former.is_back);
-        (self.rounds, self.search_began) = (former.rounds, former.search_began);
-        self.is_half_open = former.is_half_open;
-        self.sockets.component_broke = former.component_broke;
-        self.sockets.node_broke = former.node_broke;
+        self.recovery_entry.restore(task.served, task.is_back);
+        (self.rounds, self.search_began) = (task.rounds, task.search_began);
+        self.is_half_open = task.is_half_open;
+        self.sockets.component_broke = task.component_broke;
+        self.sockets.node_broke = task.node_broke;
         let is_lost = node.is_none() && self.session.keeps_node();
         self.sockets.node = node;
         let on = self

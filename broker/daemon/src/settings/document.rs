@@ -130,6 +130,9 @@ fn flatten(
 
 /// Returns whether the meaning of a line is uncertain, because the line or the header of its section has an error.
 fn is_uncertain(text: &str, line: usize, broken: &[(usize, String)]) -> bool {
+    if broken.is_empty() {
+        return false;
+    }
     let is_broken = |line: usize| broken.iter().any(|(broken, _)| *broken == line);
     let above = text.lines().enumerate().take(line);
     let head = above
