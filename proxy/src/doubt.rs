@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::state_fields::optional_time;
+use crate::state_fields::{is_default, optional_time};
 use crate::tally::{Tally, publishes, unlimited_scanner};
 
 /// Limit on the tallies that wait for a PONG. At the limit, further publishes are added to the last tally.
@@ -24,12 +24,16 @@ const MARKED_MAX: usize = 64;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// Publishes under `drop` written so far.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) dropped: u64,
     /// Offset in the log of publishes under `resend`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) log: u64,
     /// Changes of subscriptions (created or ended) so far.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) changes: u64,
     /// CONNECTs written so far.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) connects: u64,
 }
 
@@ -50,24 +54,32 @@ impl AddAssign for InDoubtCount {
 }
 
 /// The window of publishes in doubt, with the log of those to be sent again.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Doubt {
+    #[serde(default, skip_serializing_if = "is_default")]
     written: Mark,
+    #[serde(default, skip_serializing_if = "is_default")]
     confirmed: Mark,
+    #[serde(default, skip_serializing_if = "is_default")]
     log: BytesMut,
     /// Offset of the log's first byte.
+    #[serde(default, skip_serializing_if = "is_default")]
     log_start: u64,
     /// End offset of the part of the log that was sent to the present node.
+    #[serde(default, skip_serializing_if = "is_default")]
     sent: u64,
     /// Bytes of publishes since the last PING.
+    #[serde(default, skip_serializing_if = "is_default")]
     bytes_since_mark: u64,
     /// Time at which the oldest publish after the last PING was written.
-    #[serde(with = "optional_time")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_time")]
     unmarked_since: Option<Instant>,
     /// Publishes under `drop` written after the last PING.
+    #[serde(default, skip_serializing_if = "is_default")]
     unmarked: Tally,
     /// For each unanswered PING: the value of `written.dropped` when it was sent, and the unacked publishes under `drop`
     /// between the previous PING and it.
+    #[serde(default, skip_serializing_if = "is_default")]
     marked: VecDeque<(u64, Tally)>,
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
+use crate::state_fields::is_default;
 use foldhash::fast::{FixedState, RandomState};
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +13,16 @@ use serde::{Deserialize, Serialize};
 const ENDED_MAX: usize = 4096;
 
 /// Sids of recently ended subscriptions. The order of an end is its number among all changes of the journal.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EndedSids {
     /// Order and hash of each end, the oldest first.
+    #[serde(default, skip_serializing_if = "is_default")]
     by_age: VecDeque<(u64, u64)>,
     /// For each hash of a sid, the order of its newest end.
+    #[serde(default, skip_serializing_if = "is_default")]
     newest: HashMap<u64, u64, RandomState>,
     /// Order of the newest end that was not kept because of [`ENDED_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     not_kept: Option<u64>,
 }
 

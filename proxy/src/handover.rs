@@ -106,12 +106,22 @@ fn parts(mut state: &[u8]) -> io::Result<Vec<&[u8]>> {
     Ok(parts)
 }
 
-/// Decodes the parts with all processors, because all sessions rest meanwhile.
-fn decode_all(parts: &[&[u8]]) -> Vec<Result<Part, rmp_serde::decode::Error>> {
+/// A part and its number.
+type Decoded = (usize, Result<Part, rmp_serde::decode::Error>);
+
+/// Decodes the parts with all processors, because all sessions rest meanwhile. Sessions are not returned if `only_checks`.
+fn decode_all(parts: &[&[u8]], only_checks: bool) -> Vec<Decoded> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let decode = |parts: &[&[u8]]| parts.iter().map(|part| rmp_serde::from_slice(part)).collect();
+    let numbered: Vec<(usize, &[u8])> = parts.iter().copied().enumerate().collect();
+    let is_kept = |(_, part): &Decoded| !(only_checks && matches!(part, Ok(Part::Session(_))));
+    let decode = |parts: &[(usize, &[u8])]| {
+        let decoded = parts
+            .iter()
+            .map(|(number, part)| (*number, rmp_serde::from_slice(part)));
+        decoded.filter(is_kept).collect()
+    };
     std::thread::scope(|scope| {
-        let shares = parts.chunks(parts.len().div_ceil(threads).max(1));
+        let shares = numbered.chunks(parts.len().div_ceil(threads).max(1));
         let threads: Vec<_> = shares
             .map(|share| scope.spawn(move || -> Vec<_> { decode(share) }))
             .collect();
@@ -128,26 +138,27 @@ fn decode_all(parts: &[&[u8]]) -> Vec<Result<Part, rmp_serde::decode::Error>> {
 pub struct Handover {
     pub(crate) opening: Opening,
     pub(crate) sidecar: SidecarRecord,
-    pub(crate) sessions: Vec<SessionRecord>,
+    pub(crate) sessions: Vec<Box<SessionRecord>>,
     /// A part could not be read, so there may be sockets that nobody knows.
     pub(crate) is_partial: bool,
 }
 
 impl Handover {
-    /// Reads the whole state.
+    /// Reads the whole state. If it `only_checks` it, the sessions are not returned. Otherwise, sessions that cannot be read are left out, and
+    /// logged.
     ///
     /// # Errors
-    /// [`HandoverError`]. With `lenient`, sessions that cannot be read are left out, and logged.
-    pub fn read(file: &mut HandoverFile, lenient: bool) -> Result<Self, HandoverError> {
+    /// [`HandoverError`].
+    pub fn read(file: &mut HandoverFile, only_checks: bool) -> Result<Self, HandoverError> {
         let state = file.contents()?;
         let parts = parts(&state)?;
         let (mut opening, mut sidecar, mut sessions, mut is_partial) = (None, None, Vec::new(), false);
-        for (number, part) in decode_all(&parts).into_iter().enumerate() {
+        for (number, part) in decode_all(&parts, only_checks) {
             match part {
                 Ok(Part::Opening(first)) => opening = Some(readable(first)?),
                 Ok(Part::Sidecar(record)) => sidecar = Some(*record),
-                Ok(Part::Session(record)) => sessions.push(*record),
-                Err(source) if lenient => {
+                Ok(Part::Session(record)) => sessions.push(record),
+                Err(source) if !only_checks => {
                     is_partial = true;
                     error!(
                         part = number,
@@ -330,8 +341,10 @@ mod tests {
         }
         assert!(parts(&[0xff; 8]).is_err(), "too long");
         let two = file.repeat(2);
-        let decoded = decode_all(&parts(&two).unwrap());
-        assert_eq!(decoded.len(), 2);
-        assert!(decoded.iter().all(|part| matches!(part, Ok(Part::Opening(_)))));
+        let decoded = decode_all(&parts(&two).unwrap(), false);
+        assert!(matches!(
+            &decoded[..],
+            [(0, Ok(Part::Opening(_))), (1, Ok(Part::Opening(_)))]
+        ));
     }
 }

@@ -16,6 +16,7 @@ use standin_wire::client::{Frame, Sub, Unsub};
 use standin_wire::{encode, subject};
 
 use crate::ended_sids::EndedSids;
+use crate::state_fields::is_default;
 
 /// Index of a subscription in the journal, valid while the subscription is live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,20 +39,25 @@ struct Subscription {
     order: u64,
     #[serde(with = "serde_bytes")]
     subject: Box<[u8]>,
-    #[serde(with = "serde_bytes")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "serde_bytes")]
     queue: Option<Box<[u8]>>,
     #[serde(with = "serde_bytes")]
     sid: Box<[u8]>,
     /// Messages delivered since the SUB, by all nodes.
+    #[serde(default, skip_serializing_if = "is_default")]
     delivered: u64,
     /// Messages among them that earlier nodes delivered. The present node does not count them for max.
+    #[serde(default, skip_serializing_if = "is_default")]
     before: u64,
     /// Number of deliveries after which the subscription ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     max: Option<u64>,
     /// The present node does not know the max.
+    #[serde(default, skip_serializing_if = "is_default")]
     is_open_ended: bool,
     /// SUBs with the same sid that were sent before a node acked this one. If this SUB is refused, the first of them
     /// becomes live.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     alternatives: Vec<Self>,
 }
 
@@ -107,19 +113,24 @@ struct Surplus {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
     entries: Vec<Option<Subscription>>,
+    #[serde(default, skip_serializing_if = "is_default")]
     free: Vec<u32>,
     /// Found again from `entries` in another process.
     #[serde(skip)]
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
     /// Number of changes so far. A change is the beginning or the end of a subscription.
     changes: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     ended: EndedSids,
     /// Orders and slots of subscriptions that no PONG has acked. A refusal is about the oldest match among them, or
     /// if there is none, about acked subscriptions.
+    #[serde(default, skip_serializing_if = "is_default")]
     recent: VecDeque<(u64, u32)>,
     /// Set while the node may deliver messages beyond a max, until it has acked the UNSUBs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     surplus: Option<Box<Surplus>>,
     /// Whether there were subscriptions when the session last changed its node. If not, no live subscription has messages of an earlier node.
+    #[serde(default, skip_serializing_if = "is_default")]
     moved: bool,
 }
 

@@ -13,6 +13,7 @@ use standin_wire::encode;
 
 use crate::doubt::Mark;
 use crate::error_text::ErrorText;
+use crate::state_fields::is_default;
 
 /// An expected answer of the node, or an answer that the sidecar sends at this place in the order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,15 @@ pub(crate) enum Expected {
 }
 
 /// The answers that one node owes.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
+    #[serde(default, skip_serializing_if = "is_default")]
     expected: VecDeque<Expected>,
     /// Number of PONGs in `expected`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pings: u32,
     /// Number of `-ERR`s in `expected`.
+    #[serde(default, skip_serializing_if = "is_default")]
     own_errors: u32,
 }
 

@@ -111,16 +111,12 @@ enum Start {
 
 /// Checks the state of a running program that this one is to replace (SIGUSR2). It is at standard input.
 fn check_state(mut state: HandoverFile, settings: &Settings) -> ExitCode {
-    let state = match Handover::read(&mut state, false) {
+    let state = match Handover::read(&mut state, true) {
         Ok(state) => state,
         Err(error) => return usage(PROGRAM, &error),
     };
     match state.check(settings) {
-        Ok(()) => {
-            // All sessions of the running program rest until this one ends. The memory need not be freed before.
-            std::mem::forget(state);
-            print(PROGRAM, &format!("{ACCEPTED}\n"))
-        }
+        Ok(()) => print(PROGRAM, &format!("{ACCEPTED}\n")),
         Err(error) => usage(PROGRAM, &error),
     }
 }
@@ -128,7 +124,7 @@ fn check_state(mut state: HandoverFile, settings: &Settings) -> ExitCode {
 /// Returns the state of the program that this one has replaced, if it has. If the state cannot be read, its connections are closed.
 fn former_state() -> Option<Handover> {
     let mut state = HandoverFile::on_stdin()?;
-    let handover = Handover::read(&mut state, true);
+    let handover = Handover::read(&mut state, false);
     drop(state);
     empty_stdin();
     handover

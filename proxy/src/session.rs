@@ -68,7 +68,7 @@ use crate::journal::Journal;
 use crate::ledger::Expected;
 use crate::listener_policy::ListenerPolicy;
 use crate::policy::Policy;
-use crate::state_fields::time;
+use crate::state_fields::{is_default, time};
 use crate::tally::{publishes, unlimited_scanner};
 use component::{Client, Component};
 use connection::{Connection, ConnectionStage, Hold, Leaving};
@@ -115,29 +115,39 @@ pub(crate) struct Session {
     connection: Option<Connection>,
     /// The present node, or the last one.
     node: Option<Arc<Node>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     ending: Option<Box<Ending>>,
     journal: Journal,
+    #[serde(default, skip_serializing_if = "is_default")]
     doubt: Doubt,
     /// Answers that lost nodes still owed the component, in order.
+    #[serde(default, skip_serializing_if = "is_default")]
     owed: VecDeque<Expected>,
     /// The failover to another node. Set from the loss of a node until the next one has taken the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     failover: Option<Box<Failover>>,
     /// The present planned move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     moving: Option<Box<Moving>>,
     /// Attempts in a row to leave the present node with MOVE that failed.
+    #[serde(default, skip_serializing_if = "is_default")]
     failed_moves: u8,
     /// Whether the component sends nothing more, there is no node, and none of the component's remaining frames matters
     /// to other components.
+    #[serde(default, skip_serializing_if = "is_default")]
     only_awaits_answers: bool,
     /// CONNECTs written so far, to all nodes.
     connects: u64,
     /// Number of nodes in a row that closed the connection after they got the credentials, which no node has accepted yet.
+    #[serde(default, skip_serializing_if = "is_default")]
     closed_unaccepted: u32,
     /// Nodes that refused credentials accepted by another node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused_by: Vec<NodeRefusal>,
     /// The relevant fields of the last INFO sent to the component.
     advertised: Option<info::AdvertisedInfo>,
     /// A later INFO, kept until the component's CONNECT shows whether it accepts later INFOs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pending_info: Option<Box<Info>>,
     #[serde(with = "time")]
     started: Instant,
@@ -150,6 +160,7 @@ pub(crate) struct Session {
     #[serde(skip)]
     turn_work: u32,
     /// Whether the turn's budget was exhausted before all input was processed.
+    #[serde(default, skip_serializing_if = "is_default")]
     interrupted: bool,
     /// Whether the TLS handshake with the component is not complete.
     #[serde(skip)]

@@ -232,11 +232,11 @@ impl Sidecar {
 
     /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
     /// the number of sessions that go on.
-    fn restore(&self, sessions: Vec<SessionRecord>, places: &[Option<usize>]) -> usize {
+    fn restore(&self, sessions: Vec<Box<SessionRecord>>, places: &[Option<usize>]) -> usize {
         let mut count = 0;
         for record in sessions {
             let (id, component) = (record.id, record.component);
-            match self.restored(record, places) {
+            match self.restored(*record, places) {
                 Some(connection) => {
                     self.workers.take(connection);
                     count += 1;

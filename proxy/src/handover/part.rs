@@ -16,7 +16,7 @@ use crate::nodes::NodesRecord;
 use crate::peer::Peer;
 use crate::recovery::{AwayRecord, RecoveryRecord, Served};
 use crate::session::{Session, Traffic};
-use crate::state_fields::time;
+use crate::state_fields::{is_default, time};
 
 /// One part. `S` is `&Session` in the program that writes it.
 #[derive(Serialize, Deserialize)]
@@ -82,12 +82,16 @@ pub(crate) struct SessionRecord<S = Session> {
     pub(crate) component_socket: RawFd,
     /// `None` without a node, and if the connection cannot be passed on, because it has TLS.
     pub(crate) node_socket: Option<RawFd>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) next: Option<NextRecord>,
     pub(crate) session: S,
     #[serde(with = "time")]
     pub(crate) connected: Instant,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) moves: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) traffic: Traffic,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) away: Option<AwayRecord>,
     pub(crate) task: TaskRecord,
 }
@@ -95,14 +99,20 @@ pub(crate) struct SessionRecord<S = Session> {
 /// What the task of a session has besides its [`Session`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TaskRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) served: Option<Served>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) is_back: bool,
     /// Rounds of dialling in a row without a node that served the session.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) rounds: u32,
     #[serde(with = "time")]
     pub(crate) search_began: Instant,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) is_half_open: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) component_broke: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) node_broke: Option<Cause>,
 }
 

@@ -16,7 +16,7 @@ use standin_wire::{Info, ServerScanner, Span, encode};
 use super::end::EndReason;
 use crate::journal::Slot;
 use crate::ledger::{Expected, Ledger};
-use crate::state_fields::time;
+use crate::state_fields::{is_default, time};
 
 /// Longest wait for a node to settle a session that has moved there and is to leave again.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
@@ -38,8 +38,9 @@ pub(super) enum ConnectionStage {
 }
 
 /// Progress of the change to another node while the present one is still connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Leaving {
+    #[default]
     No,
     /// Another node is being dialled.
     Dialling,
@@ -53,9 +54,10 @@ pub(super) enum Leaving {
 }
 
 /// Whether publishes are held after the loss of a node (promise S10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Hold {
     /// Publishes pass.
+    #[default]
     No,
     /// Publishes are held, and the node has not yet answered everything before the first of them.
     Away,
@@ -131,25 +133,35 @@ impl NodeMoves {
 #[derive(Serialize, Deserialize)]
 pub(super) struct Connection {
     pub(super) stage: ConnectionStage,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) leaving: Leaving,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) hold: Hold,
     /// Answers that the node owes.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) ledger: Ledger,
     /// Whether the node has answered a PING sent after the last CONNECT.
     pub(super) verified: bool,
     /// The text that the node wants to be signed. Boxed, because few nodes have one and many sessions are idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) nonce: Option<Box<Nonce>>,
     /// Whether the node asks for credentials.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) auth_required: bool,
     /// Whether a part of the node's time for CONNECT has passed in the TLS handshake with the component.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) shortens_login: bool,
     /// Set if the node knows MOVE. Boxed, because an idle session must stay small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) moves: Option<Box<NodeMoves>>,
     /// Set after an `-ERR` about the component, after which the node closes the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) refused: Option<EndReason>,
     /// Changes of the journal that the node has acked.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) confirmed_changes: u64,
     /// Whether the next PONG is reported. Set when another session has lost the node, or the registry no longer lists it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) probing: bool,
     /// Whether the node has delivered a message or an answer since it took the session.
     pub(super) served: bool,
@@ -164,27 +176,37 @@ pub(super) struct Connection {
     pub(super) pinged: Instant,
 
     /// Number of bytes of the first held frame, or of its replacement, that were written to the node.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) head_written: usize,
     /// Bytes sent to the node in place of the first held frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replacement: Option<Replacement>,
     /// Whether the first held frame is incomplete.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) incomplete: bool,
     /// The sidecar's own frames. They are sent at the next frame boundary of the component's stream.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) own: BytesMut,
     /// PINGs in `own` without an entry in the ledger yet.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) own_pings: u16,
     /// Commands at the head of `own`, each of which a `+OK` will answer in verbose mode.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) own_commands: u16,
     /// Whether publishes are being sent again, and the present part of the log was not written completely.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) resent_partly: bool,
     /// Log offset up to which `+OK`s are already expected.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) resend_expected: u64,
     /// Whether the node's socket took fewer bytes than offered.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) blocked: bool,
 
     #[serde(skip, default = "scanner")]
     pub(super) scanner: ServerScanner,
     /// The beginning of a frame whose rest has not arrived. It is never sent to the component (promise S1).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) partial: BytesMut,
     /// Journal entry of the last message. If the next control line is the same, the entry is not looked up again.
     #[serde(skip)]

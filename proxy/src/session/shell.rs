@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::ops::AddAssign;
 
+use crate::state_fields::is_default;
 use serde::{Deserialize, Serialize};
 
 /// The two sockets of a session. Each call takes as many bytes as fit now and returns their number. A broken socket
@@ -30,10 +31,15 @@ pub(crate) struct SessionRequests {
 /// Traffic of a session or of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Traffic {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) messages_to_node: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) bytes_to_node: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) messages_to_component: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) bytes_to_component: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) own_pings: u64,
 }
 
