@@ -7,14 +7,10 @@
 //!
 //! There is no global recorder. Each running sidecar has its own [`Metrics`], so one process can run several sidecars.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
-use metrics_exporter_prometheus::PrometheusHandle;
-use standin_daemon::metrics::{Labelled, Names};
+use standin_daemon::metrics::{Labelled, Names, SavedMetrics};
 use standin_daemon::process_usage;
 use standin_registry::{Health, Source};
 
@@ -27,9 +23,6 @@ const FAILOVER_BUCKETS_SECS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 30.0,
     60.0,
 ];
-
-/// Number of samples that may wait in memory for a scrape. At this number they are added to the histogram at once.
-const FAILOVER_SAMPLES_MAX: u32 = 256;
 
 /// Reasons of `standin_sessions_closed_total`: the names of `EndReason`.
 const CLOSED: &[&str] = &[
@@ -162,19 +155,17 @@ pub(crate) struct Metrics {
     failovers: [Counter; Cause::COUNT],
     failover_seconds: Histogram,
     failover_silent_seconds: Histogram,
-    failover_samples: AtomicU32,
     nodes: Vec<Gauge>,
     registry_state: Vec<Gauge>,
     registry_age: [Gauge; SOURCES.len()],
     registry_skipped: Counter,
-    handle: PrometheusHandle,
     names: Names,
 }
 
 impl Metrics {
     /// Creates all handles. Every series exists from now on, with value 0.
     pub(crate) fn new() -> Self {
-        let names = Names::with_buckets("standin_failover", FAILOVER_BUCKETS_SECS);
+        let names = Names::default();
         let counter = |name, help| names.counter(name, help, &[]);
         let gauge = |name, help| names.gauge(name, help, &[]);
         let sources = SOURCES.map(Source::as_str);
@@ -276,12 +267,13 @@ impl Metrics {
             failover_seconds: names.histogram(
                 "standin_failover_seconds",
                 "Seconds from the noticed loss of a node to the next node's first answer.",
+                FAILOVER_BUCKETS_SECS,
             ),
             failover_silent_seconds: names.histogram(
                 "standin_failover_silent_seconds",
                 "Seconds from the last byte of the lost node to the next node's first answer.",
+                FAILOVER_BUCKETS_SECS,
             ),
-            failover_samples: AtomicU32::new(0),
             nodes_proved: gauge(
                 "standin_nodes_proved",
                 "Nodes that a session or a probe has proved recently.",
@@ -315,13 +307,17 @@ impl Metrics {
                 "standin_registry_records_skipped_total",
                 "Node records that could not be read.",
             ),
-            handle: names.handle(),
             names,
         }
     }
 
-    /// Goes on with the counters of the process that this one replaced. `former` is what it last rendered.
-    pub(crate) fn restore(&self, former: &str) {
+    /// Returns the counters and histograms for a process that replaces this one.
+    pub(crate) fn save(&self) -> SavedMetrics {
+        self.names.save()
+    }
+
+    /// Goes on with the counters and histograms of the process that this one replaced.
+    pub(crate) fn restore(&self, former: &SavedMetrics) {
         self.names.restore(former);
     }
 
@@ -330,11 +326,6 @@ impl Metrics {
         self.failovers[failover.cause.index()].increment(1);
         self.failover_seconds.record(failover.took.as_secs_f64());
         self.failover_silent_seconds.record(failover.silent.as_secs_f64());
-        if self.failover_samples.fetch_add(1, Ordering::Relaxed) % FAILOVER_SAMPLES_MAX
-            == FAILOVER_SAMPLES_MAX - 1
-        {
-            self.handle.run_upkeep();
-        }
     }
 
     /// Sets the number of nodes for each state and source.
@@ -394,7 +385,7 @@ impl Metrics {
 
     /// Returns all series in the text format of Prometheus.
     pub(crate) fn render(&self) -> String {
-        self.handle.render() + &process_usage::render()
+        self.names.render() + &process_usage::render()
     }
 }
 
@@ -488,17 +479,6 @@ mod tests {
             "standin_failover_silent_seconds_bucket{le=\"2.5\"} 1",
         ];
         assert_lines(&metrics, &lines);
-    }
-
-    #[test]
-    fn all_failovers_are_counted_without_a_scrape() {
-        let metrics = Metrics::new();
-        let failovers = FAILOVER_SAMPLES_MAX * 10 + 3;
-        (0..failovers).for_each(|_| metrics.failover(&failover(Cause::Reset, 1)));
-        assert_lines(
-            &metrics,
-            &[&format!("standin_failover_seconds_count {failovers}")],
-        );
     }
 
     #[test]

@@ -216,7 +216,7 @@ impl Upgrade<'_> {
             moves_total: shared.moves.total(),
             moves: shared.moves.kept(),
             losses: shared.losses.totals(),
-            metrics: shared.metrics.render(),
+            metrics: shared.metrics.save(),
         }
     }
 

@@ -1,13 +1,18 @@
-//! Names, help texts and labels of metrics.
+//! Names, help texts and labels of metrics, and their text for Prometheus.
 //!
 //! *Architecture invariant:* no hot path looks up a label, because the handle for each label value is created once, at the
 //! start. There is no global recorder: each sidecar or broker has its own [`Names`], so that several can run in one process.
+//!
+//! This file renders the text itself. The crate `metrics-exporter-prometheus` calibrates a clock at its start, in a loop of 2 to 200 ms in
+//! which sessions would stand still during an upgrade (`tests/bench moves --only upgrade`), and cannot go on with the histograms of another
+//! process.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder as _, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram, HistogramFn};
 
 /// Counters with the same name and one label: a counter for each known value of the label, and one with the value `other`.
 #[derive(Debug)]
@@ -32,165 +37,244 @@ impl Labelled {
 /// Labels of a metric, each with its value.
 type Labels<'l> = &'l [(&'static str, &'l str)];
 
-/// Recorder of one sidecar or broker: creates the handles of its metrics and renders them.
-pub struct Names {
-    recorder: PrometheusRecorder,
-}
+/// Counters and histograms for a process that replaces this one: for each series the count, or the samples of each bucket and the sum.
+pub type SavedMetrics = BTreeMap<String, Vec<u64>>;
 
-impl Default for Names {
-    fn default() -> Self {
-        Self {
-            recorder: PrometheusBuilder::new().build_recorder(),
-        }
-    }
-}
-
-impl fmt::Debug for Names {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Names").finish_non_exhaustive()
-    }
-}
-
-/// A rendered histogram.
+/// The metrics of one sidecar or broker: creates their handles and renders them.
 #[derive(Debug, Default)]
+pub struct Names {
+    families: Mutex<BTreeMap<&'static str, Family>>,
+}
+
+/// All series with one name.
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    kind: Kind,
+    /// By rendered labels: `{a="b"}`, or nothing.
+    series: BTreeMap<String, Series>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The values of one series: one number, the bits of a floating-point number for a gauge, or a histogram.
+#[derive(Debug, Clone)]
+enum Series {
+    Number(Arc<AtomicU64>),
+    Buckets(Arc<Buckets>),
+}
+
+#[derive(Debug)]
 struct Buckets {
-    /// Upper bound of each bucket, with the number of samples up to it.
-    cumulated: Vec<(f64, u64)>,
-    sum: f64,
+    bounds: &'static [f64],
+    /// Samples in each bucket. The last bucket has no bound.
+    counts: Vec<AtomicU64>,
+    /// Bits of the sum of all samples.
+    sum: AtomicU64,
 }
 
 impl Buckets {
-    /// Returns samples with the same buckets and, as far as the buckets allow, the same sum: a value and its number for each bucket.
-    fn samples(&self) -> Vec<(f64, u64)> {
-        let (mut low, mut below) = (0.0, 0);
-        let mut buckets = Vec::new();
-        for (bound, upto) in &self.cumulated {
-            let high = if bound.is_finite() { *bound } else { 2.0 * low };
-            buckets.push((low, high, upto.saturating_sub(below)));
-            (low, below) = (high, *upto);
+    fn new(bounds: &'static [f64]) -> Self {
+        Self {
+            bounds,
+            counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0f64.to_bits()),
         }
-        let total =
-            |of: fn(&(f64, f64, u64)) -> f64| buckets.iter().map(|one| of(one) * one.2 as f64).sum::<f64>();
-        let (least, most) = (total(|one| one.0), total(|one| one.1));
-        // Not 0: a value on the lower bound would belong to the bucket below.
-        let place = ((self.sum - least) / (most - least).max(f64::MIN_POSITIVE)).clamp(0.001, 1.0);
-        let samples = buckets.into_iter().filter(|(.., count)| *count > 0);
-        samples
-            .map(|(low, high, count)| (low + place * (high - low), count))
-            .collect()
+    }
+
+    fn add_to_sum(&self, value: f64) {
+        let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
+        // Fails only if there is no new value.
+        let _ = self.sum.fetch_update(Relaxed, Relaxed, add);
     }
 }
 
-/// Returns the name and the labels on a rendered line; `None` if the line has no value.
-fn series_of(line: &str) -> Option<&str> {
-    let is_value = !line.starts_with('#') && !line.is_empty();
-    line.rsplit_once(' ')
-        .map(|(series, _)| series)
-        .filter(|_| is_value)
+impl HistogramFn for Buckets {
+    fn record(&self, value: f64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket].fetch_add(1, Relaxed);
+        self.add_to_sum(value);
+    }
 }
 
-/// Returns the labels in `name="value",…}`. No value of this program has a quote or a comma.
-fn labels_of(text: &str) -> Vec<Label> {
-    let pairs = text
-        .trim_end_matches('}')
-        .split(',')
-        .filter_map(|pair| pair.split_once('='));
-    pairs
-        .map(|(name, value)| Label::new(name.to_owned(), value.trim_matches('"').to_owned()))
-        .collect()
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+impl Series {
+    /// Returns the numbers for another process.
+    fn saved(&self) -> Vec<u64> {
+        match self {
+            Self::Number(number) => vec![number.load(Relaxed)],
+            Self::Buckets(buckets) => {
+                let all = buckets.counts.iter().chain([&buckets.sum]);
+                all.map(|number| number.load(Relaxed)).collect()
+            }
+        }
+    }
+
+    /// Adds the numbers of another process. A histogram with another number of buckets is left out.
+    fn add(&self, saved: &[u64]) {
+        match (self, saved) {
+            (Self::Number(number), [more]) => {
+                number.fetch_add(*more, Relaxed);
+            }
+            (Self::Buckets(buckets), [counts @ .., sum]) if counts.len() == buckets.counts.len() => {
+                for (count, more) in buckets.counts.iter().zip(counts) {
+                    count.fetch_add(*more, Relaxed);
+                }
+                buckets.add_to_sum(f64::from_bits(*sum));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Family {
+    /// Appends the text of all series.
+    fn render(&self, name: &str, text: &mut String) -> fmt::Result {
+        writeln!(text, "# HELP {name} {}\n# TYPE {name} {}", self.help, self.kind)?;
+        for (labels, series) in &self.series {
+            match series {
+                Series::Number(number) if self.kind == Kind::Gauge => {
+                    writeln!(text, "{name}{labels} {}", f64::from_bits(number.load(Relaxed)))?;
+                }
+                Series::Number(number) => writeln!(text, "{name}{labels} {}", number.load(Relaxed))?,
+                Series::Buckets(buckets) => {
+                    let mut total = 0;
+                    let bounds = buckets.bounds.iter().copied().chain([f64::INFINITY]);
+                    for (bound, count) in bounds.zip(&buckets.counts) {
+                        total += count.load(Relaxed);
+                        let bound = if bound.is_finite() {
+                            bound.to_string()
+                        } else {
+                            "+Inf".to_owned()
+                        };
+                        writeln!(text, "{name}_bucket{{le=\"{bound}\"}} {total}")?;
+                    }
+                    let sum = f64::from_bits(buckets.sum.load(Relaxed));
+                    writeln!(text, "{name}_sum {sum}\n{name}_count {total}")?;
+                }
+            }
+        }
+        writeln!(text)
+    }
+}
+
+/// Returns the text of the labels: `{a="b",c="d"}`, or nothing.
+fn rendered(labels: Labels<'_>) -> String {
+    let escaped = |value: &str| {
+        value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    let pairs = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)));
+    let pairs = pairs.collect::<Vec<_>>().join(",");
+    if pairs.is_empty() {
+        pairs
+    } else {
+        format!("{{{pairs}}}")
+    }
 }
 
 impl Names {
-    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
-
-    /// Creates a recorder in which each histogram whose name begins with `prefix` has the bucket bounds `bounds`.
+    /// Returns all metrics in the text format of Prometheus
+    /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4).
     #[must_use]
-    pub fn with_buckets(prefix: &str, bounds: &[f64]) -> Self {
-        let metrics = Matcher::Prefix(prefix.to_owned());
-        // Fails only if `bounds` is empty. Then these histograms become summaries.
-        let builder = PrometheusBuilder::new().set_buckets_for_metric(metrics, bounds);
-        Self {
-            recorder: builder.unwrap_or_default().build_recorder(),
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for (name, family) in &*self.families() {
+            // Writing to a string cannot fail.
+            let _ = family.render(name, &mut text);
         }
+        text
     }
 
-    /// Returns the handle that renders all metrics created here.
+    /// Returns the counters and histograms for a process that replaces this one.
     #[must_use]
-    pub fn handle(&self) -> PrometheusHandle {
-        self.recorder.handle()
+    pub fn save(&self) -> SavedMetrics {
+        let families = self.families();
+        let counting = families.iter().filter(|(_, family)| family.kind != Kind::Gauge);
+        let all = counting.flat_map(|(name, family)| {
+            let series = family.series.iter();
+            series.map(move |(labels, series)| (format!("{name}{labels}"), series.saved()))
+        });
+        all.collect()
     }
 
-    /// Adds the counters and histograms of a process that this one replaced. `former` is what it last rendered. Series that do not exist here
-    /// are left out.
-    pub fn restore(&self, former: &str) {
-        let own = self.handle().render();
-        let own: HashSet<&str> = own.lines().filter_map(series_of).collect();
-        let (mut kind, mut histograms) = ("", BTreeMap::<&str, Buckets>::new());
-        for line in former.lines() {
-            if let Some(declared) = line.strip_prefix("# TYPE ") {
-                kind = declared.rsplit(' ').next().unwrap_or_default();
-            }
-            let Some((series, value)) = series_of(line).zip(line.rsplit(' ').next()) else {
-                continue;
-            };
-            let Ok(value) = value.parse::<f64>() else { continue };
-            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-            match kind {
-                "counter" if own.contains(series) => {
-                    let key = Key::from_parts(name.to_owned(), labels_of(labels));
-                    let counter = self.recorder.register_counter(&key, &Self::METADATA);
-                    counter.increment(value as u64);
+    /// Adds the counters and histograms of a process that this one replaced. Series that do not exist here are left out.
+    pub fn restore(&self, saved: &SavedMetrics) {
+        for (name, family) in &*self.families() {
+            for (labels, series) in family.series.iter().filter(|_| family.kind != Kind::Gauge) {
+                if let Some(saved) = saved.get(&format!("{name}{labels}")) {
+                    series.add(saved);
                 }
-                "histogram" if own.contains(series) => {
-                    if let Some(name) = name.strip_suffix("_bucket") {
-                        let bound = labels_of(labels)
-                            .first()
-                            .and_then(|bound| bound.value().parse().ok());
-                        let buckets = &mut histograms.entry(name).or_default().cumulated;
-                        buckets.push((bound.unwrap_or(f64::INFINITY), value as u64));
-                    } else if let Some(name) = name.strip_suffix("_sum") {
-                        histograms.entry(name).or_default().sum = value;
-                    }
-                }
-                _ => {}
             }
-        }
-        for (name, buckets) in histograms {
-            let key = Key::from_name(name.to_owned());
-            let histogram = self.recorder.register_histogram(&key, &Self::METADATA);
-            for (value, count) in buckets.samples() {
-                histogram.record_many(value, count as usize);
-            }
-            self.handle().run_upkeep();
         }
     }
 
-    fn key(name: &'static str, labels: Labels<'_>) -> Key {
-        let labels = labels.iter();
-        let labels = labels.map(|(label, value)| Label::new(*label, (*value).to_owned()));
-        Key::from_parts(name, labels.collect::<Vec<_>>())
+    fn families(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the series, which is created unless it exists.
+    fn series(
+        &self,
+        (name, help, kind): (&'static str, &'static str, Kind),
+        labels: Labels<'_>,
+        create: impl FnOnce() -> Series,
+    ) -> Series {
+        let mut families = self.families();
+        let family = families.entry(name).or_insert_with(|| Family {
+            help,
+            kind,
+            series: BTreeMap::new(),
+        });
+        family
+            .series
+            .entry(rendered(labels))
+            .or_insert_with(create)
+            .clone()
+    }
+
+    fn number(&self, family: (&'static str, &'static str, Kind), labels: Labels<'_>) -> Arc<AtomicU64> {
+        match self.series(family, labels, || Series::Number(Arc::default())) {
+            Series::Number(number) => number,
+            Series::Buckets(_) => Arc::default(),
+        }
     }
 
     /// Creates a counter.
     pub fn counter(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counter {
-        self.recorder.describe_counter(name.into(), None, help.into());
-        self.recorder
-            .register_counter(&Self::key(name, labels), &Self::METADATA)
+        Counter::from_arc(self.number((name, help, Kind::Counter), labels))
     }
 
     /// Creates a gauge.
     pub fn gauge(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauge {
-        self.recorder.describe_gauge(name.into(), None, help.into());
-        self.recorder
-            .register_gauge(&Self::key(name, labels), &Self::METADATA)
+        Gauge::from_arc(self.number((name, help, Kind::Gauge), labels))
     }
 
-    /// Creates a histogram of seconds.
-    pub fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
-        self.recorder
-            .describe_histogram(name.into(), Some(Unit::Seconds), help.into());
-        self.recorder
-            .register_histogram(&Self::key(name, &[]), &Self::METADATA)
+    /// Creates a histogram whose buckets have these upper bounds, in ascending order.
+    pub fn histogram(&self, name: &'static str, help: &'static str, bounds: &'static [f64]) -> Histogram {
+        let create = || Series::Buckets(Arc::new(Buckets::new(bounds)));
+        match self.series((name, help, Kind::Histogram), &[], create) {
+            Series::Buckets(buckets) => Histogram::from_arc(buckets),
+            Series::Number(_) => Histogram::noop(),
+        }
     }
 
     /// Creates a counter for each of `values`, and the counter `other` for all other values.
@@ -231,43 +315,44 @@ impl Names {
 mod tests {
     use super::*;
 
+    const HELP: &str = "A metric.";
+
     #[test]
     fn counters_and_histograms_go_on_in_another_process() {
         let create = || {
-            let names = Names::with_buckets("h", &[0.01, 0.1, 1.0]);
-            let counter = names.counter("c_total", "A counter.", &[("a", "x y"), ("b", "z")]);
-            let plain = names.counter("p_total", "A counter.", &[]);
-            let gauge = names.gauge("g", "A gauge.", &[]);
-            let histogram = names.histogram("h_seconds", "A histogram.");
+            let names = Names::default();
+            let counter = names.counter("c_total", HELP, &[("a", "x y"), ("b", "z\\ \"q\"\n")]);
+            let plain = names.counter("p_total", HELP, &[]);
+            let gauge = names.gauge("g", HELP, &[]);
+            let histogram = names.histogram("h_seconds", HELP, &[0.01, 0.1, 1.0]);
             (names, counter, plain, gauge, histogram)
         };
         let (former, counter, plain, gauge, histogram) = create();
         counter.increment(7);
         plain.increment(1);
-        gauge.set(3.0);
-        for value in [0.02, 0.05, 0.5, 0.6, 5.0] {
+        gauge.set(3.5);
+        for value in [0.02, 0.1, 0.5, 0.6, 5.0] {
             histogram.record(value);
         }
-        let former = former.handle().render() + "unknown_total 4\n# TYPE odd counter\nodd 1\n";
+        let mut saved = former.save();
+        saved.insert("unknown_total".to_owned(), vec![4]);
         let (names, counter, ..) = create();
-        names.restore(&former);
+        names.restore(&saved);
         counter.increment(1);
-        let text = names.handle().render();
-        for line in [
-            "c_total{a=\"x y\",b=\"z\"} 8",
-            "p_total 1",
-            "g 0",
-            "h_seconds_bucket{le=\"0.01\"} 0",
-            "h_seconds_bucket{le=\"0.1\"} 2",
-            "h_seconds_bucket{le=\"1\"} 4",
-            "h_seconds_bucket{le=\"+Inf\"} 5",
-            "h_seconds_count 5",
-        ] {
-            assert!(
-                text.lines().any(|have| have == line),
-                "{line} is missing in\n{text}"
-            );
-        }
-        assert!(!text.contains("odd") && !text.contains("unknown"));
+        let _same = names.counter("c_total", HELP, &[("a", "other")]);
+        assert_eq!(
+            names.render(),
+            "# HELP c_total A metric.\n# TYPE c_total counter\n\
+             c_total{a=\"other\"} 0\nc_total{a=\"x y\",b=\"z\\\\ \\\"q\\\"\\n\"} 8\n\n\
+             # HELP g A metric.\n# TYPE g gauge\ng 0\n\n\
+             # HELP h_seconds A metric.\n# TYPE h_seconds histogram\n\
+             h_seconds_bucket{le=\"0.01\"} 0\nh_seconds_bucket{le=\"0.1\"} 2\nh_seconds_bucket{le=\"1\"} 4\n\
+             h_seconds_bucket{le=\"+Inf\"} 5\nh_seconds_sum 6.22\nh_seconds_count 5\n\n\
+             # HELP p_total A metric.\n# TYPE p_total counter\np_total 1\n\n"
+        );
+        assert!(former.render().contains("\ng 3.5\n"));
+        saved.insert("h_seconds".to_owned(), vec![1, 2]);
+        names.restore(&saved);
+        assert!(names.render().contains("h_seconds_count 5\n"), "other buckets");
     }
 }

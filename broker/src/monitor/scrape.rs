@@ -23,7 +23,7 @@ pub(super) async fn page(State(pages): State<Pages>) -> impl IntoResponse {
     metrics.set_routes(&pages.shared);
     metrics.set_process(&pages.shared);
     let kind = "text/plain; version=0.0.4; charset=utf-8";
-    let text = pages.names.handle().render() + &process_usage::render();
+    let text = pages.names.render() + &process_usage::render();
     ([(header::CONTENT_TYPE, kind)], text)
 }
 

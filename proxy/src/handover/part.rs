@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use standin_daemon::metrics::SavedMetrics;
 use standin_registry::{Node, RegistryMemory};
 use standin_wire::Info;
 
@@ -54,8 +55,7 @@ pub(crate) struct SidecarRecord {
     pub(crate) moves: Vec<Move>,
     /// Messages lost, one number for each kind of loss.
     pub(crate) losses: Vec<u64>,
-    /// All metrics, in the text format of Prometheus.
-    pub(crate) metrics: String,
+    pub(crate) metrics: SavedMetrics,
 }
 
 impl SidecarRecord {
