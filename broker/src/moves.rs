@@ -17,10 +17,9 @@
 //!    subscriptions, and sends `left` after the client's last message.
 //! 4. `go`: the sidecar reads and writes the new node from here on.
 //!
-//! *Moves at the same time.* Suppose that a publisher and its subscriber move at once. The publisher's last message on its old node may be after
-//! the subscriber's cut while its first message on the new node, sent after `left`, is before it. The subscriber would get the two in the
-//! wrong order.
-//! So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
+//! *Moves at the same time.* Suppose that a publisher and its subscriber move at once. Let P be the publisher's last message on its old node,
+//! and Q its first one on the new node, sent after `left`. P may be after the subscriber's cut, and Q before it. Then the subscriber would
+//! get Q first. So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
 //! no two moves wait for each other.
 //!
 //! *Late marks.* A frozen node makes its cut late. Meanwhile the sidecar sends publishes to the old node again. They are after the cut, and
@@ -29,11 +28,11 @@
 //!
 //! *Queue groups.* One node gets a message for a group, so it cannot come twice. A member that arrives is announced, but it is not counted
 //! until `go`, so no other node chooses it while the client is counted on its old node. A member that leaves is withdrawn just before
-//! CUT. On either node, such a member gets a message for its group only if no other member there takes it. If there are several such
-//! members, the node prefers one that the sender may have counted here. Before the sender's mark has come, this is a guess. So if all members
+//! CUT. A member that arrives or leaves gets a message only if the node has no settled member of the group. Among several, the node prefers
+//! one that the sender may have counted on this node. Before the sender's mark has come, this is a guess. So if all members
 //! of a group move at once, a member may get two messages in the wrong order.
 //!
-//! *Faults.* A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
+//! *Faults.* A *source* is one worker of one node. A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
 //! such a source only if the route has acked a change made after `go`: the message was then sent when the old node delivered nothing
 //! more. A route that is established during a move begins with the marks of the cuts that the node has made, and the old node sends CUT
 //! over it. If a node dies or loses a route, messages may be lost, but none comes twice.
@@ -188,8 +187,8 @@ impl Moves {
         self.settle(&mut state, interest);
     }
 
-    /// Begins to move `client` to the node with the run `to`. The client has sent its last frame. For a client that has left, makes another
-    /// cut after what it has published since.
+    /// Begins to move `client` to the node with the run `to`, after its last frame. If the client has left already and has published since (see
+    /// *late marks*), makes a second cut after these publishes.
     ///
     /// # Errors
     /// The reason why the client must stay.
@@ -402,7 +401,7 @@ impl Moves {
         }
     }
 
-    /// Ends the moves from this node for which nothing more is to be waited for.
+    /// Broadcasts CUT_DONE for each client that leaves and whose marks have all come. Sends `left` for each one that waits for no other cut.
     fn complete(&self, state: &mut State, interest: &Interest) {
         let all = state.leaving.iter_mut();
         let marked = all.filter(|(_, leaving)| !leaving.is_complete && leaving.moving.cut().is_complete());
@@ -435,7 +434,7 @@ impl Moves {
         (id, self.run.clone())
     }
 
-    /// Ends the arrivals for which every source has made the cut, or has acked the barrier.
+    /// Ends each arrival that has got `go`, once each route has brought all marks or has acked the barrier.
     fn settle(&self, state: &mut State, interest: &Interest) {
         let routes = interest.routes.load();
         let is_settled = |moving: &Moving| {

@@ -1,4 +1,4 @@
-//! The state that a sidecar leaves to the program that replaces it in the same process (SIGUSR2, promise S13). `upgrade.rs` has the course.
+//! The state that a sidecar leaves to the program that replaces it in the same process (SIGUSR2, promise S13). The steps are in `upgrade.rs`.
 //!
 //! *Form.* A file in memory ([`HandoverFile`]) with a sequence of parts. Each part is its length (4 bytes, big-endian) and a [`Part`] in
 //! MessagePack, with the names of all fields. The first part is the [`Opening`], one part is the [`SidecarRecord`], and there is one for
@@ -15,7 +15,6 @@
 
 mod part;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -61,18 +60,18 @@ pub enum HandoverError {
         /// Its format.
         format: u32,
     },
-    /// There is no part about the sidecar itself.
-    #[error("state of the running program is not complete")]
+    /// The opening or the part about the sidecar is missing, or could not be read.
+    #[error("state of the running program has no readable beginning or no part about the sidecar itself")]
     Incomplete,
 }
 
-/// The first part: who has written the state.
+/// The first part: the format of the state, and the program that has written it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Opening {
     pub(crate) format: u32,
     /// Version of the program.
     pub(crate) version: String,
-    /// The program on disk, as the operator names it.
+    /// Path of the program on disk. Symbolic links are kept.
     pub(crate) program: PathBuf,
 }
 
@@ -86,7 +85,11 @@ pub(crate) fn encode_part<S: Serialize>(part: &Part<S>) -> io::Result<Vec<u8>> {
     part.serialize(&mut serializer).map_err(io::Error::other)?;
     let len = u32::try_from(bytes.len() - size_of::<u32>()).ok();
     let len = len.filter(|len| *len <= PART_BYTES_MAX);
-    let len = len.ok_or_else(|| io::Error::other("a part of the state is too long"))?;
+    let len = len.ok_or_else(|| {
+        io::Error::other(format!(
+            "a part of the state has more than {PART_BYTES_MAX} bytes"
+        ))
+    })?;
     bytes[..size_of::<u32>()].copy_from_slice(&len.to_be_bytes());
     Ok(bytes)
 }
@@ -127,7 +130,7 @@ fn decode_all(parts: &[&[u8]], only_checks: bool) -> Vec<Decoded> {
             .collect();
         let decoded = threads.into_iter().flat_map(|thread| match thread.join() {
             Ok(decoded) => decoded,
-            // In the check, the program is then refused.
+            // In the check, this ends the program, and the running one goes on.
             Err(panic) => std::panic::resume_unwind(panic),
         });
         decoded.collect()
@@ -144,8 +147,8 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Reads the whole state. If it `only_checks` it, the sessions are not returned. Otherwise, sessions that cannot be read are left out, and
-    /// logged.
+    /// Reads the whole state. With `only_checks`, a part that cannot be read is an error, and no sessions are returned. Otherwise, such a part is
+    /// logged and left out.
     ///
     /// # Errors
     /// [`HandoverError`].
@@ -185,7 +188,7 @@ impl Handover {
         self.sessions.len()
     }
 
-    /// Returns the program on disk, as the operator names it.
+    /// Returns the path of the program on disk. Symbolic links are kept.
     #[must_use]
     pub fn program(&self) -> &PathBuf {
         &self.opening.program
@@ -202,25 +205,12 @@ fn readable(opening: Opening) -> Result<Opening, HandoverError> {
     })
 }
 
-/// Sockets that the former program left. Those that are not taken are closed when the value is dropped.
-pub(crate) struct LeftSockets(HashMap<RawFd, OwnedFd>);
-
-impl LeftSockets {
-    /// Takes the sockets with these numbers.
-    pub(crate) fn of(numbers: impl Iterator<Item = RawFd>) -> Self {
-        let taken = numbers.filter_map(|number| match descriptors::take(number) {
-            Ok(socket) => Some((number, socket)),
-            Err(error) => {
-                warn!("socket of the former program is lost: {error}");
-                None
-            }
-        });
-        Self(taken.collect())
-    }
-
-    pub(crate) fn take(&mut self, number: RawFd) -> Option<OwnedFd> {
-        self.0.remove(&number)
-    }
+/// Returns the socket that the former program left under this number. Logs why there is none.
+pub(crate) fn taken(number: RawFd) -> Option<OwnedFd> {
+    let taken = descriptors::take(number);
+    taken
+        .inspect_err(|error| warn!("socket of the former program is lost: {error}"))
+        .ok()
 }
 
 /// Returns the time since `began`, in milliseconds, for logs.

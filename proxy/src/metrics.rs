@@ -311,12 +311,12 @@ impl Metrics {
         }
     }
 
-    /// Returns the counters and histograms for a process that replaces this one.
+    /// Returns the counters and histograms for the program that replaces this one.
     pub(crate) fn save(&self) -> SavedMetrics {
         self.names.save()
     }
 
-    /// Goes on with the counters and histograms of the process that this one replaced.
+    /// Goes on with the counters and histograms of the program that this one replaced.
     pub(crate) fn restore(&self, former: &SavedMetrics) {
         self.names.restore(former);
     }

@@ -76,12 +76,12 @@ impl Rest {
         });
     }
 
-    /// Ends the rest. Returns the states.
+    /// Returns the states that were written. No other session can come to rest; those at rest stay so.
     pub(crate) fn take(&self) -> Option<AtRest> {
         self.lock().take()
     }
 
-    /// Lets connections be accepted again.
+    /// Drops the states that were written, and lets connections be accepted again.
     pub(crate) fn end(&self) {
         self.take();
         self.phase.send_replace(Phase::Open);
@@ -114,7 +114,7 @@ impl Rest {
         state.is_some()
     }
 
-    /// Removes the sessions that are at rest.
+    /// Removes from `sessions` those that are at rest.
     pub(crate) fn retain_missing(&self, sessions: &mut Vec<Arc<SessionInfo>>) {
         if let Some(at_rest) = self.lock().as_ref() {
             sessions.retain(|session| !at_rest.sessions.contains(&session.id));
@@ -126,7 +126,7 @@ impl Rest {
         self.lock().as_ref().map_or(0, |at_rest| at_rest.sessions.len())
     }
 
-    /// Returns what happens at the listening sockets, now and later.
+    /// Returns a receiver for the phase of the listening sockets.
     pub(crate) fn phases(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
@@ -137,7 +137,7 @@ impl Rest {
         self.pending_headers.fetch_sub(before, Relaxed);
     }
 
-    /// Returns the number of these connections at all listeners.
+    /// Returns the number of connections with an incomplete PROXY protocol header, at all listeners.
     pub(crate) fn pending_headers(&self) -> usize {
         self.pending_headers.load(Relaxed)
     }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::handover::{Handover, LeftSockets, SessionRecord, SidecarRecord, millis_since};
+use crate::handover::{Handover, SessionRecord, SidecarRecord, millis_since, taken};
 use crate::listener::{ListenSocket, Listener};
 use crate::policy::Policy;
 use crate::session_command::SessionCommand;
@@ -35,6 +35,9 @@ use crate::task::{FormerRest, FormerTask};
 use crate::upgrade::{KeptListener, Upgrade, UpgradeError};
 use crate::worker::{AcceptedConnection, Workers};
 use crate::{balance_task, http, listener, prober, reporter};
+
+/// Sessions of the former program that are passed to the workers together, because a worker that sleeps between two sessions wakes up slowly.
+const BATCH: usize = 100;
 
 /// Reason why a sidecar cannot run.
 #[derive(Debug, Error)]
@@ -135,9 +138,8 @@ impl Sidecar {
             sessions,
             is_partial,
         } = handover;
-        let mut left = LeftSockets::of(sidecar.sockets());
         let sockets = std::mem::take(&mut sidecar.sockets).into_iter();
-        let sockets = sockets.filter_map(|record| Some((left.take(record.socket)?, record.own_file)));
+        let sockets = sockets.filter_map(|record| Some((taken(record.socket)?, record.own_file)));
         let inherited = InheritedSockets::of_former(sockets.collect::<Vec<_>>());
         let (began, former_listeners) = (sidecar.rest_began, std::mem::take(&mut sidecar.listeners));
         let started = Self::start_from(inherited, settings, Some(sidecar))?;
@@ -233,27 +235,39 @@ impl Sidecar {
     /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
     /// the number of sessions that go on.
     fn restore(&self, sessions: Vec<Box<SessionRecord>>, places: &[Option<usize>]) -> usize {
-        let mut count = 0;
+        let (mut count, mut batch) = (0, Vec::with_capacity(BATCH));
+        let mut pass_on = |batch: &mut Vec<AcceptedConnection>| {
+            count += batch.len();
+            batch
+                .drain(..)
+                .for_each(|connection| self.workers.take(connection));
+        };
         for record in sessions {
             let (id, component) = (record.id, record.component);
             match self.restored(*record, places) {
-                Some(connection) => {
-                    self.workers.take(connection);
-                    count += 1;
-                }
+                Some(connection) => batch.push(connection),
                 None => {
                     warn!(session = id, %component, "session closed: its listener is not in the settings any more, or its connection is lost");
                 }
             }
+            if batch.len() == BATCH {
+                pass_on(&mut batch);
+            }
         }
+        pass_on(&mut batch);
         self.shared.recovery.restored();
         count
     }
 
     fn restored(&self, record: SessionRecord, places: &[Option<usize>]) -> Option<AcceptedConnection> {
-        let mut left = LeftSockets::of(record.sockets());
+        // All of them, so that those that are not needed are closed.
+        let component = taken(record.component_socket);
+        let node = record.node_socket.and_then(taken);
+        let next = record
+            .next
+            .and_then(|next| Some((taken(next.socket)?.into(), next)));
         let listener = places.get(record.listener).copied().flatten()?;
-        let stream = left.take(record.component_socket)?.into();
+        let stream = component?.into();
         let client = record.session.client_label().cloned().unwrap_or_default();
         let session = SessionInfo::new(record.id, listener, record.component);
         session.has_sent_command.store(!record.task.is_half_open, Relaxed);
@@ -267,13 +281,8 @@ impl Sidecar {
             .recovery
             .restore_session(&session, record.task.served.as_ref(), record.away);
         self.shared.sessions.insert(Arc::clone(&session));
-        let next = record.next;
-        let next = next.and_then(|next| Some((left.take(next.socket)?.into(), next)));
         let rest = FormerRest {
-            node: record
-                .node_socket
-                .and_then(|node| left.take(node))
-                .map(Into::into),
+            node: node.map(Into::into),
             next,
             task: record.task,
         };

@@ -8,7 +8,8 @@
 //! 4. The program on disk is checked with this very state.
 //! 5. It is executed. It takes over the sockets and goes on with each session ([`Sidecar::go_on`](crate::sidecar::Sidecar::go_on)).
 //!
-//! If anything fails before the last step, all sessions go on here, and the log says why.
+//! If a step fails, the sessions go on in the running program, and the log says why. Those with TLS to their component have ended by then if
+//! step 2 has begun.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -68,7 +69,7 @@ pub(crate) struct KeptListener {
     pub(crate) own_file: Option<PathBuf>,
 }
 
-/// What the next program needs besides the state of the sidecar.
+/// One attempt to replace the running program. When it is dropped, all sessions go on.
 pub(crate) struct Upgrade<'u> {
     pub(crate) shared: &'u Arc<SidecarState>,
     pub(crate) listeners: &'u [KeptListener],
@@ -104,7 +105,7 @@ impl Upgrade<'_> {
             return Err(error.into());
         }
         let began = at_rest.began.unwrap_or_else(Instant::now);
-        // What is gathered for the log does not go on.
+        // Losses that are not logged yet are not part of the state.
         reporter::log_losses_now(self.shared);
         let state = self.completed(at_rest.file, began, &registry)?;
         let rest_ms = millis_since(began);
@@ -125,8 +126,8 @@ impl Upgrade<'_> {
         Err(error.into())
     }
 
-    /// Waits until the sessions with TLS have ended, or have left their node, and until the last accepted connections have a session, or
-    /// their time for a PROXY protocol header is over.
+    /// Stops the acceptance of connections, and tells each session to prepare its rest. Waits for the sessions, for at most [`PREPARATION`],
+    /// and for the PROXY protocol headers of accepted connections, which have a timeout of their own.
     async fn prepare(&self) {
         let rest = &self.shared.rest;
         rest.prepare();
@@ -143,7 +144,7 @@ impl Upgrade<'_> {
         }
     }
 
-    /// Waits until all sessions are at rest.
+    /// Tells all sessions to rest, and waits until they do, for at most [`COME_TO_REST`].
     async fn come_to_rest(&self) -> Result<AtRest, UpgradeError> {
         let rest = &self.shared.rest;
         let until = Instant::now() + COME_TO_REST;
@@ -157,11 +158,11 @@ impl Upgrade<'_> {
             if Instant::now() >= until {
                 return Err(UpgradeError::Busy(missing.len()));
             }
-            // Also those that have just begun.
+            // Includes sessions that have begun since the last look.
             missing
                 .iter()
                 .for_each(|session| session.send(SessionCommand::Rest));
-            // A session that ends instead does not rest, so that the number is not reached.
+            // If a session ends instead, the number is not reached, and the next look finds that nothing is missing.
             let next = Instant::now() + LOOK;
             while rest.count() < self.shared.sessions.len() && Instant::now() < next {
                 tokio::time::sleep(COUNT).await;

@@ -170,6 +170,14 @@ async fn a_component_that_connects_while_the_sidecar_restarts_waits() {
         .wait_for_line_after(mark, "settings reloaded", TIMEOUT)
         .await;
     RawClient::open(address).await.flush().await;
+    // The program that replaces this one keeps the socket.
+    let mark = sidecar.mark();
+    sidecar.signal(Signal::SIGUSR2);
+    sidecar
+        .wait_for_line_after(mark, "sidecar upgraded", TIMEOUT)
+        .await;
+    component.flush().await;
+    RawClient::open(address).await.flush().await;
 
     sidecar.signal(Signal::SIGTERM);
     sidecar.wait_for_line("stopping", TIMEOUT).await;

@@ -5,7 +5,7 @@
 //!
 //! This file renders the text itself. The crate `metrics-exporter-prometheus` calibrates a clock at its start, in a loop of 2 to 200 ms in
 //! which sessions would stand still during an upgrade (`tests/bench moves --only upgrade`), and cannot go on with the histograms of another
-//! process.
+//! program.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -37,7 +37,8 @@ impl Labelled {
 /// Labels of a metric, each with its value.
 type Labels<'l> = &'l [(&'static str, &'l str)];
 
-/// Counters and histograms for a process that replaces this one: for each series the count, or the samples of each bucket and the sum.
+/// Counters and histograms for the program that replaces this one: for each series the count, or the samples of each bucket and the bits of
+/// the sum.
 pub type SavedMetrics = BTreeMap<String, Vec<u64>>;
 
 /// The metrics of one sidecar or broker: creates their handles and renders them.
@@ -89,7 +90,7 @@ impl Buckets {
 
     fn add_to_sum(&self, value: f64) {
         let add = |sum| Some((f64::from_bits(sum) + value).to_bits());
-        // Fails only if there is no new value.
+        // Cannot fail, because `add` always returns a value.
         let _ = self.sum.fetch_update(Relaxed, Relaxed, add);
     }
 }
@@ -113,7 +114,7 @@ impl fmt::Display for Kind {
 }
 
 impl Series {
-    /// Returns the numbers for another process.
+    /// Returns the numbers for another program.
     fn saved(&self) -> Vec<u64> {
         match self {
             Self::Number(number) => vec![number.load(Relaxed)],
@@ -124,7 +125,7 @@ impl Series {
         }
     }
 
-    /// Adds the numbers of another process. A histogram with another number of buckets is left out.
+    /// Adds the numbers of another program. A histogram with another number of buckets is left out.
     fn add(&self, saved: &[u64]) {
         match (self, saved) {
             (Self::Number(number), [more]) => {
@@ -204,7 +205,7 @@ impl Names {
         text
     }
 
-    /// Returns the counters and histograms for a process that replaces this one.
+    /// Returns the counters and histograms for the program that replaces this one.
     #[must_use]
     pub fn save(&self) -> SavedMetrics {
         let families = self.families();
@@ -216,7 +217,7 @@ impl Names {
         all.collect()
     }
 
-    /// Adds the counters and histograms of a process that this one replaced. Series that do not exist here are left out.
+    /// Adds the counters and histograms of the program that this one replaced. Series that do not exist here are left out.
     pub fn restore(&self, saved: &SavedMetrics) {
         for (name, family) in &*self.families() {
             for (labels, series) in family.series.iter().filter(|_| family.kind != Kind::Gauge) {

@@ -212,7 +212,7 @@ impl Successor {
     }
 }
 
-/// The process group of a child that has not been waited for, so that nobody else has its number. Dropping it kills all processes in it.
+/// The process group of a child that has not been waited for, so that its number is not used again. Dropping this kills all processes in it.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -232,8 +232,8 @@ impl Drop for Group {
     }
 }
 
-/// Holds the signals of the program back. The system keeps those that come meanwhile, also over `execve`. Only for the thread that calls this
-/// and for threads that it starts, so a program calls this first in its main thread. Dropping the value lets the signals through to this
+/// Holds the signals of the program back. The system keeps those that come meanwhile, also over `execve`. This blocks them in the calling
+/// thread and in threads that it starts later, so a program calls this first in its main thread. Dropping the value lets the signals through to this
 /// thread; then the program must handle all of them.
 #[derive(Debug)]
 pub struct HeldSignals(());
@@ -261,7 +261,7 @@ fn handled() -> SigSet {
     HANDLED.into_iter().collect()
 }
 
-/// Returns the path of the running program by the name with which it was started; `None` if that is the name of another file.
+/// Returns the path of the running program, found by the name with which it was started. `None` if that path is another file, or none.
 fn located(name: &OsStr) -> Option<PathBuf> {
     let id = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let own = id(Path::new("/proc/self/exe"))?;

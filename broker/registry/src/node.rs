@@ -69,27 +69,38 @@ pub struct Node {
     /// Id from the record. If there is no record, or the record has no id, this is the client address.
     pub id: Arc<str>,
     /// Identifier of the process. Each start of the node has a different one. Empty if the record has none.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub run: Arc<str>,
     /// Address for clients.
     pub client: Endpoint,
     /// Address for other nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh: Option<Endpoint>,
     /// Address of the HTTP listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Endpoint>,
     /// Whether clients must use TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
     /// Zone in which the node runs. Empty if unknown.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub zone: Arc<str>,
     /// Weight of the node in the distribution of clients, relative to other nodes; at least 1.
     pub weight: u32,
     /// Whether the node accepts new clients.
     pub state: NodeState,
     /// Version of the program. Empty if unknown.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub version: Arc<str>,
     /// Source from which the node is known.
     pub source: Source,
     /// Credentials for the node. They are used if the component sends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Arc<Credentials>>,
+}
+
+fn is_empty(text: &Arc<str>) -> bool {
+    text.is_empty()
 }
 
 impl Node {

@@ -12,10 +12,11 @@
 //! | 5 | | `go`, then the client's next frames |
 //! | 6 | | ← `settled`: the client can be moved again |
 //!
-//! Either broker may answer `refused` instead of `ready` or `left`. The client then stays on the old broker.
+//! Either broker may answer `refused` instead of `ready` or of the first `left`. The client then stays on the old broker.
 //!
 //! If `left` does not come soon, the sidecar sends publishes and PINGs to the old broker again. When `left` has come, it repeats step 3 with
-//! another id. The order of these publishes and later ones is then kept too. `refused` means here that no order is promised.
+//! another id. The order of these publishes and later ones is then kept too. If this second `leave` is refused, the
+//! move goes on, but these publishes may be reordered with later ones.
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +69,7 @@ impl TryFrom<String> for MoveId {
     type Error = std::num::ParseIntError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        // The library also takes a sign.
+        // `from_str_radix` accepts a leading `+`, and the protocol does not.
         u128::from_str_radix(text.strip_prefix('+').map_or(&*text, |_| ""), 16).map(Self)
     }
 }
@@ -85,7 +86,7 @@ impl Move {
     /// Appends the line `MOVE {json}\r\n`, which is the same in both directions.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"MOVE ");
-        // The serialization of strings cannot fail, and writing to a vector neither.
+        // The serialization of strings cannot fail, and neither can writing to a vector.
         let _ = serde_json::to_writer(&mut *out, self);
         out.extend_from_slice(b"\r\n");
     }

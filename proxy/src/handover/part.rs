@@ -58,17 +58,11 @@ pub(crate) struct SidecarRecord {
     pub(crate) metrics: SavedMetrics,
 }
 
-impl SidecarRecord {
-    pub(crate) fn sockets(&self) -> impl Iterator<Item = RawFd> {
-        self.sockets.iter().map(|listener| listener.socket)
-    }
-}
-
 /// A socket that listens.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ListenerRecord {
     pub(crate) socket: RawFd,
-    /// If it is a Unix socket whose file this program has made: the file, which the next program removes in the end.
+    /// The file of a Unix socket, if this program has made it. The next program removes it when it stops.
     pub(crate) own_file: Option<PathBuf>,
 }
 

@@ -3,14 +3,15 @@
 //! Promise S13: nothing is lost, nothing comes twice, and the order stays.
 //!
 //! *Between brokers that know MOVE*, the promise holds exactly. [`standin_wire::moves`] has the steps. The present node gets `leave`. Its
-//! messages pass until it answers `left`. Until then, the next node is not read after its `ready`. Meanwhile frames are held, for at most
-//! [`HELD_MAX`]: after that, publishes and PINGs pass to the present node, and `leave` is sent again after them.
+//! messages pass until it answers `left`. Until then, the next node is not read after its `ready`. The
+//! component's frames are held meanwhile, for at most [`HELD_MAX`]. Then publishes and PINGs pass to the present node again. When `left`
+//! comes after that, `leave` is sent once more, and a second `left` is awaited.
 //!
 //! *Between other nodes*, both deliver for a while; see [`copies`](super::copies). Sessions for which neither is possible only wait for the
 //! present node's answers; see [`failover`](super::failover).
 //!
-//! While the next node learns the subscriptions, all frames pass to the present node, except SUB, UNSUB and CONNECT, which would
-//! change what the next node learns.
+//! While the next node learns the subscriptions, frames pass to the present node until the component's next SUB, UNSUB or CONNECT. That one
+//! would change what the next node learns, so it and all later frames wait.
 //!
 //! *Max.* Between brokers that know MOVE, the next node learns what is left of each max, but the present node still delivers. So after the
 //! switch, each UNSUB is sent again with what is left then. Meanwhile the next node may deliver more messages than that; these are dropped.
@@ -115,7 +116,8 @@ impl Moving {
 }
 
 impl Session {
-    /// Returns whether the session can move to a node that has sent `info`, and the node learns the subscriptions before.
+    /// Returns whether the session can make a planned move to the node that has sent `info`: one in which that node learns the subscriptions
+    /// first.
     pub(crate) fn can_move(&self, info: &Info) -> bool {
         let is_flowing = |node: &Connection| {
             let is_flowing = node.stage == ConnectionStage::Flowing && node.hold == Hold::No;
@@ -172,7 +174,8 @@ impl Session {
         }
     }
 
-    /// Leaves the node although no other one is connected: it gets only a last PING. Returns whether it does. [`stay`](Self::stay) undoes it.
+    /// Begins to leave the node although no other one is connected. The node gets a last PING, and nothing after it. Returns `false` if the
+    /// session has not joined, or leaves already. [`stay`](Self::stay) undoes this.
     pub(crate) fn drain(&mut self, now: Instant, wires: &mut impl Wires) -> bool {
         let is_joined = self.client.is_some();
         let Some(node) = self.connection.as_mut().filter(|_| is_joined) else {
@@ -252,8 +255,8 @@ impl Session {
         Some(ArrivalLines { first, then })
     }
 
-    /// Records that the next node knows all subscriptions. The present node is told that the session leaves, or gets a last PING. It gets
-    /// nothing more of the component.
+    /// Records that the next node knows all subscriptions. With MOVE, the present node is told that the session leaves. Without MOVE, it gets the
+    /// UNSUBs of members of queue groups and a last PING. The component's frames are held from here on.
     pub(crate) fn arrived(&mut self, now: Instant, wires: &mut impl Wires) {
         let is_verbose = self.verbose();
         let Some(node) = &mut self.connection else { return };
@@ -311,8 +314,8 @@ impl Session {
         }
     }
 
-    /// Returns whether the next node is still needed: for the present move, or because the present node is lost when the next one knows all
-    /// subscriptions.
+    /// Returns whether the connection to the next node is still needed: a move is in progress, or the present node was lost after the next one
+    /// had learned all subscriptions.
     pub(crate) fn expects_next(&self) -> bool {
         let moves = |node: &Connection| node.leaving != Leaving::Dialling && node.leaving != Leaving::No;
         match &self.connection {
@@ -382,7 +385,8 @@ impl Session {
             if let Some(moves) = &mut connection.moves {
                 moves.is_unsettled = true;
             }
-            // Before `go`, which counts the members of queue groups: a member that the component has ended would lose its messages.
+            // The UNSUBs come before `go`, at which the node counts its members of queue groups. Messages for a member that the component has
+            // ended would be lost.
             let commands = self.journal.moved(&moving.limited, &mut lines);
             let commands = commands + self.journal.end_here(&ended, &mut lines);
             Move::Go.encode(&mut lines);

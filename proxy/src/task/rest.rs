@@ -51,7 +51,7 @@ impl Task {
         }
     }
 
-    /// Notices that the node that is left has answered everything.
+    /// Marks the session as prepared once its node has answered everything, or is gone.
     pub(super) fn check_preparation(&mut self) {
         if self.session_info.is_preparing.load(Relaxed)
             && !self.session.is_ending()
@@ -65,7 +65,8 @@ impl Task {
         self.sockets.node.as_ref().is_some_and(Stream::is_tls)
     }
 
-    /// Brings the session to rest and writes its state. Does nothing if the session has ended: its end is next.
+    /// Gives up an unfinished move, brings the session to rest, and writes its state. If the session has ended, the next turn ends it, and no
+    /// state is written.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
         if let Some(next) = &self.next
             && !matches!(**next, Next::Drained(_) | Next::Ready(_))
@@ -84,7 +85,7 @@ impl Task {
             progress |= !events.is_empty();
             events.into_iter().for_each(|event| self.handle(event));
             if ended.is_some() {
-                // Without a node or a component to wait for, the next turn ends the session.
+                // Nothing else may wake the task. This command causes the turn that ends the session.
                 self.session_info.send(SessionCommand::Rest);
                 return;
             }
@@ -143,7 +144,7 @@ impl Task {
         }
     }
 
-    /// Goes on after the rest, because the other program was refused.
+    /// Goes on after the rest, because the upgrade has failed or was cancelled.
     pub(super) fn go_on(&mut self) {
         self.is_resting = false;
         if self.has_tls_node() {
