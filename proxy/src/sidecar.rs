@@ -234,7 +234,7 @@ impl Sidecar {
 
     /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
     /// the number of sessions that go on.
-    fn restore(&self, sessions: Vec<Box<SessionRecord>>, places: &[Option<usize>]) -> usize {
+    fn restore(&self, sessions: Vec<SessionRecord>, places: &[Option<usize>]) -> usize {
         let (mut count, mut batch) = (0, Vec::with_capacity(BATCH));
         let mut pass_on = |batch: &mut Vec<AcceptedConnection>| {
             count += batch.len();
@@ -244,7 +244,7 @@ impl Sidecar {
         };
         for record in sessions {
             let (id, component) = (record.id, record.component);
-            match self.restored(*record, places) {
+            match self.restored(record, places) {
                 Some(connection) => batch.push(connection),
                 None => {
                     warn!(session = id, %component, "session closed: its listener is not in the settings any more, or its connection is lost");
