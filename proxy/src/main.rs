@@ -24,6 +24,8 @@ const PROGRAM: &str = "standin-proxy";
 const STOP_MARGIN: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    // Until they are handled: also those that came while this program replaced another one.
+    let held = HeldSignals::hold().ok();
     let mut successor = Successor::of_this_program();
     let mut cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
@@ -33,10 +35,9 @@ fn main() -> ExitCode {
         }
     };
     if let Some(command) = cli.command.clone() {
+        drop(held);
         return run_command(&command, &cli);
     }
-    // Until they are handled: also those that came while this program replaced another one.
-    let held = HeldSignals::hold().ok();
     let embedded = match embedded(&mut cli) {
         Ok(embedded) => embedded,
         Err(error) => {
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(PROGRAM, &error),
     };
     if cli.print_config || cli.check {
+        drop(held);
         // While the program runs, the watch logs these warnings.
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         if let Some(state) = HandoverFile::on_stdin() {

@@ -1,6 +1,7 @@
 //! The table of all sessions of the sidecar, for the HTTP pages, the connection limit and the stop.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -27,9 +28,16 @@ impl SessionTable {
         self.lock().ended = ended;
     }
 
-    /// Returns the traffic of the sessions that have ended.
+    /// Returns the traffic of the sessions that have ended, also of those whose connections are being closed.
     pub(crate) fn ended(&self) -> Traffic {
-        self.lock().ended
+        let sessions = self.lock();
+        let mut ended = sessions.ended;
+        let over = sessions
+            .live
+            .values()
+            .filter(|session| session.is_over.load(Relaxed));
+        over.for_each(|session| ended += session.traffic());
+        ended
     }
 
     pub(crate) fn insert(&self, session: Arc<SessionInfo>) {

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::handover::{Handover, SessionRecord, SidecarRecord, millis_since, taken};
 use crate::listener::{ListenSocket, Listener};
@@ -67,6 +67,17 @@ pub enum RunError {
     /// A socket of the service manager cannot be used.
     #[error(transparent)]
     Inherited(#[from] InheritedSocketError),
+    /// A listener that is not in the settings has components.
+    #[error(
+        "listener {} is not in the settings, but has components ({sessions}); keep it, or restart the sidecar to close them",
+        addresses.join(", ")
+    )]
+    InUse {
+        /// The addresses of the listener.
+        addresses: Vec<String>,
+        /// Number of its sessions.
+        sessions: usize,
+    },
     /// A thread or event queue cannot be created.
     #[error("cannot start a worker thread: {0}")]
     Worker(#[source] io::Error),
@@ -78,7 +89,9 @@ impl RunError {
         match self {
             Self::Settings(_) => "settings",
             Self::Registry(_) => "registry",
-            Self::Listen { .. } | Self::UnixSocket { .. } | Self::Inherited(_) => "listen",
+            Self::Listen { .. } | Self::UnixSocket { .. } | Self::Inherited(_) | Self::InUse { .. } => {
+                "listen"
+            }
             Self::Worker(_) => "worker",
         }
     }
@@ -177,7 +190,11 @@ impl Sidecar {
                 } else {
                     &mut none
                 };
-                Some(bind(&address, settings.socket.listen_backlog, inherited)?.remove(0))
+                let mut bound = or_go_on(
+                    bind(&address, settings.socket.listen_backlog, inherited),
+                    former.is_some(),
+                )?;
+                bound.pop()
             }
         };
         let (page_access, access) = watch::channel(settings.page_access()?);
@@ -247,7 +264,7 @@ impl Sidecar {
             match self.restored(record, places) {
                 Some(connection) => batch.push(connection),
                 None => {
-                    warn!(session = id, %component, "session closed: its listener is not in the settings any more, or its connection is lost");
+                    warn!(session = id, %component, "session closed: its connection is lost");
                 }
             }
             if batch.len() == BATCH {
@@ -402,11 +419,22 @@ impl Sidecar {
 }
 
 impl Handover {
-    /// Checks that this program can listen on the addresses in the settings that the running program does not listen on.
+    /// Checks that this program can listen on the addresses in the settings that the running program does not listen on, and that the settings
+    /// have all listeners with sessions.
     ///
     /// # Errors
-    /// [`RunError::Listen`].
+    /// [`RunError::Listen`], [`RunError::UnixSocket`], [`RunError::InUse`].
     pub fn check(&self, settings: &Settings) -> Result<(), RunError> {
+        let places = places(&self.sidecar.listeners, settings);
+        let former = self.sidecar.listeners.iter().zip(&self.sidecar.sessions);
+        for ((addresses, sessions), place) in former.zip(places) {
+            if *sessions > 0 && place.is_none() {
+                return Err(RunError::InUse {
+                    addresses: addresses.clone(),
+                    sessions: *sessions,
+                });
+            }
+        }
         let has = |address: &String| {
             self.sidecar.listeners.iter().flatten().any(|had| had == address)
                 || self.sidecar.http.as_ref() == Some(address)
@@ -479,15 +507,16 @@ fn sockets(
     for address in &section.listen {
         if let Some(path) = unix_socket::path_of(address) {
             let mode = section.mode().unwrap_or_default();
-            let socket = match inherited.take_unix(path) {
-                Some(listener) => UnixSocket::inherited(listener, path),
-                None => UnixSocket::listen(path, mode, backlog),
-            };
+            let listen = || UnixSocket::listen(path, mode, backlog);
+            let socket = inherited.take_unix(path).map_or_else(listen, |former| {
+                UnixSocket::inherited(former, path, mode).or_else(|_| listen())
+            });
             let socket = socket.map_err(|source| RunError::UnixSocket {
                 path: path.to_owned(),
                 source,
-            })?;
-            sockets.push(ListenSocket::Unix(socket));
+            });
+            let opened = socket.map(|socket| vec![ListenSocket::Unix(socket)]);
+            sockets.extend(or_go_on(opened, inherited.are_of_former())?);
             continue;
         }
         match bind(address, backlog, inherited) {
@@ -497,10 +526,21 @@ fn sockets(
             {
                 info!(%address, "not listening: the host has no IPv6");
             }
-            Err(error) => return Err(error),
+            Err(error) => sockets.extend(or_go_on(Err(error), inherited.are_of_former())?),
         }
     }
     Ok(sockets)
+}
+
+/// Returns the sockets. Once this program `has_sessions` of a former one, they go on although an address cannot be used.
+fn or_go_on<T>(opened: Result<Vec<T>, RunError>, has_sessions: bool) -> Result<Vec<T>, RunError> {
+    match opened {
+        Err(error) if has_sessions => {
+            error!("{error}; the sidecar goes on without this address");
+            Ok(Vec::new())
+        }
+        opened => opened,
+    }
 }
 
 /// Returns whether `address` is the IPv6 loopback address and `all` has the IPv4 loopback address with the same port.

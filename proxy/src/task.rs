@@ -9,6 +9,7 @@
 //! failure of one session affects another.
 
 mod buffer_share;
+mod end;
 mod moving;
 mod recovery_entry;
 mod report;
@@ -132,16 +133,17 @@ pub(crate) async fn run(
     component: Stream,
     identity: Arc<Identity>,
     former: Option<Box<FormerTask>>,
-) -> SessionEnd {
+) {
     let mut task = Task::new(shared, session_info, component, identity, former);
     let ended = poll_fn(|cx| task.poll(cx)).await;
-    task.session_info.is_over.store(true, Relaxed);
     task.count_node(None);
     task.recovery_entry.end(&ended);
+    // Before the connections are closed, which takes a while: an upgrade does not wait for it.
+    end::record_end(&task.shared, &task.session_info, &ended);
+    task.session_info.is_over.store(true, Relaxed);
     // Boxed: inside this future, the buffers of `close` would make up a third of an idle session's memory (`tests/bench
     // sidecar --only crowd`).
     Box::pin(close(task.sockets, ended.reason)).await;
-    ended
 }
 
 impl Task {

@@ -194,8 +194,18 @@ impl Upgrade<'_> {
         let shared = self.shared;
         let settings = shared.settings.load();
         let listeners = settings.listeners();
+        let mut sessions = vec![0; listeners.len()];
+        for session in shared
+            .sessions
+            .all()
+            .iter()
+            .filter(|session| !session.is_over.load(Relaxed))
+        {
+            sessions[session.listener] += 1;
+        }
         SidecarRecord {
             listeners: listeners.iter().map(|listener| listener.listen.clone()).collect(),
+            sessions,
             http: settings.http_listen(),
             sockets: self
                 .listeners

@@ -7,7 +7,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use socket2::SockRef;
@@ -15,14 +14,10 @@ use standin_daemon::tcp;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
-use crate::doubt::InDoubtCount;
 use crate::identity::Identity;
-use crate::losses::Loss;
-use crate::moves::Move;
 use crate::peer::Peer;
-use crate::session::{EndReason, SessionEnd};
 use crate::session_command::SessionCommand;
 use crate::session_info::SessionInfo;
 use crate::sidecar_state::SidecarState;
@@ -138,7 +133,7 @@ async fn run_session(connection: AcceptedConnection, shared: Arc<SidecarState>) 
     }
     let serving = serve(Arc::clone(&shared), Arc::clone(&session), stream, former);
     match AssertUnwindSafe(serving).catch_unwind().await {
-        Ok(Ok(ended)) => log_end(&shared, &session, &ended),
+        Ok(Ok(())) => {}
         Ok(Err(error)) => {
             debug!(session = id, %component, "component's connection broke before its session began: {error}")
         }
@@ -155,56 +150,16 @@ async fn run_session(connection: AcceptedConnection, shared: Arc<SidecarState>) 
     shared.metrics.sessions.decrement(1.0);
 }
 
-/// Counts and logs the end of a session. The level is DEBUG if the component closed it, in an outage, and when the sidecar
-/// stops; otherwise it is WARN.
-fn log_end(shared: &SidecarState, session: &SessionInfo, ended: &SessionEnd) {
-    let (end, reason) = (ended.reason, ended.reason.as_str());
-    shared.metrics.sessions_closed.increment(reason);
-    shared.lost(Loss::Abandoned, &ended.abandoned, ended.abandoned_bytes);
-    if let Some(kind) = end.error_kind() {
-        shared.metrics.client_errors.increment(kind);
-    }
-    let (id, component, client) = (
-        session.id,
-        session.component,
-        session.status().client.name.clone(),
-    );
-    let abandoned_bytes = ended.abandoned_bytes;
-    if end == EndReason::Outage || !ended.abandoned.is_empty() {
-        shared.moves.add(ended_without_node(session, ended));
-    }
-    if end.is_quiet() {
-        debug!(session = id, %component, client, reason, abandoned_bytes, "session ended");
-    } else {
-        warn!(session = id, %component, client, reason, abandoned_bytes, "session closed by the sidecar");
-    }
-}
-
-/// Returns the entry in `/movez` of a session that ended without a node, or with messages that no node has taken.
-fn ended_without_node(session: &SessionInfo, ended: &SessionEnd) -> Move {
-    Move {
-        at: SystemTime::now(),
-        session: session.id,
-        component: session.component,
-        nodes: None,
-        cause: ended.reason.as_str(),
-        silent: Duration::ZERO,
-        took: Duration::ZERO,
-        in_doubt: InDoubtCount::default(),
-        abandoned: ended.abandoned.total(),
-        subscriptions: 0,
-    }
-}
-
 /// Runs the session of a connection.
 async fn serve(
     shared: Arc<SidecarState>,
     session: Arc<SessionInfo>,
     stream: StdStream,
     former: Option<Box<FormerTask>>,
-) -> io::Result<SessionEnd> {
+) -> io::Result<()> {
     let (stream, identity) = prepared(&shared, &session, stream, former.is_none())?;
-    Ok(task::run(shared, session, stream.into(), identity, former).await)
+    task::run(shared, session, stream.into(), identity, former).await;
+    Ok(())
 }
 
 /// Returns the connection for the session's task. Sets the options of the socket if it `is_new`, and not of the former program.

@@ -215,6 +215,20 @@ impl Installed {
         self.folder.path().join("sidecar")
     }
 
+    /// Returns the address of a Unix socket in the folder.
+    fn socket(&self, name: &str) -> String {
+        format!("unix:{}/{name}", self.folder.path().display())
+    }
+
+    /// Changes the settings: the sidecar is to listen on these addresses too, each with a listener of its own.
+    fn listen_also(&self, node: &Node, more: &[String]) {
+        let mut text = format!("[nodes]\nupstream = [\"{}\"]\n", node.url());
+        for address in [self.address.to_string()].iter().chain(more) {
+            text += &format!("[[listener]]\nlisten = [\"{address}\"]\n");
+        }
+        std::fs::write(self.folder.path().join("proxy.toml"), text).expect("the settings");
+    }
+
     /// Replaces the program on disk as a package manager does: by another file.
     fn install(&self, contents: &[u8]) {
         let new = self.folder.path().join("new");
@@ -393,6 +407,98 @@ async fn an_upgrade_closes_components_with_tls_in_an_orderly_way() {
     client.publish("a", "after".into()).await.expect("a publish");
     plain.expect_message("1", "a", "after").await;
     plain.flush().await;
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_used_after_an_upgrade_ends_no_session() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut installed = Installed::start(&node, &[]).await;
+    let mut client = RawClient::open(installed.address).await.subscribed("a").await;
+    let (own, path) = (installed.socket("own"), installed.folder.path().join("own"));
+    installed.listen_also(&node, &[own.clone()]);
+    upgrade(&mut installed.sidecar).await;
+    RawClient::open_unix(&path).await.flush().await;
+
+    // The file is gone, so nobody can connect. The new program makes it again.
+    std::fs::remove_file(&path).expect("the file of the socket");
+    upgrade(&mut installed.sidecar).await;
+    let in_use = RawClient::open_unix(&path).await;
+
+    // Two names of one file.
+    let twice = [own, installed.socket("twice"), installed.socket("./twice")];
+    installed.listen_also(&node, &twice);
+    let mark = installed.sidecar.mark();
+    upgrade(&mut installed.sidecar).await;
+    let text = "goes on without this address";
+    installed.sidecar.wait_for_line_after(mark, text, TIMEOUT).await;
+    client.publish("a", "1").await;
+    client.expect_message("1", "a", "1").await;
+
+    installed.listen_also(&node, &[]);
+    installed.expect_refusal("has components (1)").await;
+    in_use.close().await;
+    eventually(
+        "the listener without components can be removed",
+        TIMEOUT,
+        async || {
+            let mark = installed.sidecar.mark();
+            installed.sidecar.signal(Signal::SIGUSR2);
+            let line = installed
+                .sidecar
+                .wait_for_line_after(mark, "upgrade", TIMEOUT)
+                .await;
+            line.text.contains(DONE)
+        },
+    )
+    .await;
+    client.flush().await;
+}
+
+/// A program that leaves a process behind, which keeps its output open.
+#[tokio::test]
+async fn a_check_leaves_no_process_behind_and_its_reason_is_logged() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut installed = Installed::start(&node, &[]).await;
+    let pid = installed.folder.path().join("pid");
+    let script = format!(
+        "#!/bin/sh\nsleep 1000 &\necho $! > {}\necho not today >&2\nexit 3\n",
+        pid.display()
+    );
+    installed.install(script.as_bytes());
+    installed.expect_refusal("not today").await;
+    let pid = std::fs::read_to_string(pid).expect("the script has run");
+    let process = PathBuf::from("/proc").join(pid.trim());
+    eventually(
+        "the process that was left behind has ended",
+        TIMEOUT,
+        async || {
+            let state = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        },
+    )
+    .await;
+}
+
+/// The session has ended, but its connection is not closed yet.
+#[tokio::test]
+async fn a_session_that_has_just_ended_is_counted_over_an_upgrade() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut sidecar = Sidecar::builder().upstream([node.url()]).start().await;
+    let mut client = RawClient::open(sidecar.address()).await;
+    let closed = "standin_sessions_closed_total{reason=component_protocol}";
+    let (before, bytes) = (
+        sidecar.metric(closed).await,
+        "standin_bytes_total{direction=to_component}",
+    );
+    client.publish("a", "1").await;
+    client.flush().await;
+    let received = sidecar.metric(bytes).await;
+    client.send("FOO\r\n").await;
+    client.read_until("-ERR").await;
+    upgrade(sidecar.process()).await;
+    assert_eq!(sidecar.metric(closed).await, before + 1.0);
+    assert!(sidecar.metric(bytes).await >= received);
+    client.read_to_end().await;
 }
 
 /// With no file descriptor left, the state cannot be written.

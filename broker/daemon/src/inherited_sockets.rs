@@ -100,6 +100,12 @@ impl InheritedSockets {
         sockets
     }
 
+    /// Returns whether the sockets are those of the program that this one replaced.
+    #[must_use]
+    pub const fn are_of_former(&self) -> bool {
+        self.are_of_former
+    }
+
     /// Returns a socket on one of these addresses. If the service manager passed sockets, but none of these, logs a warning: the program
     /// opens the first address itself, so clients are refused there during a restart.
     pub fn take_tcp(&mut self, addresses: &[SocketAddr]) -> Option<Socket> {

@@ -140,9 +140,14 @@ impl Successor {
             .spawn()?;
         let group = Group::of(&child);
         let (said, complained) = (child.stdout.take(), child.stderr.take());
-        let (said, complained) = tokio::join!(text_of(said), text_of(complained));
-        let status = child.wait().await?;
-        std::mem::forget(group);
+        let ended = async {
+            let status = child.wait().await;
+            // Processes that the child has left may keep its output open.
+            drop(group);
+            status
+        };
+        let (status, said, complained) = tokio::join!(ended, text_of(said), text_of(complained));
+        let status = status?;
         if status.success() && said.lines().any(|line| line == ACCEPTED) {
             return Ok(None);
         }
@@ -212,7 +217,8 @@ impl Successor {
     }
 }
 
-/// The process group of a child that has not been waited for, so that its number is not used again. Dropping this kills all processes in it.
+/// The process group of a child. Dropping this kills all processes in it. That is done right after the child has ended, before the system
+/// uses the number again.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -224,10 +230,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = self.0
-            && let Err(error) = killpg(group, Signal::SIGKILL)
-        {
-            warn!(%group, "cannot end the check of the program on disk: {error}");
+        if let Some(group) = self.0 {
+            // Fails if there is no process left.
+            let _ = killpg(group, Signal::SIGKILL);
         }
     }
 }

@@ -69,17 +69,22 @@ impl UnixSocket {
         })
     }
 
-    /// Returns a socket that was passed to this program. Must be called inside a tokio runtime.
+    /// Returns a socket that was passed to this program. If a former program has made its file, the file gets the permission bits `mode`. Must be
+    /// called inside a tokio runtime.
     ///
     /// # Errors
-    /// The error of the system.
-    pub fn inherited(socket: InheritedUnixSocket, path: &Path) -> io::Result<Self> {
+    /// The error of the system; [`io::ErrorKind::NotFound`] if that file is gone, so that nobody can connect.
+    pub fn inherited(socket: InheritedUnixSocket, path: &Path, mode: u32) -> io::Result<Self> {
         let InheritedUnixSocket { listener, owns_file } = socket;
         listener.set_nonblocking(true)?;
+        let file = owns_file.then(|| SocketFile::of(path)).transpose()?;
+        if file.is_some() {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
         Ok(Self {
             listener: UnixListener::from_std(listener)?,
             path: path.to_owned(),
-            file: owns_file.then(|| SocketFile::of(path)).transpose()?,
+            file,
         })
     }
 

@@ -32,6 +32,9 @@ pub(crate) enum Part<S = Session> {
 pub(crate) struct SidecarRecord {
     /// Addresses of each listener, in the order of the settings.
     pub(crate) listeners: Vec<Vec<String>>,
+    /// Number of sessions of each listener.
+    #[serde(default)]
+    pub(crate) sessions: Vec<usize>,
     /// Address of the HTTP pages.
     pub(crate) http: Option<String>,
     pub(crate) sockets: Vec<ListenerRecord>,

@@ -30,7 +30,9 @@ use crate::journal::{Members, Sids, Slot};
 use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
-const FAILURES_MAX: u8 = 3;
+/// While a node of the cluster is frozen, each attempt fails after half a second (`cluster.flush_timeout_ms`). After 3 s the others give that
+/// node up, and an attempt succeeds.
+const FAILURES_MAX: u8 = 12;
 
 /// Limit on the wait for the last answers of a node that the session is about to leave.
 pub(super) const LEAVE_ANSWERS: Duration = Duration::from_secs(5);

@@ -224,3 +224,68 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
         receipts.assert_whole(&ledger);
     }
 }
+
+/// A node that has no part in the move is frozen when it begins, for longer than three attempts take. It also has a publisher, whose messages
+/// wait in the node meanwhile.
+#[tokio::test]
+async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
+    const ATTEMPTS: usize = 4;
+    let mut mesh = Mesh::builder(ServerKind::Standin, 3)
+        .setting("cluster.ping_interval_ms", 10_000)
+        .describe();
+    mesh.nodes[2].add_flags(&["--no_advertise"]);
+    mesh.start_all().await;
+    let mut sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
+    let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
+    publisher.flush().await;
+    let old = sidecar.wait_for_node_of_session().await;
+    let mut receiving = Vec::new();
+    for (index, node) in mesh.nodes.iter().enumerate() {
+        let name = format!("subscriber {index}");
+        receiving.push(Receiving::start(node.subscriber("load").await, &name));
+    }
+    for _ in 0..2 {
+        let client = RawClient::open(sidecar.address()).await.subscribed("load").await;
+        receiving.push(Receiving::start(client, "a subscriber behind the sidecar"));
+    }
+    mesh.wait_until_agreed().await;
+    let every = Duration::from_millis(2);
+    let other = mesh.nodes[2].client().await;
+    let publishing = [
+        Publishing::start(publisher, "p", "load", every),
+        Publishing::start(other, "f", "load", every),
+    ];
+
+    mesh.nodes[2].freeze().await;
+    let mut mark = sidecar.process().mark();
+    let page = format!("/nodez/{old}/drain");
+    assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+    for _ in 0..ATTEMPTS {
+        let process = sidecar.process();
+        process
+            .wait_for_line_after(mark, "planned move given up", TIMEOUT)
+            .await;
+        mark = process.mark();
+    }
+    assert!(
+        sidecar.session_nodes().await.contains(&Some(old)),
+        "a session has not waited"
+    );
+    mesh.nodes[2].thaw();
+    eventually("the sessions have moved", TIMEOUT, async || {
+        let nodes = sidecar.session_nodes().await;
+        nodes.iter().all(|node| node.is_some_and(|node| node != old))
+    })
+    .await;
+    let mut ledger = Ledger::new();
+    for publishing in publishing {
+        let (mut client, own) = publishing.stop().await;
+        client.flush().await;
+        ledger.add(&own);
+    }
+    for receiving in receiving {
+        let (mut client, mut receipts) = receiving.stop().await;
+        receipts.gather(&mut client, &ledger, TIMEOUT).await;
+        receipts.assert_whole(&ledger);
+    }
+}
