@@ -415,7 +415,7 @@ async fn an_address_that_cannot_be_used_after_an_upgrade_ends_no_session() {
     let mut installed = Installed::start(&node, &[]).await;
     let mut client = RawClient::open(installed.address).await.subscribed("a").await;
     let (own, path) = (installed.socket("own"), installed.folder.path().join("own"));
-    installed.listen_also(&node, &[own.clone()]);
+    installed.listen_also(&node, std::slice::from_ref(&own));
     upgrade(&mut installed.sidecar).await;
     RawClient::open_unix(&path).await.flush().await;
 
