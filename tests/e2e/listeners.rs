@@ -402,6 +402,11 @@ async fn a_reload_changes_permissions_at_once_and_keeps_sockets() {
         .process()
         .wait_for_line_after(mark, "setting change needs a restart", TIMEOUT)
         .await;
+    // This line comes after the other one, and is not to be taken for that of the next reload.
+    sidecar
+        .process()
+        .wait_for_line_after(mark, "settings reloaded", TIMEOUT)
+        .await;
     client.publish("c", "3").await;
     assert!(client.flush().await.is_empty());
     // The permissions change in the same file as the sockets.

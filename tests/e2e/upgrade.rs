@@ -429,7 +429,7 @@ async fn an_address_that_cannot_be_used_after_an_upgrade_ends_no_session() {
     installed.listen_also(&node, &twice);
     let mark = installed.sidecar.mark();
     upgrade(&mut installed.sidecar).await;
-    let text = "goes on without this address";
+    let text = "the sidecar goes on without it";
     installed.sidecar.wait_for_line_after(mark, text, TIMEOUT).await;
     client.publish("a", "1").await;
     client.expect_message("1", "a", "1").await;

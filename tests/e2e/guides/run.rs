@@ -51,7 +51,6 @@ async fn a_rolling_restart_and_the_other_commands_work_as_they_stand() {
         is_served(&mut component, &format!("restarted-{number}")).await;
     }
     here.run(&run.next("Upgrade"));
-    here.run(&run.next("Upgrade"));
     eventually("the sidecar has replaced itself", TIMEOUT, async || {
         here.run("journalctl -u standin-proxy")
             .contains("sidecar upgraded")
