@@ -536,7 +536,7 @@ fn sockets(
 fn or_go_on<T>(opened: Result<Vec<T>, RunError>, has_sessions: bool) -> Result<Vec<T>, RunError> {
     match opened {
         Err(error) if has_sessions => {
-            error!(%error, "address cannot be used after the upgrade; the sidecar goes on without it");
+            error!(%error, "address cannot be used any more; the sidecar goes on without it");
             Ok(Vec::new())
         }
         opened => opened,
