@@ -141,7 +141,11 @@ fn decode_all(parts: &[&[u8]], only_checks: bool) -> Vec<Decoded> {
 pub struct Handover {
     pub(crate) opening: Opening,
     pub(crate) sidecar: SidecarRecord,
-    pub(crate) sessions: Vec<SessionRecord>,
+    #[expect(
+        clippy::vec_box,
+        reason = "records are large, and moving them is part of the pause of an upgrade"
+    )]
+    pub(crate) sessions: Vec<Box<SessionRecord>>,
     /// A part could not be read, so there may be sockets that nobody knows.
     pub(crate) is_partial: bool,
 }
@@ -160,7 +164,7 @@ impl Handover {
             match part {
                 Ok(Part::Opening(first)) => opening = Some(readable(first)?),
                 Ok(Part::Sidecar(record)) => sidecar = Some(*record),
-                Ok(Part::Session(record)) => sessions.push(*record),
+                Ok(Part::Session(record)) => sessions.push(record),
                 Err(source) if !only_checks => {
                     is_partial = true;
                     error!(

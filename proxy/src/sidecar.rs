@@ -251,7 +251,8 @@ impl Sidecar {
 
     /// Goes on with the sessions of the former program. `places` has the place of each of its listeners in the present settings. Returns
     /// the number of sessions that go on.
-    fn restore(&self, sessions: Vec<SessionRecord>, places: &[Option<usize>]) -> usize {
+    #[expect(clippy::vec_box, reason = "see `Handover::sessions`")]
+    fn restore(&self, sessions: Vec<Box<SessionRecord>>, places: &[Option<usize>]) -> usize {
         let (mut count, mut batch) = (0, Vec::with_capacity(BATCH));
         let mut pass_on = |batch: &mut Vec<AcceptedConnection>| {
             count += batch.len();
@@ -261,7 +262,7 @@ impl Sidecar {
         };
         for record in sessions {
             let (id, component) = (record.id, record.component);
-            match self.restored(record, places) {
+            match self.restored(*record, places) {
                 Some(connection) => batch.push(connection),
                 None => {
                     warn!(session = id, %component, "session closed: its connection is lost");
