@@ -186,12 +186,6 @@ impl Handover {
         }
     }
 
-    /// Returns the number of sessions.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
-    }
-
     /// Returns the path of the program on disk. Symbolic links are kept.
     #[must_use]
     pub fn program(&self) -> &PathBuf {
