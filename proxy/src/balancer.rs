@@ -67,7 +67,7 @@ struct PlannedMove {
     to: Endpoint,
 }
 
-/// The decisions, without sessions, sockets or clocks. They go on in a process that replaces this one.
+/// The decisions, without sessions, sockets or clocks. They go on in the next program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Balancer {
     #[serde(skip, default = "new_rng")]
@@ -100,7 +100,7 @@ impl Balancer {
         }
     }
 
-    /// Returns the decisions for a process that replaces this one.
+    /// Returns the decisions for the next program.
     pub(crate) fn record(&self) -> Self {
         Self {
             rng: new_rng(),

@@ -65,7 +65,7 @@ impl EndedSids {
         *self = Self::default();
     }
 
-    /// The same in another process, which may replace this one.
+    /// The same in the next program.
     fn hash(sid: &[u8]) -> u64 {
         FixedState::default().hash_one(sid)
     }

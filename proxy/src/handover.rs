@@ -1,4 +1,5 @@
 //! The state that a sidecar leaves to the program that replaces it in the same process (SIGUSR2, promise S13). The steps are in `upgrade.rs`.
+//! Here and elsewhere, the program that leaves the state is the *former* program, and the one that takes it is the *next* program.
 //!
 //! *Form.* A file in memory ([`HandoverFile`]) with a sequence of parts. Each part is its length (4 bytes, big-endian) and a [`Part`] in
 //! MessagePack, with the names of all fields. The first part is the [`Opening`], one part is the [`SidecarRecord`], and there is one for
@@ -38,10 +39,10 @@ const PART_BYTES_MAX: u32 = 1 << 30;
 #[derive(Debug, Error)]
 pub enum HandoverError {
     /// The file cannot be read.
-    #[error("state of the running program cannot be read: {0}")]
+    #[error("the sidecar's state cannot be read: {0}")]
     Read(#[from] io::Error),
     /// A part is not valid.
-    #[error("part {number} of the running program's state cannot be read: {source}")]
+    #[error("part {number} of the sidecar's state cannot be read: {source}")]
     Part {
         /// Number of the part, from 0.
         number: usize,
@@ -50,18 +51,18 @@ pub enum HandoverError {
     },
     /// The program is too old or too new.
     #[error(
-        "the running program (version {version}) has state format {format}, and this one reads {}, {FORMAT} and {} only",
+        "the sidecar's state has format {format} (written by version {version}), and this program reads {}, {FORMAT} and {} only",
         FORMAT - 1,
         FORMAT + 1
     )]
     Format {
-        /// Version of the running program.
+        /// Version of the program that has written the state.
         version: String,
         /// Its format.
         format: u32,
     },
     /// The opening or the part about the sidecar is missing, or could not be read.
-    #[error("state of the running program has no readable beginning or no part about the sidecar itself")]
+    #[error("the sidecar's state has no readable beginning or no part about the sidecar itself")]
     Incomplete,
 }
 
@@ -169,7 +170,7 @@ impl Handover {
                     is_partial = true;
                     error!(
                         part = number,
-                        "part of the former program's state cannot be read: {source}"
+                        "part of the sidecar's state cannot be read: {source}"
                     );
                 }
                 Err(source) => return Err(HandoverError::Part { number, source }),

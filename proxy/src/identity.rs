@@ -27,7 +27,7 @@ pub(crate) struct Identity {
     pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
-/// Stands in for the identity of a session that is read from the state of another process.
+/// Stands in for the identity of a session that is read from the state of the former program.
 impl Default for Identity {
     fn default() -> Self {
         Self {

@@ -115,7 +115,7 @@ pub(crate) struct Journal {
     entries: Vec<Option<Subscription>>,
     #[serde(default, skip_serializing_if = "is_default")]
     free: Vec<u32>,
-    /// Found again from `entries` in another process.
+    /// Found again from `entries` in the next program.
     #[serde(skip)]
     by_sid: HashMap<Box<[u8]>, u32, RandomState>,
     /// Number of changes so far. A change is the beginning or the end of a subscription.
@@ -135,7 +135,7 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Finds the subscriptions by their sids again, in a journal of another process.
+    /// Finds the subscriptions by their sids again, in a journal of the former program.
     pub(crate) fn index(&mut self) {
         let live = self.entries.iter().zip(0..);
         let live = live.filter_map(|(entry, slot)| Some((entry.as_ref()?.sid.clone(), slot)));

@@ -26,7 +26,7 @@
 //! | `sidecar` | start, reload, stop |
 //! | `sidecar_state` | the state of the sidecar that workers, prober and pages share |
 //! | `session_table`, `session_info`, `session_command` | all sessions as the rest of the sidecar sees them |
-//! | `upgrade`, `rest`, `handover`, `state_fields` | SIGUSR2: another program goes on with the sessions |
+//! | `upgrade`, `rest`, `handover`, `state_fields` | SIGUSR2: the next program goes on with the sessions |
 //! | `prober` | probes of the nodes to which no session is connected |
 //! | `balancer`, `balance_task` | moves of sessions to a node that has come back |
 //! | [`cause`] | the causes for which a session leaves a node |

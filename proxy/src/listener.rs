@@ -99,7 +99,7 @@ pub(crate) async fn serve(listener: Listener, shared: Arc<SidecarState>, workers
         let accepted = tokio::select! {
             accepted = listener.accept(failed), if phase == Phase::Open => expect_header(accepted, listener.number, &mut pending, &shared),
             Some((balancer, received)) = pending.next(), if phase != Phase::Closed => received_header(balancer, received, &shared),
-            // Another program is about to replace this one, or was refused. The sender lives as long as this task.
+            // The next program is about to replace this one, or was refused. The sender lives as long as this task.
             _ = phases.changed() => None,
         };
         shared.rest.count_pending_headers(counted, pending.len());

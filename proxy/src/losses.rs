@@ -80,7 +80,7 @@ impl Losses {
         self.totals.iter().map(|total| total.load(Relaxed)).collect()
     }
 
-    /// Goes on with the numbers of a process that this one replaced.
+    /// Goes on with the numbers of the former program.
     pub(crate) fn restore(&self, totals: &[u64]) {
         for (total, restored) in self.totals.iter().zip(totals) {
             total.store(*restored, Relaxed);

@@ -107,11 +107,11 @@ fn main() -> ExitCode {
 enum Start {
     /// With the sockets of the service manager, if it has passed any.
     New(InheritedSockets),
-    /// In place of another program, with its sessions.
+    /// In place of the former program, with its sessions.
     GoOn(Box<Handover>),
 }
 
-/// Checks the state of a running program that this one is to replace (SIGUSR2). It is at standard input.
+/// Checks the state of the running program, which this one is to replace (SIGUSR2). It is at standard input.
 fn check_state(mut state: HandoverFile, settings: &Settings) -> ExitCode {
     let state = match Handover::read(&mut state, true) {
         Ok(state) => state,

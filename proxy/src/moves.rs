@@ -71,7 +71,7 @@ impl Moves {
         self.lock().latest.iter().cloned().collect()
     }
 
-    /// Goes on with the moves of a process that this one replaced.
+    /// Goes on with the moves of the former program.
     pub(crate) fn restore(&self, total: u64, latest: Vec<Move>) {
         let latest = latest.into();
         *self.lock() = Kept { total, latest };

@@ -81,8 +81,8 @@ impl NodeBook {
         Self::going_on(settings, addresses, None, None)
     }
 
-    /// Creates the book of a sidecar that listens on `addresses`. It goes on with the `record` and the `mark` of the process that this one
-    /// replaced, if there was one.
+    /// Creates the book of a sidecar that listens on `addresses`. It goes on with the `record` and the `mark` of the former
+    /// program, if there was one.
     pub(crate) fn going_on(
         settings: Arc<Settings>,
         addresses: &[SocketAddr],
@@ -106,7 +106,7 @@ impl NodeBook {
         }
     }
 
-    /// Returns the book for a process that replaces this one.
+    /// Returns the book for the next program.
     pub(crate) fn record(&self) -> NodesRecord {
         NodesRecord {
             entries: lock(&self.entries).values().cloned().collect(),
@@ -114,7 +114,7 @@ impl NodeBook {
         }
     }
 
-    /// Returns this node as the book has it, if it is equal. So sessions of the process that this one replaced share their nodes again.
+    /// Returns this node as the book has it, if it is equal. So sessions of the former program share their nodes again.
     pub(crate) fn shared(&self, node: &Arc<Node>) -> Arc<Node> {
         let entries = lock(&self.entries);
         let known = entries.get(&node.client).map(|entry| &entry.node);
@@ -322,7 +322,7 @@ impl NodeBook {
     }
 }
 
-/// The book for a process that replaces this one.
+/// The book for the next program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodesRecord {
     entries: Vec<NodeEntry>,

@@ -17,7 +17,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -41,29 +41,21 @@ const BEGINS_AFTER: Duration = Duration::from_millis(500);
 const SAME_LOSS: Duration = Duration::from_secs(10);
 
 /// A session that lost its node or found none, until it sends its held publishes.
-#[derive(Debug)]
-struct Away {
-    session: Arc<SessionInfo>,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Away {
+    #[serde(skip)]
+    session: Weak<SessionInfo>,
     /// The lost node; `None` if the session never had one.
     node: Option<Endpoint>,
     /// Whether the session was without a node in the present outage.
     in_outage: bool,
     /// Time at which the session was back.
-    back_at: Option<Instant>,
-    in_doubt: InDoubtCount,
-}
-
-/// [`Away`] in the state for another process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct AwayRecord {
-    node: Option<Endpoint>,
-    in_outage: bool,
     #[serde(with = "optional_time")]
     back_at: Option<Instant>,
     in_doubt: InDoubtCount,
 }
 
-/// The state for another process, without the sessions.
+/// The state for the next program, without the sessions.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct RecoveryRecord {
     outage: Option<Outage>,
@@ -389,7 +381,7 @@ impl Recovery {
         Some(report)
     }
 
-    /// Returns the state for another process, without the sessions.
+    /// Returns the state for the next program, without the sessions.
     pub(crate) fn record(&self) -> RecoveryRecord {
         let state = self.lock();
         let nodes = state.nodes.iter().map(|(node, sessions)| NodeLoss {
@@ -404,19 +396,12 @@ impl Recovery {
         }
     }
 
-    /// Returns the entry of a session for another process, if it has one.
-    pub(crate) fn away_record(&self, session: u64) -> Option<AwayRecord> {
-        let state = self.lock();
-        let away = state.away.get(&session)?;
-        Some(AwayRecord {
-            node: away.node.clone(),
-            in_outage: away.in_outage,
-            back_at: away.back_at,
-            in_doubt: away.in_doubt,
-        })
+    /// Returns the entry of a session for the next program, if it has one.
+    pub(crate) fn away(&self, session: u64) -> Option<Away> {
+        self.lock().away.get(&session).cloned()
     }
 
-    /// Goes on with the state of a process that this one replaced.
+    /// Goes on with the state of the former program.
     pub(crate) fn restore(&self, record: RecoveryRecord) {
         let mut state = self.lock();
         (state.outage, state.expired) = (record.outage, record.expired);
@@ -426,12 +411,12 @@ impl Recovery {
         }
     }
 
-    /// Goes on with a session of that process.
+    /// Goes on with a session of that program.
     pub(crate) fn restore_session(
         &self,
         session: &Arc<SessionInfo>,
         served: Option<&Served>,
-        away: Option<AwayRecord>,
+        away: Option<Away>,
     ) {
         let mut state = self.lock();
         if let Some(served) = served {
@@ -442,19 +427,13 @@ impl Recovery {
                 sessions.earlier += 1;
             }
         }
-        if let Some(away) = away {
-            let away = Away {
-                session: Arc::clone(session),
-                node: away.node,
-                in_outage: away.in_outage,
-                back_at: away.back_at,
-                in_doubt: away.in_doubt,
-            };
+        if let Some(mut away) = away {
+            away.session = Arc::downgrade(session);
             state.put(session.id, away);
         }
     }
 
-    /// Forgets nodes without sessions, when all sessions of that process go on.
+    /// Forgets nodes without sessions, when all sessions of that program go on.
     pub(crate) fn restored(&self) {
         self.lock()
             .nodes
@@ -471,7 +450,7 @@ impl State {
     /// Removes the entry of a session, or creates one. The caller changes it and puts it back.
     fn take(&mut self, session: &Arc<SessionInfo>) -> Away {
         self.remove(session.id).unwrap_or_else(|| Away {
-            session: Arc::clone(session),
+            session: Arc::downgrade(session),
             node: None,
             in_outage: false,
             back_at: None,
@@ -578,7 +557,10 @@ impl State {
     }
 
     fn end_outage(&mut self, now: Instant) {
-        let held = |away: &Away| away.session.buffered_bytes.load(Relaxed);
+        let held = |away: &Away| {
+            let session = away.session.upgrade();
+            session.map_or(0, |session| session.buffered_bytes.load(Relaxed))
+        };
         if let Some(outage) = &mut self.outage {
             outage.ended = Some(now);
             outage.held_bytes = self.away.values().map(held).sum();
@@ -612,7 +594,9 @@ impl State {
     fn wake(&self, filter: impl Fn(&Away) -> bool) {
         let waiting = self.away.values().filter(|away| away.back_at.is_some());
         for away in waiting.filter(|away| filter(away)) {
-            away.session.send(SessionCommand::Release);
+            if let Some(session) = away.session.upgrade() {
+                session.send(SessionCommand::Release);
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sessions at rest, while another program is about to replace this one. Each session writes its state and stops; if the other program is
+//! The sessions at rest, while the next program is about to replace this one. Each session writes its state and stops; if the next program is
 //! refused, all of them go on.
 
 use std::collections::HashSet;
@@ -105,7 +105,7 @@ impl Rest {
         true
     }
 
-    /// Lets a session rest whose connection cannot be passed on. It is closed when the other program is executed.
+    /// Lets a session rest whose connection cannot be passed on. It is closed when the next program is executed.
     pub(crate) fn add_without_state(&self, session: u64) -> bool {
         let mut state = self.lock();
         if let Some(at_rest) = state.as_mut() {

@@ -100,7 +100,7 @@ const SINGLE_FRAME_WORK: u32 = 4;
 const CONNECT_WORK: u32 = 40;
 const INFO_WORK: u32 = 40;
 
-/// The session of one component. Not `Debug`, because the bytes in it may contain secrets. It goes on in a process that replaces this one;
+/// The session of one component. Not `Debug`, because the bytes in it may contain secrets. It goes on in the next program;
 /// see [`handover`](crate::handover).
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Session {
@@ -205,11 +205,11 @@ impl Session {
         }
     }
 
-    /// Goes on with a session of the process that this one replaced. `self` has been read from that process's state.
+    /// Goes on with a session of the former program. `self` has been read from that program's state.
     pub(crate) fn restored(mut self, policy: Arc<Policy>, identity: Arc<Identity>) -> Self {
         self.journal.index();
         self.identity = identity;
-        // Before its limit on control lines was known, the session had that of the other process.
+        // Before its limit on control lines was known, the session had that of the former program.
         self.set_policy(policy);
         self.turn_work = TURN_WORK;
         self

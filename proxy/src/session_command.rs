@@ -17,10 +17,10 @@ pub(crate) enum SessionCommand {
     Release,
     /// The component has sent no command yet, and its place is needed for another: close its connection.
     Evict,
-    /// Another program is about to replace this one. A session with TLS cannot go on there: end it, or leave its node.
+    /// The next program is about to replace this one. A session with TLS cannot go on there: end it, or leave its node.
     PrepareRest,
-    /// Write the state for the other program, and rest.
+    /// Write the state for the next program, and rest.
     Rest,
-    /// The other program was refused: go on.
+    /// The next program was refused: go on.
     GoOn,
 }

@@ -88,7 +88,7 @@ impl SessionInfo {
         }
     }
 
-    /// Adds what the process that this one replaced knew of the session.
+    /// Adds what the former program knew of the session.
     pub(crate) fn restored(
         self,
         connected: Instant,

@@ -23,7 +23,7 @@ struct Sessions {
 }
 
 impl SessionTable {
-    /// Goes on with the traffic of sessions that have ended in the process that this one replaced.
+    /// Goes on with the traffic of sessions that have ended in the former program.
     pub(crate) fn restore(&self, ended: Traffic) {
         self.lock().ended = ended;
     }

@@ -119,7 +119,7 @@ struct Task {
     is_half_open: bool,
     /// Whether reading is suspended because the shared buffer budget is exhausted.
     starved: bool,
-    /// Whether the session has written its state for another program, and does nothing.
+    /// Whether the session has written its state for the next program, and does nothing.
     is_resting: bool,
     /// Bytes and state as last reported.
     buffer_share: BufferShare,

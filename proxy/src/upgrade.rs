@@ -56,6 +56,9 @@ pub enum UpgradeError {
         "state of the sidecar cannot be written: {0}; is there memory for it, and are there free file descriptors?"
     )]
     Write(#[from] io::Error),
+    /// Signals cannot be held back while the program is replaced.
+    #[error("signals cannot be held back: {0}")]
+    Signals(#[source] io::Error),
     /// Sessions have not come to rest.
     #[error("{0} sessions have not come to rest within {COME_TO_REST:?}")]
     Busy(usize),
@@ -117,7 +120,7 @@ impl Upgrade<'_> {
         );
         let listeners = self.listeners.iter().map(|listener| listener.socket.as_raw_fd());
         let sockets: Vec<RawFd> = at_rest.sockets.into_iter().chain(listeners).collect();
-        let held = HeldSignals::hold()?;
+        let held = HeldSignals::hold().map_err(UpgradeError::Signals)?;
         // A signal that came before is handled now: SIGTERM cancels the upgrade.
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;

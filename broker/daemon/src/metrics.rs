@@ -114,7 +114,7 @@ impl fmt::Display for Kind {
 }
 
 impl Series {
-    /// Returns the numbers for another program.
+    /// Returns the numbers for the next program.
     fn saved(&self) -> Vec<u64> {
         match self {
             Self::Number(number) => vec![number.load(Relaxed)],
@@ -125,7 +125,7 @@ impl Series {
         }
     }
 
-    /// Adds the numbers of another program. A histogram with another number of buckets is left out.
+    /// Adds the numbers of the former program. A histogram with another number of buckets is left out.
     fn add(&self, saved: &[u64]) {
         match (self, saved) {
             (Self::Number(number), [more]) => {

@@ -15,7 +15,7 @@ use crate::cause::Cause;
 use crate::moves::Move;
 use crate::nodes::NodesRecord;
 use crate::peer::Peer;
-use crate::recovery::{AwayRecord, RecoveryRecord, Served};
+use crate::recovery::{Away, RecoveryRecord, Served};
 use crate::session::{Session, Traffic};
 use crate::state_fields::{is_default, time};
 
@@ -89,7 +89,7 @@ pub(crate) struct SessionRecord<S = Session> {
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) traffic: Traffic,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) away: Option<AwayRecord>,
+    pub(crate) away: Option<Away>,
     pub(crate) task: TaskRecord,
 }
 

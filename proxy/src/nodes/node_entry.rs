@@ -32,7 +32,7 @@ const FIRST_PROBE: Range<f64> = 0.02..0.05;
 /// Time within which a usable node is proved by its first probe, in multiples of the same interval.
 const PROVED_WITHIN: f64 = 0.1;
 
-/// State of a node beyond its registry record. It goes on in a process that replaces this one, except what depends on sessions and dials.
+/// State of a node beyond its registry record. It goes on in the next program, except what depends on sessions and dials.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct NodeEntry {
     /// The record from the latest snapshot.
@@ -125,7 +125,7 @@ impl NodeEntry {
         }
     }
 
-    /// Goes on in a process that replaces the former one.
+    /// Goes on in the next program.
     pub(super) fn restored(self, dials_concurrent_max: usize) -> Self {
         Self {
             dials: Arc::new(Semaphore::new(dials_concurrent_max)),

@@ -16,12 +16,12 @@ use super::{NodeBook, lock};
 #[derive(Debug)]
 pub(crate) struct Permit {
     trial: Option<Trial>,
-    /// Bounds the connections to one node that are in setup. `None` for a connection of the process that this one replaced.
+    /// Bounds the connections to one node that are in setup. `None` for a connection of the former program.
     _dial: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
-    /// Returns the permit of a connection of the process that this one replaced.
+    /// Returns the permit of a connection of the former program.
     pub(crate) const fn of_former() -> Self {
         Self {
             trial: None,

@@ -22,7 +22,7 @@ pub(crate) struct SelfCheck {
 }
 
 impl SelfCheck {
-    /// Creates the check of a sidecar that listens on these addresses. `mark` is that of the process that this one replaced.
+    /// Creates the check of a sidecar that listens on these addresses. `mark` is that of the former program.
     pub(crate) fn new(listening: &[SocketAddr], mark: Option<&str>) -> Self {
         let new_mark = || format!("{:08x}", rand::random::<u32>()).into();
         Self {

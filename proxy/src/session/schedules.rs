@@ -26,7 +26,7 @@ const STEPS: usize = 400;
 
 struct Simulation {
     rng: SmallRng,
-    /// Decides when another process goes on with the session. Another generator, so that all else is the same without.
+    /// Decides when the next program goes on with the session. Another generator, so that all else is the same without.
     swaps: Option<SmallRng>,
     /// All that the component got, and that was written to nodes except MOVE, which has random numbers.
     trace: Vec<u8>,

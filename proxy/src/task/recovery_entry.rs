@@ -37,7 +37,7 @@ impl RecoveryEntry {
         }
     }
 
-    /// Returns the proof that the present node has taken the session, for another process.
+    /// Returns the proof that the present node has taken the session, for the next program.
     pub(super) fn served_record(&self) -> Option<Served> {
         self.served.clone()
     }
@@ -47,7 +47,7 @@ impl RecoveryEntry {
         self.is_back
     }
 
-    /// Goes on with the entry of a session of the process that this one replaced. [`Recovery`](crate::recovery::Recovery) has it already.
+    /// Goes on with the entry of a session of the former program. [`Recovery`](crate::recovery::Recovery) has it already.
     pub(super) fn restore(&mut self, served: Option<Served>, is_back: bool) {
         if let Some(served) = &served {
             self.shared.book.count_served(&served.node, true, Instant::now());

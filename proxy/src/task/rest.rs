@@ -131,7 +131,7 @@ impl Task {
             connected: info.connected,
             moves: info.status().moves,
             traffic: info.traffic(),
-            away: self.shared.recovery.away_record(info.id),
+            away: self.shared.recovery.away(info.id),
             task: TaskRecord {
                 served: self.recovery_entry.served_record(),
                 is_back: self.recovery_entry.is_back(),

@@ -97,7 +97,7 @@ impl Bench {
         bench
     }
 
-    /// Lets another process go on with the session.
+    /// Lets the next program go on with the session.
     pub(crate) fn swap(&mut self) {
         let state = rmp_serde::to_vec_named(&self.session).expect("the state of a session");
         let session: Session = rmp_serde::from_slice(&state).expect("the same state");
