@@ -19,8 +19,8 @@
 //!
 //! *Moves at the same time.* Suppose that a publisher and its subscriber move at once. Let P be the publisher's last message on its old node,
 //! and Q its first one on the new node, sent after `left`. P may be after the subscriber's cut, and Q before it. Then the subscriber would
-//! get Q first. So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything but marks, so
-//! no two moves wait for each other.
+//! get Q first. So `left` also waits for CUT_DONE of each cut that was open on the old node at `leave`. CUT_DONE never waits for anything
+//! but marks, so no two moves wait for each other.
 //!
 //! *Late marks.* A frozen node makes its cut late. Meanwhile the sidecar sends publishes to the old node again. They are after the cut, and
 //! change nothing for the client's messages. When `left` has come, the sidecar sends `leave` again, with another id. The second cut moves
@@ -32,10 +32,13 @@
 //! one that the sender may have counted on this node. Before the sender's mark has come, this is a guess. So if all members
 //! of a group move at once, a member may get two messages in the wrong order.
 //!
-//! *Faults.* A *source* is one worker of one node. A source without a mark may have delivered to the client on the old node. So after `go`, the new node delivers a message of
-//! such a source only if the route has acked a change made after `go`: the message was then sent when the old node delivered nothing
-//! more. A route that is established during a move begins with the marks of the cuts that the node has made, and the old node sends CUT
-//! over it. If a node dies or loses a route, messages may be lost, but none comes twice.
+//! *New nodes.* A node that joins during a move makes the cut too, although all others may have made it, because the new node needs its
+//! marks. So the old node sends CUT over each new route until some time after the move, and a new route begins with the marks of the cuts
+//! that were made.
+//!
+//! *Faults.* A *source* is one worker of one node. A source without a mark may have delivered to the client on the old node. So after `go`,
+//! the new node delivers a message of such a source only if the route has acked a change made after `go`: the message was then sent when the
+//! old node delivered nothing more. If a node dies or loses a route, messages may be lost, but none comes twice.
 //!
 //! *Architecture invariant:* a client that does not move costs one comparison for each message (its watermark).
 
@@ -58,8 +61,8 @@ use crate::route::frame;
 use crate::route::hello::MOVES;
 use crate::stage::Stage;
 
-/// Time after which a cut of another node is forgotten although that node has not sent CUT_DONE.
-const CUT_KEPT: Duration = Duration::from_secs(60);
+/// Time for which a cut is known at least. Much longer than a move takes.
+const CUT_KEPT: Duration = Duration::from_secs(20);
 
 /// A cut: the move, and the runs of the old and the new node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,14 +75,12 @@ struct Cut {
 /// A move and the run of its old node. A client chooses the number of its move, so two nodes may have the same.
 type CutKey = (MoveId, String);
 
-/// A cut that some node may not have made yet.
+/// A cut that was begun. Nodes that join until the end of the move make it too.
 #[derive(Debug)]
-struct OpenCut {
+struct KnownCut {
     cut: Cut,
     /// The workers of this node that have made it.
     made: Vec<bool>,
-    /// CUT_DONE is expected from the old node: the route to it has not ended since its CUT.
-    is_reported: bool,
     began: Instant,
 }
 
@@ -98,14 +99,32 @@ struct Leaving {
 struct State {
     leaving: BTreeMap<MoveId, Leaving>,
     arriving: BTreeMap<MoveId, (Arc<Moving>, Arc<ClientInfo>)>,
-    open: BTreeMap<CutKey, OpenCut>,
+    cuts: BTreeMap<CutKey, KnownCut>,
+    /// The cuts whose CUT_DONE is expected: the route to their old node has not ended since CUT.
+    open: BTreeSet<CutKey>,
+    /// Time at which old cuts were last forgotten.
+    cleaned: Option<Instant>,
 }
 
 impl State {
-    /// Returns the cuts whose end will be reported.
-    fn reported_cuts(&self) -> impl Iterator<Item = CutKey> {
-        let reported = self.open.iter().filter(|(_, open)| open.is_reported);
-        reported.map(|(key, _)| key.clone())
+    /// Records that every worker of every node has made the cut.
+    fn close_cut(&mut self, key: &CutKey) {
+        self.open.remove(key);
+        for leaving in self.leaving.values_mut() {
+            leaving.waits_for.remove(key);
+        }
+    }
+
+    /// Forgets cuts that are over. Visits all cuts, so it is done rarely.
+    fn clean(&mut self, now: Instant) {
+        if self.cleaned.is_some_and(|cleaned| now < cleaned + CUT_KEPT) {
+            return;
+        }
+        self.cleaned = Some(now);
+        let is_kept =
+            |known: &KnownCut| self.leaving.contains_key(&known.cut.id) || now < known.began + CUT_KEPT;
+        self.cuts.retain(|_, known| is_kept(known));
+        self.open.retain(|key| self.cuts.contains_key(key));
     }
 }
 
@@ -204,7 +223,7 @@ impl Moves {
         // The client's last publishes come before CUT.
         stage.flush();
         let mut state = self.state();
-        if state.open.contains_key(&self.key(id)) {
+        if state.cuts.contains_key(&self.key(id)) {
             return Err("the id of the move is in use");
         }
         let is_settled = |moving: Arc<Moving>| !moving.is_arrival && !state.leaving.contains_key(&moving.id);
@@ -233,30 +252,23 @@ impl Moves {
             moving,
             client: Arc::clone(client),
             is_complete: false,
-            waits_for: state.reported_cuts().collect(),
+            waits_for: state.open.clone(),
         };
         state.leaving.insert(id, leaving);
         self.open(&mut state, cut);
         Ok(())
     }
 
-    /// Adds an open cut, and makes all workers of this node make it.
+    /// Begins a cut here: all workers of this node will make it.
     fn open(&self, state: &mut State, cut: Cut) {
         let (id, key) = (cut.id, (cut.id, cut.from.clone()));
         let (made, began) = (vec![false; self.queues.len()], Instant::now());
-        state
-            .open
-            .retain(|_, open| open.cut.from == self.run || open.began + CUT_KEPT > began);
+        state.clean(began);
         if let Some((moving, _)) = state.arriving.get(&id) {
             moving.cut().has_begun = true;
         }
-        let open = OpenCut {
-            cut,
-            made,
-            is_reported: true,
-            began,
-        };
-        state.open.insert(key.clone(), open);
+        state.cuts.insert(key.clone(), KnownCut { cut, made, began });
+        state.open.insert(key.clone());
         for queue in &self.queues {
             queue.cuts().push(key.clone());
             queue.task.wake();
@@ -277,12 +289,12 @@ impl Moves {
         stage.flush();
         let mut state = self.state();
         for key in cuts {
-            let Some(open) = state.open.get_mut(&key) else {
+            let Some(known) = state.cuts.get_mut(&key) else {
                 continue;
             };
             let (id, is_own) = (key.0, key.1 == self.run);
-            open.made[worker] = true;
-            for run in [&open.cut.from, &open.cut.to] {
+            known.made[worker] = true;
+            for run in [&known.cut.from, &known.cut.to] {
                 if let Some(route) = interest.routes.with_run(run) {
                     route.send(&frame::mark(id.0, worker));
                 }
@@ -301,8 +313,9 @@ impl Moves {
     pub(crate) fn cut_received(&self, id: MoveId, to: &str, route: &Route) {
         let mut state = self.state();
         // Over a new route, a cut that is known comes again. The route has begun with the marks that were made.
-        if let Some(open) = state.open.get_mut(&(id, route.peer.run.clone())) {
-            open.is_reported = true;
+        let key = (id, route.peer.run.clone());
+        if state.cuts.contains_key(&key) {
+            state.open.insert(key);
             return;
         }
         let cut = Cut {
@@ -332,7 +345,7 @@ impl Moves {
     /// Handles CUT_DONE of a peer.
     pub(crate) fn cut_done(&self, id: MoveId, route: &Route, interest: &Interest) {
         let mut state = self.state();
-        close_cut(&mut state, &(id, route.peer.run.clone()));
+        state.close_cut(&(id, route.peer.run.clone()));
         self.complete(&mut state, interest);
     }
 
@@ -343,20 +356,24 @@ impl Moves {
         }
     }
 
-    /// Adds an established route to `interest`. It begins with the marks of the open cuts, and with the CUTs of the clients that leave.
+    /// Adds an established route to `interest`. It begins with the marks of the cuts that were made here, and with the CUTs of the clients
+    /// that leave or have left.
     pub(crate) fn add_route(&self, route: &Arc<Route>, interest: &Interest) {
         // Under the lock, so that each cut that a worker makes later finds the route.
         let state = self.state();
-        for ((id, _), open) in &state.open {
-            if route.peer.run == open.cut.from || route.peer.run == open.cut.to {
-                let workers = open.made.iter().enumerate().filter(|(_, made)| **made);
+        for ((id, from), KnownCut { cut, made, .. }) in &state.cuts {
+            if route.peer.run == cut.from || route.peer.run == cut.to {
+                let workers = made.iter().enumerate().filter(|(_, made)| **made);
                 workers.for_each(|(worker, _)| route.outbox.append(&frame::mark(id.0, worker)));
             }
-        }
-        for (id, leaving) in state.leaving.iter().filter(|(_, leaving)| !leaving.is_complete) {
-            if let Some(open) = state.open.get(&self.key(*id)) {
-                leaving.moving.cut().add_route(route.number, route.peer.workers());
-                route.outbox.append(&frame::cut(id.0, &open.cut.to));
+            if *from != self.run {
+                continue;
+            }
+            route.outbox.append(&frame::cut(id.0, &cut.to));
+            match state.leaving.get(id).filter(|leaving| !leaving.is_complete) {
+                Some(leaving) => leaving.moving.cut().add_route(route.number, route.peer.workers()),
+                // All other nodes have made it, so no client that leaves this peer waits for it.
+                None => route.outbox.append(&frame::cut_done(id.0)),
             }
         }
         interest.add_route(route);
@@ -370,15 +387,11 @@ impl Moves {
         for moving in leaving.chain(arriving) {
             moving.cut().routes.remove(&route.number);
         }
-        let State { open, leaving, .. } = &mut *state;
-        for (id, open) in open
-            .iter_mut()
-            .filter(|(_, open)| open.cut.from == route.peer.run)
-        {
-            open.is_reported = false;
-            for leaving in leaving.values_mut() {
-                leaving.waits_for.remove(id);
-            }
+        // Nothing reports the end of its cuts any more.
+        let is_reported = |(_, from): &CutKey| *from != route.peer.run;
+        state.open.retain(is_reported);
+        for leaving in state.leaving.values_mut() {
+            leaving.waits_for.retain(is_reported);
         }
         self.complete(&mut state, interest);
         self.settle(&mut state, interest);
@@ -426,7 +439,7 @@ impl Moves {
         for route in interest.routes.load().iter() {
             route.send(&frame::cut_done(id.0));
         }
-        close_cut(state, &self.key(id));
+        state.close_cut(&self.key(id));
     }
 
     /// Returns the key of a cut of a client that leaves this node.
@@ -478,13 +491,6 @@ impl Leaving {
 impl CutQueue {
     fn cuts(&self) -> MutexGuard<'_, Vec<CutKey>> {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn close_cut(state: &mut State, key: &CutKey) {
-    state.open.remove(key);
-    for leaving in state.leaving.values_mut() {
-        leaving.waits_for.remove(key);
     }
 }
 

@@ -81,7 +81,9 @@ pub(crate) struct Opening {
 /// # Errors
 /// An error if the part is too long.
 pub(crate) fn encode_part<S: Serialize>(part: &Part<S>) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; size_of::<u32>()];
+    // Enough for an idle session, so that the bytes are not moved while they grow.
+    let mut bytes = Vec::with_capacity(2048);
+    bytes.extend([0; size_of::<u32>()]);
     let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
     part.serialize(&mut serializer).map_err(io::Error::other)?;
     let len = u32::try_from(bytes.len() - size_of::<u32>()).ok();

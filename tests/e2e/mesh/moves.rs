@@ -1,6 +1,7 @@
 //! A client that moves from node to node gets no message twice or out of order, although its next node may not yet have read
 //! the messages that the client already has.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -156,6 +157,48 @@ async fn a_client_cannot_arrive_twice_at_the_same_time() {
     assert_eq!(next_step(&mut client).await["step"], "ready");
 }
 
+/// Starts subscribers of `load`: one on each node, and `behind` behind the sidecar.
+async fn subscribers(mesh: &mut Mesh, sidecar: &Sidecar, behind: usize) -> Vec<Receiving> {
+    let mut receiving = Vec::new();
+    for (index, node) in mesh.nodes.iter().enumerate() {
+        let name = format!("subscriber {index}");
+        receiving.push(Receiving::start(node.subscriber("load").await, &name));
+    }
+    for _ in 0..behind {
+        let client = RawClient::open(sidecar.address()).await.subscribed("load").await;
+        receiving.push(Receiving::start(client, "a subscriber behind the sidecar"));
+    }
+    mesh.wait_until_agreed().await;
+    receiving
+}
+
+/// Tells the sidecar that its sessions are to leave a node.
+async fn drain(sidecar: &Sidecar, node: SocketAddr) {
+    let page = format!("/nodez/{node}/drain");
+    assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+}
+
+async fn has_sessions(sidecar: &Sidecar, node: SocketAddr) -> bool {
+    sidecar.session_nodes().await.contains(&Some(node))
+}
+
+async fn wait_until_left(sidecar: &Sidecar, node: SocketAddr) {
+    eventually("the sessions have moved", TIMEOUT, async || {
+        let nodes = sidecar.session_nodes().await;
+        nodes.iter().all(|on| on.is_some_and(|on| on != node))
+    })
+    .await;
+}
+
+/// Asserts that each subscriber has got each message once and in order.
+async fn have_all(receiving: Vec<Receiving>, ledger: &Ledger) {
+    for receiving in receiving {
+        let (mut client, mut receipts) = receiving.stop().await;
+        receipts.gather(&mut client, ledger, TIMEOUT).await;
+        receipts.assert_whole(ledger);
+    }
+}
+
 /// A node that has no part in the move is frozen when all nodes know the subscriptions on the next node, and before it makes the cut. The
 /// component publishes on, and no message is lost, repeated or reordered when the node thaws.
 #[tokio::test]
@@ -178,21 +221,11 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
     let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
     publisher.flush().await;
     let old = sidecar.wait_for_node_of_session().await;
-    let mut receiving = Vec::new();
-    for (index, node) in mesh.nodes.iter().enumerate() {
-        receiving.push(Receiving::start(
-            node.subscriber("load").await,
-            &format!("subscriber {index}"),
-        ));
-    }
-    let through_sidecar = RawClient::open(sidecar.address()).await.subscribed("load").await;
-    receiving.push(Receiving::start(through_sidecar, "subscriber behind the sidecar"));
-    mesh.wait_until_agreed().await;
+    let receiving = subscribers(&mut mesh, &sidecar, 1).await;
     let publishing = Publishing::start(publisher, "p", "load", Duration::from_millis(1));
 
     let before = mesh.nodes[2].num_subscriptions().await;
-    let page = format!("/nodez/{old}/drain");
-    assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+    drain(&sidecar, old).await;
     eventually(
         "the third node knows the next node's subscriptions",
         TIMEOUT,
@@ -206,23 +239,12 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
         receiving[0].count() > target
     })
     .await;
-    assert!(
-        sidecar.session_nodes().await.contains(&Some(old)),
-        "the session has moved already"
-    );
+    assert!(has_sessions(&sidecar, old).await, "the session has moved already");
     mesh.nodes[2].thaw();
-    eventually("the sessions have moved", TIMEOUT, async || {
-        let nodes = sidecar.session_nodes().await;
-        nodes.iter().all(|node| node.is_some_and(|node| node != old))
-    })
-    .await;
+    wait_until_left(&sidecar, old).await;
     let (mut publisher, mut ledger) = publishing.stop().await;
     ledger.publish(&mut publisher, "last", "load", 1).await;
-    for receiving in receiving {
-        let (mut client, mut receipts) = receiving.stop().await;
-        receipts.gather(&mut client, &ledger, TIMEOUT).await;
-        receipts.assert_whole(&ledger);
-    }
+    have_all(receiving, &ledger).await;
 }
 
 /// A node that has no part in the move is frozen when it begins, for longer than three attempts take. It also has a publisher, whose messages
@@ -239,16 +261,7 @@ async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
     let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
     publisher.flush().await;
     let old = sidecar.wait_for_node_of_session().await;
-    let mut receiving = Vec::new();
-    for (index, node) in mesh.nodes.iter().enumerate() {
-        let name = format!("subscriber {index}");
-        receiving.push(Receiving::start(node.subscriber("load").await, &name));
-    }
-    for _ in 0..2 {
-        let client = RawClient::open(sidecar.address()).await.subscribed("load").await;
-        receiving.push(Receiving::start(client, "a subscriber behind the sidecar"));
-    }
-    mesh.wait_until_agreed().await;
+    let receiving = subscribers(&mut mesh, &sidecar, 2).await;
     let every = Duration::from_millis(2);
     let other = mesh.nodes[2].client().await;
     let publishing = [
@@ -258,8 +271,7 @@ async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
 
     mesh.nodes[2].freeze().await;
     let mut mark = sidecar.process().mark();
-    let page = format!("/nodez/{old}/drain");
-    assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
+    drain(&sidecar, old).await;
     for _ in 0..ATTEMPTS {
         let process = sidecar.process();
         process
@@ -267,25 +279,14 @@ async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
             .await;
         mark = process.mark();
     }
-    assert!(
-        sidecar.session_nodes().await.contains(&Some(old)),
-        "a session has not waited"
-    );
+    assert!(has_sessions(&sidecar, old).await, "a session has not waited");
     mesh.nodes[2].thaw();
-    eventually("the sessions have moved", TIMEOUT, async || {
-        let nodes = sidecar.session_nodes().await;
-        nodes.iter().all(|node| node.is_some_and(|node| node != old))
-    })
-    .await;
+    wait_until_left(&sidecar, old).await;
     let mut ledger = Ledger::new();
     for publishing in publishing {
         let (mut client, own) = publishing.stop().await;
         client.flush().await;
         ledger.add(&own);
     }
-    for receiving in receiving {
-        let (mut client, mut receipts) = receiving.stop().await;
-        receipts.gather(&mut client, &ledger, TIMEOUT).await;
-        receipts.assert_whole(&ledger);
-    }
+    have_all(receiving, &ledger).await;
 }

@@ -318,9 +318,19 @@ impl Cluster {
         }
     }
 
-    fn begin_move(&mut self, rng: &mut StdRng) {
-        let number = rng.random_range(0..self.sessions.len());
-        let to = rng.random_range(0..self.world.nodes.len());
+    /// Moves all or some sessions of a node to other nodes, as the restart of a node or the balance of load does.
+    fn begin_moves(&mut self, rng: &mut StdRng) {
+        let node = rng.random_range(0..self.world.nodes.len());
+        let are_all = rng.random();
+        for number in 0..self.sessions.len() {
+            let to = rng.random_range(0..self.world.nodes.len());
+            if self.sessions[number].at.node == node && (are_all || rng.random()) {
+                self.begin_move(number, to);
+            }
+        }
+    }
+
+    fn begin_move(&mut self, number: usize, to: usize) {
         let session = &self.sessions[number];
         if !self.world.has_joined(to) {
             return;
@@ -474,12 +484,12 @@ fn play(seed: u64, has_faults: bool) -> Outcome {
     for _ in 0..rng.random_range(20..150) {
         match rng.random_range(0..10) {
             0..=4 => (0..rng.random_range(1..4)).for_each(|_| cluster.publish(&mut rng)),
-            5 => cluster.begin_move(&mut rng),
+            5 => cluster.begin_moves(&mut rng),
             6 => cluster.wait_no_longer(&mut rng),
             7 if !has_faults && rng.random_range(0..3) == 0 => {
                 cluster.restart_a_node_without_clients(&mut rng)
             }
-            7 => cluster.begin_move(&mut rng),
+            7 => cluster.begin_moves(&mut rng),
             8 if has_faults && rng.random_range(0..3) == 0 => cluster.world.cut_one(&mut rng),
             9 if has_faults && rng.random_range(0..8) == 0 => {
                 let node = rng.random_range(0..cluster.world.nodes.len());
