@@ -11,6 +11,8 @@ use e2e::{
 };
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
 use crate::fifty_sessions;
 
@@ -362,21 +364,24 @@ async fn s13_a_session_whose_node_has_tls_gets_a_new_connection_and_loses_no_pub
     assert_eq!(metrics.value("standin_lost_total"), 0.0);
 }
 
+async fn with_optional_tls(node: &Node, authority: &Authority) -> Sidecar {
+    let (cert, key) = authority.certify("server", &["127.0.0.1"]);
+    let sidecar = Sidecar::builder()
+        .upstream([node.url()])
+        .setting("tls.component.mode", "optional")
+        .setting("tls.component.cert_file", cert)
+        .setting("tls.component.key_file", key);
+    sidecar.start().await
+}
+
 /// A component with TLS is closed after all that it has sent has reached the node, and reconnects. One without TLS on the same port notices
 /// nothing.
 #[tokio::test]
 async fn an_upgrade_closes_components_with_tls_in_an_orderly_way() {
     const BEFORE: usize = 1000;
     let authority = Authority::new();
-    let (cert, key) = authority.certify("server", &["127.0.0.1"]);
     let node = Node::start(ServerKind::Standin, &[]).await;
-    let mut sidecar = Sidecar::builder()
-        .upstream([node.url()])
-        .setting("tls.component.mode", "optional")
-        .setting("tls.component.cert_file", cert)
-        .setting("tls.component.key_file", key)
-        .start()
-        .await;
+    let mut sidecar = with_optional_tls(&node, &authority).await;
     let mut plain = RawClient::open(sidecar.address()).await.subscribed("a").await;
     plain.flush().await;
     let client = async_nats::ConnectOptions::new()
@@ -407,6 +412,28 @@ async fn an_upgrade_closes_components_with_tls_in_an_orderly_way() {
     client.publish("a", "after".into()).await.expect("a publish");
     plain.expect_message("1", "a", "after").await;
     plain.flush().await;
+}
+
+/// Each of two components has read INFO, and has sent nothing before the upgrade.
+#[tokio::test]
+async fn a_component_may_begin_tls_or_not_after_an_upgrade() {
+    let authority = Authority::new();
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut sidecar = with_optional_tls(&node, &authority).await;
+    let mut plain = RawClient::connect(sidecar.address()).await;
+    let mut with_tls = BufReader::new(TcpStream::connect(sidecar.address()).await.expect("a connection"));
+    let mut info = String::new();
+    with_tls.read_line(&mut info).await.expect("INFO");
+    assert!(info.contains("\"tls_available\":true"), "{info}");
+    upgrade(sidecar.process()).await;
+    plain.send("CONNECT {}\r\n").await;
+    plain.flush().await;
+    // A handshake message without content. TLS answers with an alert.
+    with_tls
+        .write_all(&[22, 3, 1, 0, 4, 1, 0, 0, 0])
+        .await
+        .expect("a write");
+    assert_eq!(with_tls.read_u8().await.expect("an answer"), 21);
 }
 
 #[tokio::test]

@@ -107,6 +107,9 @@ pub(crate) struct TaskRecord {
     pub(crate) search_began: Instant,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) is_half_open: bool,
+    /// The component may begin TLS, and has not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) offers_tls: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) component_broke: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -41,7 +41,7 @@ impl Task {
     /// cannot be passed on.
     pub(super) fn prepare_rest(&mut self) {
         let now = self.now;
-        if self.sockets.component.is_tls() || self.sockets.tls.is_some() {
+        if self.sockets.component.is_tls() {
             self.session
                 .shut_down(now, self.shared.shutdown_timeout(), &mut self.sockets);
         } else if self.has_tls_node() && self.session.drain(now, &mut self.sockets) {
@@ -95,7 +95,7 @@ impl Task {
             }
         }
         self.report();
-        if self.sockets.component.is_tls() || self.sockets.tls.is_some() {
+        if self.sockets.component.is_tls() {
             self.is_resting = self.shared.rest.add_without_state(self.session_info.id);
             return;
         }
@@ -138,6 +138,7 @@ impl Task {
                 rounds: self.rounds,
                 search_began: self.search_began,
                 is_half_open: self.is_half_open,
+                offers_tls: self.sockets.tls.is_some(),
                 component_broke: self.sockets.component_broke,
                 node_broke: self.sockets.node_broke,
             },
@@ -160,6 +161,9 @@ impl Task {
         self.recovery_entry.restore(task.served, task.is_back);
         (self.rounds, self.search_began) = (task.rounds, task.search_began);
         self.is_half_open = task.is_half_open;
+        if task.offers_tls {
+            self.offer_tls();
+        }
         self.sockets.component_broke = task.component_broke;
         self.sockets.node_broke = task.node_broke;
         let is_lost = node.is_none() && self.session.keeps_node();
