@@ -63,6 +63,8 @@ use crate::stage::Stage;
 
 /// Time for which a cut is known at least. Much longer than a move takes.
 const CUT_KEPT: Duration = Duration::from_secs(20);
+/// Limit on the cuts that are known although every node has made them. A client can cause thousands in a second.
+const CLOSED_CUTS_MAX: usize = 10_000;
 
 /// A cut: the move, and the runs of the old and the new node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,15 +117,18 @@ impl State {
         }
     }
 
-    /// Forgets cuts that are over. Visits all cuts, so it is done rarely.
+    /// Forgets old cuts, and all closed ones if there are too many. Visits all cuts, so it is done rarely.
     fn clean(&mut self, now: Instant) {
-        if self.cleaned.is_some_and(|cleaned| now < cleaned + CUT_KEPT) {
+        let is_full = self.cuts.len() - self.open.len() >= CLOSED_CUTS_MAX;
+        if !is_full && self.cleaned.is_some_and(|cleaned| now < cleaned + CUT_KEPT) {
             return;
         }
         self.cleaned = Some(now);
-        let is_kept =
-            |known: &KnownCut| self.leaving.contains_key(&known.cut.id) || now < known.began + CUT_KEPT;
-        self.cuts.retain(|_, known| is_kept(known));
+        let Self { leaving, open, .. } = self;
+        self.cuts.retain(|key, known| {
+            let is_new = now < known.began + CUT_KEPT && (!is_full || open.contains(key));
+            is_new || leaving.contains_key(&key.0)
+        });
         self.open.retain(|key| self.cuts.contains_key(key));
     }
 }
@@ -513,4 +518,34 @@ fn send(client: &Outbox, step: &Move) {
     step.encode(&mut line);
     client.append(&line);
     client.wake();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_are_forgotten_by_age_and_closed_ones_also_by_number() {
+        let (mut state, began) = (State::default(), Instant::now());
+        let add = |state: &mut State, id: usize| {
+            let (id, from, to) = (MoveId(id as u128), "a".to_owned(), "b".to_owned());
+            let cut = Cut { id, from, to };
+            let key = (id, cut.from.clone());
+            let made = Vec::new();
+            state.cuts.insert(key.clone(), KnownCut { cut, made, began });
+            key
+        };
+        for id in 1..CLOSED_CUTS_MAX {
+            add(&mut state, id);
+        }
+        let open = add(&mut state, 0);
+        state.open.insert(open.clone());
+        state.clean(began);
+        assert_eq!(state.cuts.len(), CLOSED_CUTS_MAX);
+        add(&mut state, CLOSED_CUTS_MAX);
+        state.clean(began);
+        assert_eq!(state.cuts.keys().collect::<Vec<_>>(), [&open]);
+        state.clean(began + CUT_KEPT);
+        assert!(state.cuts.is_empty() && state.open.is_empty());
+    }
 }

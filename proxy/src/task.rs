@@ -485,6 +485,11 @@ impl Task {
                 .min(REDIAL_MAX)
                 .mul_f64(rand::random()),
         };
+        let wait = if leaving {
+            wait.max(self.session.wait_before_move())
+        } else {
+            wait
+        };
         Box::pin(async move {
             if !wait.is_zero() {
                 shared.nodes_changed_or(wait).await;
@@ -707,6 +712,10 @@ impl Task {
             self.sockets.drop_node(self.resets_node);
             self.permit = None;
             self.count_node(None);
+            if !self.session.wait_before_move().is_zero() {
+                // It may still wait, and now it must not.
+                self.dial = None;
+            }
             progress = true;
         }
         if self.sockets.node.is_none()

@@ -245,6 +245,7 @@ impl Session {
                 return;
             }
             node.leaving = Leaving::Dialling;
+            self.failed_moves = 0;
             self.events.push(SessionEvent::Leaving);
         }
     }

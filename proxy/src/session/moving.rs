@@ -30,9 +30,11 @@ use crate::journal::{Members, Sids, Slot};
 use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
-/// While a node of the cluster is frozen, each attempt fails after half a second (`cluster.flush_timeout_ms`). After 3 s the others give that
-/// node up, and an attempt succeeds.
+/// While a node of the cluster is frozen, the first attempt fails after half a second (`cluster.flush_timeout_ms`), and the next ones at
+/// once. After 3 s the others give that node up, and an attempt succeeds.
 const FAILURES_MAX: u8 = 12;
+/// Wait before each attempt after the second one.
+const ATTEMPTS_APART: Duration = Duration::from_millis(500);
 
 /// Limit on the wait for the last answers of a node that the session is about to leave.
 pub(super) const LEAVE_ANSWERS: Duration = Duration::from_secs(5);
@@ -157,6 +159,7 @@ impl Session {
         };
         moves.is_for_balance = true;
         node.leaving = Leaving::Dialling;
+        self.failed_moves = 0;
         true
     }
 
@@ -192,6 +195,15 @@ impl Session {
         node.own_ping();
         self.push_up(now, wires);
         true
+    }
+
+    /// Returns the wait before the next node is dialled for a planned move.
+    pub(crate) fn wait_before_move(&self) -> Duration {
+        if (2..FAILURES_MAX).contains(&self.failed_moves) {
+            ATTEMPTS_APART
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Forgets a move whose next node is lost. The present node ends the session there, or is lost.
