@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use standin_daemon::handover_file::HandoverWriter;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::handover::{self, Part, SessionRecord};
 use crate::session::Session;
@@ -19,6 +19,9 @@ use crate::session_info::SessionInfo;
 #[derive(Debug)]
 pub(crate) struct Rest {
     state: Mutex<Option<AtRest>>,
+    /// Number of sessions at rest that is awaited, and the event that it is reached.
+    awaited: AtomicUsize,
+    reached: Notify,
     phase: watch::Sender<Phase>,
     /// Connections whose PROXY protocol header is not complete. They have no session.
     pending_headers: AtomicUsize,
@@ -52,6 +55,8 @@ impl Default for Rest {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
+            awaited: AtomicUsize::new(0),
+            reached: Notify::new(),
             phase: watch::Sender::new(Phase::Open),
             pending_headers: AtomicUsize::new(0),
         }
@@ -100,8 +105,8 @@ impl Rest {
         if let Err(error) = part.and_then(|part| at_rest.file.write_all(&part)) {
             at_rest.error.get_or_insert(error);
         }
-        at_rest.sessions.insert(id);
         at_rest.sockets.extend(sockets);
+        self.insert(at_rest, id);
         true
     }
 
@@ -109,9 +114,16 @@ impl Rest {
     pub(crate) fn add_without_state(&self, session: u64) -> bool {
         let mut state = self.lock();
         if let Some(at_rest) = state.as_mut() {
-            at_rest.sessions.insert(session);
+            self.insert(at_rest, session);
         }
         state.is_some()
+    }
+
+    fn insert(&self, at_rest: &mut AtRest, session: u64) {
+        at_rest.sessions.insert(session);
+        if at_rest.sessions.len() == self.awaited.load(Relaxed) {
+            self.reached.notify_one();
+        }
     }
 
     /// Removes from `sessions` those that are at rest.
@@ -121,9 +133,14 @@ impl Rest {
         }
     }
 
-    /// Returns the number of sessions that are at rest.
-    pub(crate) fn count(&self) -> usize {
-        self.lock().as_ref().map_or(0, |at_rest| at_rest.sessions.len())
+    /// Sets the number of sessions for which [`reached`](Self::reached) waits.
+    pub(crate) fn expect(&self, count: usize) {
+        self.awaited.store(count, Relaxed);
+    }
+
+    /// Waits until the expected number of sessions is at rest. May return earlier.
+    pub(crate) async fn reached(&self) {
+        self.reached.notified().await;
     }
 
     /// Returns a receiver for the phase of the listening sockets.

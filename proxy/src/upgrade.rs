@@ -40,10 +40,9 @@ const SECOND_CHECK: Duration = Duration::from_secs(2);
 const PREPARATION: Duration = Duration::from_secs(2);
 /// Timeout for all sessions to come to rest.
 const COME_TO_REST: Duration = Duration::from_secs(2);
-/// Interval between two looks at each session, and between two looks at the number of those that rest. With many sessions, more looks would
-/// take the time that the sessions need (`tests/bench moves --only upgrade`).
+/// Interval between two looks at each session. With many sessions, more looks would take the time that the sessions need (`tests/bench moves
+/// --only upgrade`).
 const LOOK: Duration = Duration::from_millis(20);
-const COUNT: Duration = Duration::from_millis(1);
 
 /// Reason why the running program was not replaced.
 #[derive(Debug, Error)]
@@ -98,11 +97,15 @@ impl Upgrade<'_> {
     async fn try_run(&self) -> Result<std::convert::Infallible, UpgradeError> {
         let registry = self.shared.registry.memory().await.unwrap_or_default();
         let first = HandoverWriter::create()?;
+        let check = self.successor.begin_check(&first)?;
         let state = self.completed(first, Instant::now(), &registry)?;
-        self.successor.check(&state, FIRST_CHECK).await?;
+        check.verdict(FIRST_CHECK).await?;
         drop(state);
+        let file = HandoverWriter::create()?;
+        // It starts while no session rests yet.
+        let check = self.successor.begin_check(&file)?;
         self.prepare().await;
-        self.shared.rest.begin(HandoverWriter::create()?);
+        self.shared.rest.begin(file);
         let at_rest = self.come_to_rest().await?;
         if let Some(error) = at_rest.error {
             return Err(error.into());
@@ -112,7 +115,7 @@ impl Upgrade<'_> {
         reporter::log_losses_now(self.shared);
         let state = self.completed(at_rest.file, began, &registry)?;
         let rest_ms = millis_since(began);
-        self.successor.check(&state, SECOND_CHECK).await?;
+        check.verdict(SECOND_CHECK).await?;
         let checked_ms = millis_since(began);
         debug!(
             state_bytes = state.bytes(),
@@ -161,15 +164,13 @@ impl Upgrade<'_> {
             if Instant::now() >= until {
                 return Err(UpgradeError::Busy(missing.len()));
             }
+            rest.expect(self.shared.sessions.len());
             // Includes sessions that have begun since the last look.
             missing
                 .iter()
                 .for_each(|session| session.send(SessionCommand::Rest));
             // If a session ends instead, the number is not reached, and the next look finds that nothing is missing.
-            let next = Instant::now() + LOOK;
-            while rest.count() < self.shared.sessions.len() && Instant::now() < next {
-                tokio::time::sleep(COUNT).await;
-            }
+            let _ = tokio::time::timeout(LOOK, rest.reached()).await;
         }
         rest.take().ok_or(UpgradeError::Busy(0))
     }

@@ -1,16 +1,22 @@
 //! The file in memory (memfd) through which a program leaves its state to the program that replaces it. It is the standard input of the
 //! next program, so it has a well-known number. It is sealed: nobody can change it after it was written, nor shorten it while it is read.
+//! Until then it is locked (`flock`). So the check of the next program can start before the state is complete, and waits for it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
+use rustix::fs::{
+    FlockOperation, MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, flock, memfd_create,
+};
 use rustix::stdio::dup2_stdin;
 use tracing::warn;
 
 /// First bytes of the file. Other programs may also give a sealed file to their children.
 const MAGIC: &[u8] = b"standin handover\n";
+
+/// Bytes that are written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 const SEALS: SealFlags = SealFlags::SEAL
     .union(SealFlags::SHRINK)
@@ -35,9 +41,21 @@ impl HandoverWriter {
         // Kernels before 6.3 do not know that the file is not executable. Later ones can be set to demand it.
         let created = memfd_create("standin-handover", flags | MemfdFlags::NOEXEC_SEAL);
         let created = created.or_else(|_| memfd_create("standin-handover", flags))?;
-        let mut writer = BufWriter::new(File::from(created));
-        writer.write_all(MAGIC)?;
-        Ok(Self(writer))
+        flock(&created, FlockOperation::LockExclusive)?;
+        let mut file = File::from(created);
+        // Not into the buffer: a reader looks at it before the state is complete.
+        file.write_all(MAGIC)?;
+        Ok(Self(BufWriter::with_capacity(BUFFER_BYTES, file)))
+    }
+
+    /// Opens the file for a process that waits until it is sealed.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn reader(&self) -> io::Result<OwnedFd> {
+        // The lock belongs to an opened file, so a copy of the descriptor would not wait.
+        let path = format!("/proc/self/fd/{}", self.0.get_ref().as_raw_fd());
+        Ok(File::open(path)?.into())
     }
 
     /// Seals the file.
@@ -47,6 +65,7 @@ impl HandoverWriter {
     pub fn seal(self) -> io::Result<HandoverFile> {
         let file = self.0.into_inner()?;
         fcntl_add_seals(&file, SEALS)?;
+        flock(&file, FlockOperation::Unlock)?;
         Ok(HandoverFile(file))
     }
 }
@@ -62,14 +81,21 @@ impl Write for HandoverWriter {
 }
 
 impl HandoverFile {
-    /// Returns the file that is the standard input of this program, if the former program left its state there.
+    /// Returns the file that is the standard input of this program, if the running or former program left its state there. Waits until the
+    /// state is complete.
     #[must_use]
     pub fn on_stdin() -> Option<Self> {
-        let stdin = io::stdin();
-        let seals = fcntl_get_seals(&stdin).ok()?;
-        let mut file = Self(stdin.as_fd().try_clone_to_owned().ok()?.into());
-        let is_ours = seals.contains(SEALS) && file.rewind().is_ok();
-        is_ours.then_some(file)
+        Self::of(io::stdin().as_fd())
+    }
+
+    fn of(descriptor: BorrowedFd<'_>) -> Option<Self> {
+        // Fails for most other files, which are left alone.
+        fcntl_get_seals(descriptor).ok()?;
+        let mut file = Self(descriptor.try_clone_to_owned().ok()?.into());
+        file.rewind().ok()?;
+        flock(&file, FlockOperation::LockShared).ok()?;
+        let seals = fcntl_get_seals(&file).ok()?;
+        seals.contains(SEALS).then_some(file)
     }
 
     /// Reads the whole state.
@@ -101,14 +127,6 @@ impl HandoverFile {
     pub fn bytes(&self) -> u64 {
         self.0.metadata().map_or(0, |metadata| metadata.len())
     }
-
-    /// Returns another descriptor of the file.
-    ///
-    /// # Errors
-    /// The error of the system.
-    pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        Ok(self.0.try_clone()?.into())
-    }
 }
 
 impl AsFd for HandoverFile {
@@ -138,9 +156,25 @@ mod tests {
             assert_eq!(file.contents().unwrap(), b"state");
         }
         assert_eq!(file.bytes(), MAGIC.len() as u64 + 5);
-        let mut other = File::from(file.descriptor().unwrap());
+        let mut other = file.0.try_clone().unwrap();
         assert!(other.write_all(b"x").is_err());
         assert!(other.set_len(0).is_err());
         assert!(HandoverFile::on_stdin().is_none());
+    }
+
+    #[test]
+    fn a_reader_waits_until_the_file_is_sealed_or_dropped() {
+        for is_sealed in [true, false] {
+            let mut writer = HandoverWriter::create().unwrap();
+            let reader = writer.reader().unwrap();
+            let reading = std::thread::spawn(move || {
+                let file = HandoverFile::of(reader.as_fd());
+                file.map(|mut file| file.contents().unwrap())
+            });
+            writer.write_all(b"state").unwrap();
+            let sealed = is_sealed.then(|| writer.seal().unwrap());
+            let read = reading.join().unwrap();
+            assert_eq!(read, sealed.map(|_| b"state".to_vec()));
+        }
     }
 }

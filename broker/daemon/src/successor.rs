@@ -22,7 +22,7 @@ use tokio::process::{Child, Command};
 use tracing::warn;
 
 use crate::descriptors;
-use crate::handover_file::HandoverFile;
+use crate::handover_file::{HandoverFile, HandoverWriter};
 
 /// Line on standard output with which a program accepts a state. A program that does not know of states does not print it.
 pub const ACCEPTED: &str = "state of the running program accepted";
@@ -102,70 +102,32 @@ impl Successor {
         self.program = program;
     }
 
-    /// Lets the program on disk check the settings and this state.
+    /// Lets the program on disk check the settings and then this state, once that is sealed.
     ///
     /// # Errors
-    /// [`SuccessorError`].
-    pub async fn check(&self, state: &HandoverFile, timeout: Duration) -> Result<(), SuccessorError> {
-        let program = || self.program.clone();
-        match tokio::time::timeout(timeout, self.output(state)).await {
-            Err(_) => Err(SuccessorError::Timeout {
-                program: program(),
-                timeout,
-            }),
-            Ok(Err(source)) => Err(SuccessorError::Execute {
-                program: program(),
-                source,
-            }),
-            Ok(Ok(refusal)) => refusal.map_or(Ok(()), |reason| {
-                Err(SuccessorError::Refused {
-                    program: program(),
-                    reason,
-                })
-            }),
-        }
-    }
-
-    /// Runs the check. Returns why the program refuses; `None` if it accepts.
-    async fn output(&self, state: &HandoverFile) -> io::Result<Option<String>> {
-        let mut child = Command::new(&self.program)
+    /// [`SuccessorError::Execute`].
+    pub fn begin_check(&self, state: &HandoverWriter) -> Result<Check, SuccessorError> {
+        let failed = |source| SuccessorError::Execute {
+            program: self.program.clone(),
+            source,
+        };
+        let stdin = state.reader().map_err(failed)?;
+        let child = Command::new(&self.program)
             .args(self.arguments.iter().skip(1))
             .arg("--check")
-            .stdin(Stdio::from(state.descriptor()?))
+            .stdin(Stdio::from(stdin))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             // The program on disk may be a script, whose children are to end with it.
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()?;
-        let group = Group::of(&child);
-        let (said, complained) = (child.stdout.take(), child.stderr.take());
-        let ended = async {
-            let status = child.wait().await;
-            // Processes that the child has left may keep its output open.
-            drop(group);
-            status
-        };
-        let (status, said, complained) = tokio::join!(ended, text_of(said), text_of(complained));
-        let status = status?;
-        if status.success() && said.lines().any(|line| line == ACCEPTED) {
-            return Ok(None);
-        }
-        let mut reason = String::new();
-        for line in complained.lines().filter(|line| !line.trim().is_empty()) {
-            let separator = if reason.is_empty() { "" } else { "; " };
-            // Writing to a string cannot fail.
-            let line = line.replace(char::is_control, " ");
-            let _ = write!(reason, "{separator}{line}");
-        }
-        if reason.is_empty() {
-            reason = if status.success() {
-                "it does not know how to take over a running program".to_owned()
-            } else {
-                format!("it ended with {status} and said nothing")
-            };
-        }
-        Ok(Some(reason.chars().take(REASON_CHARS_MAX).collect()))
+            .spawn()
+            .map_err(failed)?;
+        Ok(Check {
+            program: self.program.clone(),
+            group: Group::of(&child),
+            child,
+        })
     }
 
     /// Replaces the running program. The next one gets `state` as its standard input, and these descriptors under their numbers. Returns
@@ -217,8 +179,65 @@ impl Successor {
     }
 }
 
+/// A check by the program on disk. Dropping it ends the check.
+#[derive(Debug)]
+pub struct Check {
+    program: PathBuf,
+    /// Dropped before the child, whose number may be used again after that.
+    group: Group,
+    child: Child,
+}
+
+impl Check {
+    /// Waits for the verdict. The state must be sealed.
+    ///
+    /// # Errors
+    /// [`SuccessorError`].
+    pub async fn verdict(self, timeout: Duration) -> Result<(), SuccessorError> {
+        let program = self.program.clone();
+        match tokio::time::timeout(timeout, self.refusal()).await {
+            Err(_) => Err(SuccessorError::Timeout { program, timeout }),
+            Ok(Err(source)) => Err(SuccessorError::Execute { program, source }),
+            Ok(Ok(Some(reason))) => Err(SuccessorError::Refused { program, reason }),
+            Ok(Ok(None)) => Ok(()),
+        }
+    }
+
+    /// Returns why the program refuses; `None` if it accepts.
+    async fn refusal(mut self) -> io::Result<Option<String>> {
+        let (said, complained) = (self.child.stdout.take(), self.child.stderr.take());
+        let ended = async {
+            let status = self.child.wait().await;
+            // Processes that the child has left may keep its output open.
+            drop(self.group);
+            status
+        };
+        let (status, said, complained) = tokio::join!(ended, text_of(said), text_of(complained));
+        let status = status?;
+        if status.success() && said.lines().any(|line| line == ACCEPTED) {
+            return Ok(None);
+        }
+        let mut reason = String::new();
+        for line in complained.lines().filter(|line| !line.trim().is_empty()) {
+            let separator = if reason.is_empty() { "" } else { "; " };
+            // Writing to a string cannot fail.
+            let line = line.replace(char::is_control, " ");
+            let _ = write!(reason, "{separator}{line}");
+        }
+        if reason.is_empty() {
+            reason = if status.success() {
+                "it does not know how to take over a running program".to_owned()
+            } else {
+                format!("it ended with {status} and said nothing")
+            };
+        }
+        Ok(Some(reason.chars().take(REASON_CHARS_MAX).collect()))
+    }
+}
+
 /// The process group of a child. Dropping this kills all processes in it. That is done right after the child has ended, before the system
 /// uses the number again.
+#[derive(Debug)]
 struct Group(Option<Pid>);
 
 impl Group {
