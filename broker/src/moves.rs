@@ -15,7 +15,8 @@
 //! 2. `leave`: the old node sends the client's last publishes, and then CUT to each node. Each worker of each node makes the cut.
 //! 3. When all marks have come, nothing before the cut is in flight to the old node. It broadcasts CUT_DONE, removes the client's
 //!    subscriptions, and sends `left` after the client's last message.
-//! 4. `go`: the sidecar reads and writes the new node from here on.
+//! 4. `go`: the sidecar reads and writes the new node from here on. `settled` comes once each route has brought all marks, or has acked
+//!    a change made after `go`. Then the client is like any other.
 //!
 //! *Moves at the same time.* Suppose that a publisher and its subscriber move at once. Let P be the publisher's last message on its old node,
 //! and Q its first one on the new node, sent after `left`. P may be after the subscriber's cut, and Q before it. Then the subscriber would
@@ -32,13 +33,13 @@
 //! one that the sender may have counted on this node. Before the sender's mark has come, this is a guess. So if all members
 //! of a group move at once, a member may get two messages in the wrong order.
 //!
-//! *New nodes.* A node that joins during a move makes the cut too, although all others may have made it, because the new node needs its
-//! marks. So the old node sends CUT over each new route until some time after the move, and a new route begins with the marks of the cuts
-//! that were made.
+//! *Nodes that join.* A node that joins during a move must make the cut too, even if all others already have: the node to which the client
+//! moves waits for its marks. So the old node sends CUT over each route that is established until some time after the move, and each
+//! such route begins with the marks of the cuts that were made.
 //!
-//! *Faults.* A *source* is one worker of one node. A source without a mark may have delivered to the client on the old node. So after `go`,
-//! the new node delivers a message of such a source only if the route has acked a change made after `go`: the message was then sent when the
-//! old node delivered nothing more. If a node dies or loses a route, messages may be lost, but none comes twice.
+//! *Faults.* A *source* is one worker of one node. If the mark of a source is missing, the old node may have delivered its latest messages.
+//! So after `go`, the new node delivers a message of such a source only if the source had acked a change made after `go` before it sent the
+//! message. By then the old node delivered nothing more. If a node dies or loses a route, messages may be lost, but none comes twice.
 //!
 //! *Architecture invariant:* a client that does not move costs one comparison for each message (its watermark).
 
@@ -61,7 +62,7 @@ use crate::route::frame;
 use crate::route::hello::MOVES;
 use crate::stage::Stage;
 
-/// Time for which a cut is known at least. Much longer than a move takes.
+/// Time for which a cut is known at least, unless there are too many. Much longer than a move takes.
 const CUT_KEPT: Duration = Duration::from_secs(20);
 /// Limit on the cuts that are known although every node has made them. A client can cause thousands in a second.
 const CLOSED_CUTS_MAX: usize = 10_000;
@@ -77,7 +78,7 @@ struct Cut {
 /// A move and the run of its old node. A client chooses the number of its move, so two nodes may have the same.
 type CutKey = (MoveId, String);
 
-/// A cut that was begun. Nodes that join until the end of the move make it too.
+/// A cut that was begun. A node that joins while it is known makes it too.
 #[derive(Debug)]
 struct KnownCut {
     cut: Cut,
@@ -109,7 +110,7 @@ struct State {
 }
 
 impl State {
-    /// Records that every worker of every node has made the cut.
+    /// Closes a cut: every worker of every node has made it, or its client is gone. No other move waits for it any more.
     fn close_cut(&mut self, key: &CutKey) {
         self.open.remove(key);
         for leaving in self.leaving.values_mut() {
@@ -211,8 +212,8 @@ impl Moves {
         self.settle(&mut state, interest);
     }
 
-    /// Begins to move `client` to the node with the run `to`, after its last frame. If the client has left already and has published since (see
-    /// *late marks*), makes a second cut after these publishes.
+    /// Begins to move `client` to the node with the run `to`, after its last frame. If the client has left already and has published since
+    /// (see *late marks*), makes a second cut after these publishes.
     ///
     /// # Errors
     /// The reason why the client must stay.
@@ -317,7 +318,7 @@ impl Moves {
     /// Handles CUT of a peer.
     pub(crate) fn cut_received(&self, id: MoveId, to: &str, route: &Route) {
         let mut state = self.state();
-        // Over a new route, a cut that is known comes again. The route has begun with the marks that were made.
+        // The peer sends its cuts again over a new route. The route has begun with this node's marks, and CUT_DONE will come again.
         let key = (id, route.peer.run.clone());
         if state.cuts.contains_key(&key) {
             state.open.insert(key);
@@ -377,7 +378,7 @@ impl Moves {
             route.outbox.append(&frame::cut(id.0, &cut.to));
             match state.leaving.get(id).filter(|leaving| !leaving.is_complete) {
                 Some(leaving) => leaving.moving.cut().add_route(route.number, route.peer.workers()),
-                // All other nodes have made it, so no client that leaves this peer waits for it.
+                // All other nodes have made it, or its client is gone. So no client that leaves the peer waits for it.
                 None => route.outbox.append(&frame::cut_done(id.0)),
             }
         }
@@ -419,7 +420,8 @@ impl Moves {
         }
     }
 
-    /// Broadcasts CUT_DONE for each client that leaves and whose marks have all come. Sends `left` for each one that waits for no other cut.
+    /// Broadcasts CUT_DONE for each client that leaves and whose marks have all come. Sends `left` for each one that waits for no other
+    /// cut.
     fn complete(&self, state: &mut State, interest: &Interest) {
         let all = state.leaving.iter_mut();
         let marked = all.filter(|(_, leaving)| !leaving.is_complete && leaving.moving.cut().is_complete());

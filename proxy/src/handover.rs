@@ -2,8 +2,8 @@
 //! Here and elsewhere, the program that leaves the state is the *former* program, and the one that takes it is the *next* program.
 //!
 //! *Form.* A file in memory ([`HandoverFile`]) with a sequence of parts. Each part is its length (4 bytes, big-endian) and a [`Part`] in
-//! MessagePack, with the names of all fields. The first part is the [`Opening`], one part is the [`SidecarRecord`], and there is one for
-//! each session ([`SessionRecord`]). Sockets are in it by the numbers of their file descriptors.
+//! MessagePack, with the names of all fields. There is one part for each session ([`SessionRecord`]),
+//! one [`SidecarRecord`] and one [`Opening`], in any order. Sockets are in it by the numbers of their file descriptors.
 //!
 //! *Versions.* [`FORMAT`] is the version of the form. A program reads its own format, the one before, and the one after, so an upgrade and a
 //! downgrade by one step work. So that this is possible:
@@ -62,11 +62,11 @@ pub enum HandoverError {
         format: u32,
     },
     /// The opening or the part about the sidecar is missing, or could not be read.
-    #[error("the sidecar's state has no readable beginning or no part about the sidecar itself")]
+    #[error("the sidecar's state does not name its format, or has no part about the sidecar itself")]
     Incomplete,
 }
 
-/// The first part: the format of the state, and the program that has written it.
+/// The format of the state, and the program that has written it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Opening {
     pub(crate) format: u32,
@@ -154,8 +154,8 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Reads the whole state. With `only_checks`, a part that cannot be read is an error, and no sessions are returned. Otherwise, such a part is
-    /// logged and left out.
+    /// Reads the whole state. With `only_checks`, a part that cannot be read is an error, and no sessions are returned. Otherwise, such a
+    /// part is logged and left out.
     ///
     /// # Errors
     /// [`HandoverError`].
@@ -165,7 +165,7 @@ impl Handover {
         let (mut opening, mut sidecar, mut sessions, mut is_partial) = (None, None, Vec::new(), false);
         for (number, part) in decode_all(&parts, only_checks) {
             match part {
-                Ok(Part::Opening(first)) => opening = Some(readable(first)?),
+                Ok(Part::Opening(read)) => opening = Some(readable(read)?),
                 Ok(Part::Sidecar(record)) => sidecar = Some(*record),
                 Ok(Part::Session(record)) => sessions.push(record),
                 Err(source) if !only_checks => {

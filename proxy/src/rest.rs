@@ -1,5 +1,5 @@
-//! The sessions at rest, while the next program is about to replace this one. Each session writes its state and stops; if the next program is
-//! refused, all of them go on.
+//! The sessions at rest, while the next program is about to replace this one. Each session writes its state and stops; if the next program
+//! is refused, all of them go on.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -19,7 +19,7 @@ use crate::session_info::SessionInfo;
 #[derive(Debug)]
 pub(crate) struct Rest {
     state: Mutex<Option<AtRest>>,
-    /// Number of sessions at rest that is awaited, and the event that it is reached.
+    /// `reached` is notified when this many sessions rest.
     awaited: AtomicUsize,
     reached: Notify,
     phase: watch::Sender<Phase>,
@@ -34,7 +34,7 @@ pub(crate) enum Phase {
     Open,
     /// None is accepted. The last ones may complete their PROXY protocol headers.
     Closing,
-    /// Nothing happens: sessions come to rest.
+    /// No connection is accepted and no header is read, while sessions come to rest.
     Closed,
 }
 

@@ -1,6 +1,6 @@
-//! The file in memory (memfd) through which a program leaves its state to the program that replaces it. It is the standard input of the
-//! next program, so it has a well-known number. It is sealed: nobody can change it after it was written, nor shorten it while it is read.
-//! Until then it is locked (`flock`). So the check of the next program can start before the state is complete, and waits for it.
+//! The file in memory (memfd) through which a program leaves its state to the program that replaces it. The next program
+//! finds it as its standard input. While it is written, it is locked (`flock`), so the check of the next program can start early and waits
+//! for the lock. When it is complete, it is sealed: nobody can change or shorten it any more.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
@@ -38,7 +38,7 @@ impl HandoverWriter {
     /// The error of the system.
     pub fn create() -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Kernels before 6.3 do not know that the file is not executable. Later ones can be set to demand it.
+        // Kernels before 6.3 refuse NOEXEC_SEAL. Later ones can be configured to require it (`vm.memfd_noexec`).
         let created = memfd_create("standin-handover", flags | MemfdFlags::NOEXEC_SEAL);
         let created = created.or_else(|_| memfd_create("standin-handover", flags))?;
         flock(&created, FlockOperation::LockExclusive)?;

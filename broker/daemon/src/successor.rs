@@ -44,7 +44,7 @@ const HANDLED: [Signal; 5] = [
 #[derive(Debug, Error)]
 pub enum SuccessorError {
     /// It cannot be executed.
-    #[error("cannot execute {}: {source}", program.display())]
+    #[error("cannot execute {}, or cannot give it the state: {source}", program.display())]
     Execute {
         /// The program on disk.
         program: PathBuf,
@@ -183,7 +183,7 @@ impl Successor {
 #[derive(Debug)]
 pub struct Check {
     program: PathBuf,
-    /// Dropped before the child, whose number may be used again after that.
+    /// Dropped before the child: once the child was waited for, its number may belong to another process.
     group: Group,
     child: Child,
 }
@@ -257,8 +257,8 @@ impl Drop for Group {
 }
 
 /// Holds the signals of the program back. The system keeps those that come meanwhile, also over `execve`. This blocks them in the calling
-/// thread and in threads that it starts later, so a program calls this first in its main thread. Dropping the value lets the signals through to this
-/// thread; then the program must handle all of them.
+/// thread and in threads that it starts later, so a program calls this first in its main thread. Dropping the value lets the signals
+/// through to this thread; then the program must handle all of them.
 #[derive(Debug)]
 pub struct HeldSignals(());
 

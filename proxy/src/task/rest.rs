@@ -65,8 +65,8 @@ impl Task {
         self.sockets.node.as_ref().is_some_and(Stream::is_tls)
     }
 
-    /// Gives up an unfinished move, brings the session to rest, and writes its state. If the session has ended, the next turn ends it, and no
-    /// state is written.
+    /// Brings the session to rest, and writes its state. An unfinished move is given up, except one whose next node only waits for the
+    /// present one. If the session turns out to be over, no state is written, and its next turn closes it.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
         if let Some(next) = &self.next
             && !matches!(**next, Next::Drained(_) | Next::Ready(_))

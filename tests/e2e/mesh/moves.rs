@@ -214,7 +214,7 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
         node.set("cluster.advertise", relay.address());
         relays.push(relay);
     }
-    // The sidecar does not learn of it.
+    // The sidecar does not learn of the third node.
     mesh.nodes[2].add_flags(&["--no_advertise"]);
     mesh.start_all().await;
     let sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
@@ -233,7 +233,7 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
     )
     .await;
     mesh.nodes[2].freeze().await;
-    // More than pass before the present node is told that the session leaves.
+    // More messages than pass before the sidecar sends `leave` to the present node.
     let target = receiving[0].count() + 900;
     eventually("messages pass while the node is frozen", TIMEOUT, async || {
         receiving[0].count() > target
@@ -247,7 +247,7 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
     have_all(receiving, &ledger).await;
 }
 
-/// A node that has no part in the move is frozen when it begins, for longer than two attempts take. It also has a publisher, whose messages
+/// A node that has no part in the move is frozen when the move begins, for longer than two attempts to move take. It also has a publisher, whose messages
 /// wait in the node meanwhile.
 #[tokio::test]
 async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
