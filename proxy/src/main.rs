@@ -45,6 +45,8 @@ fn main() -> ExitCode {
             return EXIT_UNAVAILABLE.into();
         }
     };
+    // Waits until the state is complete. The settings are read after that, so that a later change of them is seen.
+    let to_check = cli.check.then(HandoverFile::on_stdin).flatten();
     let mut loaded = match cli.settings() {
         Ok(loaded) => loaded,
         Err(error) => return usage(PROGRAM, &error),
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
         drop(held);
         // While the program runs, the watch logs these warnings.
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
-        if let Some(state) = HandoverFile::on_stdin() {
+        if let Some(state) = to_check {
             return check_state(state, &loaded.settings);
         }
         return answer(PROGRAM, cli.print_config, &loaded);

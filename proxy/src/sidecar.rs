@@ -216,8 +216,10 @@ impl Sidecar {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             given => given,
         };
+        let has_sessions = former.is_some();
         let shared = Arc::new(SidecarState::new(settings, policy, registry, &addresses, former));
-        let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Worker)?);
+        let workers = Workers::start(workers, has_sessions, &shared).map_err(RunError::Worker)?;
+        let workers = Arc::new(workers);
         let mut background = JoinSet::new();
         background.spawn(follow_registry(Arc::clone(&shared)));
         background.spawn(prober::run(Arc::clone(&shared)));

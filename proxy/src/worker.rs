@@ -46,8 +46,8 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts `count` threads.
-    pub(crate) fn start(count: usize, shared: &Arc<SidecarState>) -> io::Result<Self> {
+    /// Starts `count` threads. With `has_sessions`, one is enough.
+    pub(crate) fn start(count: usize, has_sessions: bool, shared: &Arc<SidecarState>) -> io::Result<Self> {
         let start_one = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
@@ -64,7 +64,22 @@ impl Workers {
                 thread,
             })
         };
-        (0..count).map(start_one).collect::<io::Result<_>>().map(Self)
+        let mut workers = Vec::new();
+        for number in 0..count {
+            match start_one(number) {
+                Ok(worker) => workers.push(worker),
+                Err(error) if has_sessions && number > 0 => {
+                    error!(
+                        wanted = count,
+                        started = number,
+                        "cannot start all worker threads, going on with fewer: {error}"
+                    );
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(workers))
     }
 
     /// Passes a connection to a worker.

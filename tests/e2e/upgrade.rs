@@ -271,6 +271,12 @@ async fn an_upgrade_to_a_program_that_cannot_go_on_is_refused_and_nothing_change
     installed
         .expect_refusal("it does not know how to take over a running program")
         .await;
+    let checked = installed.folder.path().join("checked");
+    std::fs::copy(installed.program(), &checked).expect("a copy");
+    std::fs::write(&checked, &good).expect("a copy");
+    let changes_itself = format!("#!/bin/sh\n{} \"$@\" && touch \"$0\"\n", checked.display());
+    installed.install(changes_itself.as_bytes());
+    installed.expect_refusal("was replaced during the upgrade").await;
     installed.install(&good);
     let settings = installed.folder.path().join("proxy.toml");
     let valid = std::fs::read_to_string(&settings).expect("the settings");

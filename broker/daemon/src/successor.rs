@@ -59,6 +59,12 @@ pub enum SuccessorError {
         /// The limit.
         timeout: Duration,
     },
+    /// Another file has come in its place after it was checked.
+    #[error("{} was replaced during the upgrade; send SIGUSR2 again", program.display())]
+    Replaced {
+        /// The path of the program on disk.
+        program: PathBuf,
+    },
     /// It refused the settings or the state.
     #[error("{} refused: {reason}", program.display())]
     Refused {
@@ -112,6 +118,7 @@ impl Successor {
             source,
         };
         let stdin = state.reader().map_err(failed)?;
+        let file = FileVersion::of(&self.program).map_err(failed)?;
         let child = Command::new(&self.program)
             .args(self.arguments.iter().skip(1))
             .arg("--check")
@@ -125,6 +132,7 @@ impl Successor {
             .map_err(failed)?;
         Ok(Check {
             program: self.program.clone(),
+            file,
             group: Group::of(&child),
             child,
         })
@@ -183,22 +191,26 @@ impl Successor {
 #[derive(Debug)]
 pub struct Check {
     program: PathBuf,
+    file: FileVersion,
     /// Dropped before the child: once the child was waited for, its number may belong to another process.
     group: Group,
     child: Child,
 }
 
 impl Check {
-    /// Waits for the verdict. The state must be sealed.
+    /// Waits for the verdict. The state must be sealed. Then checks that the program on disk is still the same file.
     ///
     /// # Errors
     /// [`SuccessorError`].
     pub async fn verdict(self, timeout: Duration) -> Result<(), SuccessorError> {
-        let program = self.program.clone();
+        let (program, file) = (self.program.clone(), self.file);
         match tokio::time::timeout(timeout, self.refusal()).await {
             Err(_) => Err(SuccessorError::Timeout { program, timeout }),
             Ok(Err(source)) => Err(SuccessorError::Execute { program, source }),
             Ok(Ok(Some(reason))) => Err(SuccessorError::Refused { program, reason }),
+            Ok(Ok(None)) if FileVersion::of(&program).ok() != Some(file) => {
+                Err(SuccessorError::Replaced { program })
+            }
             Ok(Ok(None)) => Ok(()),
         }
     }
@@ -232,6 +244,28 @@ impl Check {
             };
         }
         Ok(Some(reason.chars().take(REASON_CHARS_MAX).collect()))
+    }
+}
+
+/// What is different after a file was replaced or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileVersion {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// In seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl FileVersion {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.len(),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
     }
 }
 
