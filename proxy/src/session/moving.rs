@@ -31,7 +31,7 @@ use crate::ledger::Expected;
 
 /// Number of failed attempts after which the session only waits for the present node's last answers; see [`failover`](super::failover).
 /// While a node of the cluster is frozen, the first attempt fails after half a second (`cluster.flush_timeout_ms`), and the next ones at
-/// once. After 3 s the others give that node up, and an attempt succeeds.
+/// once. After 2 to 3 s the others give that node up, and an attempt succeeds.
 const FAILURES_MAX: u8 = 12;
 /// Wait before each attempt after the second one.
 const ATTEMPTS_APART: Duration = Duration::from_millis(500);
