@@ -157,6 +157,17 @@ async fn a_client_cannot_arrive_twice_at_the_same_time() {
     assert_eq!(next_step(&mut client).await["step"], "ready");
 }
 
+/// Starts the nodes, a sidecar that does not learn of the third one, and a component. Returns the component's node too.
+async fn beside_a_third_node(mesh: &mut Mesh) -> (Sidecar, RawClient, SocketAddr) {
+    mesh.nodes[2].add_flags(&["--no_advertise"]);
+    mesh.start_all().await;
+    let sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
+    let mut component = RawClient::open(sidecar.address()).await.subscribed("own").await;
+    component.flush().await;
+    let node = sidecar.wait_for_node_of_session().await;
+    (sidecar, component, node)
+}
+
 /// Starts subscribers of `load`: one on each node, and `behind` behind the sidecar.
 async fn subscribers(mesh: &mut Mesh, sidecar: &Sidecar, behind: usize) -> Vec<Receiving> {
     let mut receiving = Vec::new();
@@ -178,8 +189,12 @@ async fn drain(sidecar: &Sidecar, node: SocketAddr) {
     assert_eq!(sidecar.http().post(&page, "").await.expect("an answer").0, 200);
 }
 
-async fn has_sessions(sidecar: &Sidecar, node: SocketAddr) -> bool {
-    sidecar.session_nodes().await.contains(&Some(node))
+async fn wait_for_messages(receiving: &Receiving, more: u64) {
+    let target = receiving.count() + more;
+    eventually("messages pass while the node is frozen", TIMEOUT, async || {
+        receiving.count() > target
+    })
+    .await;
 }
 
 async fn wait_until_left(sidecar: &Sidecar, node: SocketAddr) {
@@ -214,13 +229,7 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
         node.set("cluster.advertise", relay.address());
         relays.push(relay);
     }
-    // The sidecar does not learn of the third node.
-    mesh.nodes[2].add_flags(&["--no_advertise"]);
-    mesh.start_all().await;
-    let sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
-    let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
-    publisher.flush().await;
-    let old = sidecar.wait_for_node_of_session().await;
+    let (sidecar, publisher, old) = beside_a_third_node(&mut mesh).await;
     let receiving = subscribers(&mut mesh, &sidecar, 1).await;
     let publishing = Publishing::start(publisher, "p", "load", Duration::from_millis(1));
 
@@ -234,12 +243,9 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
     .await;
     mesh.nodes[2].freeze().await;
     // More messages than pass before the sidecar sends `leave` to the present node.
-    let target = receiving[0].count() + 900;
-    eventually("messages pass while the node is frozen", TIMEOUT, async || {
-        receiving[0].count() > target
-    })
-    .await;
-    assert!(has_sessions(&sidecar, old).await, "the session has moved already");
+    wait_for_messages(&receiving[0], 900).await;
+    let nodes = sidecar.session_nodes().await;
+    assert!(nodes.contains(&Some(old)), "the session has moved already");
     mesh.nodes[2].thaw();
     wait_until_left(&sidecar, old).await;
     let (mut publisher, mut ledger) = publishing.stop().await;
@@ -247,19 +253,14 @@ async fn s13_a_component_publishes_on_while_a_frozen_node_delays_its_move() {
     have_all(receiving, &ledger).await;
 }
 
-/// A node that has no part in the move is frozen when the move begins, for longer than two attempts to move take. It also has a publisher, whose messages
-/// wait in the node meanwhile.
+/// A node that has no part in the move is frozen when the move begins, for longer than two attempts to move take. It also has a publisher,
+/// whose messages wait in the node meanwhile.
 #[tokio::test]
 async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
     let mut mesh = Mesh::builder(ServerKind::Standin, 3)
         .setting("cluster.ping_interval_ms", 10_000)
         .describe();
-    mesh.nodes[2].add_flags(&["--no_advertise"]);
-    mesh.start_all().await;
-    let sidecar = Sidecar::builder().nodes(&mesh.nodes[..2]).start().await;
-    let mut publisher = RawClient::open(sidecar.address()).await.subscribed("own").await;
-    publisher.flush().await;
-    let old = sidecar.wait_for_node_of_session().await;
+    let (sidecar, publisher, old) = beside_a_third_node(&mut mesh).await;
     let receiving = subscribers(&mut mesh, &sidecar, 2).await;
     let every = Duration::from_millis(2);
     let other = mesh.nodes[2].client().await;
@@ -271,11 +272,7 @@ async fn s13_a_move_waits_for_a_frozen_node_that_thaws() {
     mesh.nodes[2].freeze().await;
     let nodes = sidecar.session_nodes().await;
     drain(&sidecar, old).await;
-    let target = receiving[0].count() + 700;
-    eventually("messages pass while the node is frozen", TIMEOUT, async || {
-        receiving[0].count() > target
-    })
-    .await;
+    wait_for_messages(&receiving[0], 700).await;
     assert_eq!(sidecar.session_nodes().await, nodes, "a session has not waited");
     mesh.nodes[2].thaw();
     wait_until_left(&sidecar, old).await;
