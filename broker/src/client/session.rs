@@ -40,7 +40,8 @@ struct ClientSession {
     policy: Arc<Policy>,
     /// Content of the last INFO.
     advertised: Advertised,
-    /// The first INFO did not name all nodes. A client that accepts INFO at any time gets a complete one after CONNECT.
+    /// The last INFO did not name all nodes, or something in it has changed. A client that accepts INFO at any time gets it again after
+    /// CONNECT.
     owes_info: bool,
     started: Instant,
     heard: Instant,
@@ -125,9 +126,8 @@ impl Session for ClientSession {
         let advertised = self.shared.advertised();
         if advertised != self.advertised {
             self.advertised = advertised;
-            if self.client_info.accepts_info.load(Relaxed) {
-                self.inform(false);
-            }
+            self.owes_info = true;
+            self.inform_again();
         }
         Ok(())
     }
@@ -180,9 +180,7 @@ impl Session for ClientSession {
             let wait = FIRST_PING.min(self.policy.ping_interval);
             self.first_ping = Some(now + wait.mul_f64(rand::random_range(1.0..1.2)));
         }
-        if self.owes_info && self.client_info.accepts_info.load(Relaxed) {
-            self.inform(false);
-        }
+        self.inform_again();
     }
 
     fn tick(&mut self, now: Instant) -> Option<CloseReason> {
@@ -218,6 +216,13 @@ impl ClientSession {
     /// Returns whether the client must still send a CONNECT with credentials.
     fn is_unknown(&self) -> bool {
         self.policy.access.is_required() && !self.client.is_connected()
+    }
+
+    /// Sends INFO again if that is due and the client accepts it.
+    fn inform_again(&mut self) {
+        if self.owes_info && self.client_info.accepts_info.load(Relaxed) {
+            self.inform(false);
+        }
     }
 
     fn inform(&mut self, is_first: bool) {

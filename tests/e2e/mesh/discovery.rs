@@ -43,8 +43,12 @@ async fn info_lists_its_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     let mut old = RawClient::open_with(mesh.nodes[1].address(), CONNECT_OLD).await;
     assert_eq!(listed(&old.info()), urls(&mesh, 1, &[0, 2]));
 
+    let mut slow = RawClient::connect(mesh.nodes[1].address()).await;
+
     let fourth = mesh.start_one_more().await;
     until_listed(&mut current, urls(&mesh, 1, &[0, 2, fourth])).await;
+    slow.send(format!("{CONNECT_NEW}\r\n")).await;
+    until_listed(&mut slow, urls(&mesh, 1, &[0, 2, fourth])).await;
     mesh.nodes[0].kill();
     until_listed(&mut current, urls(&mesh, 1, &[2, fourth])).await;
     // A lame duck is not listed, though it still runs.
