@@ -17,7 +17,6 @@ use crate::cache_writer::CacheWriter;
 use crate::children::Listing;
 use crate::config::Config;
 use crate::dns::{self, DnsAnswer, DnsName};
-use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::gossip::InfoReport;
 use crate::health::{Health, SourceHealth, SourceState};
@@ -76,8 +75,8 @@ pub(crate) struct Hub {
     generation: channel::Sender<u64>,
     health: Health,
     cache: CacheWriter,
-    /// The last INFO report of each node since the roster was updated, and the time of the next update.
-    info_reports: HashMap<Endpoint, InfoReport>,
+    /// The last INFO report of each node since the roster was updated, in the order in which they came, and the time of the next update.
+    info_reports: Vec<InfoReport>,
     info_reports_due: Option<Instant>,
     /// Invalid records that were logged, each with its last change, so that each change is logged once.
     unreadable_logged: HashMap<String, i64>,
@@ -112,7 +111,7 @@ impl Hub {
                 SystemTime::now(),
             ),
             cache: CacheWriter::new(config.cache_file.clone()),
-            info_reports: HashMap::new(),
+            info_reports: Vec::new(),
             info_reports_due: None,
             config,
             published,
@@ -170,7 +169,8 @@ impl Hub {
         match event {
             HubEvent::Dns(name, answer) => self.take_dns(&name, answer),
             HubEvent::Learned(report) => {
-                self.info_reports.insert(report.from.clone(), report);
+                self.info_reports.retain(|earlier| earlier.from != report.from);
+                self.info_reports.push(report);
                 self.info_reports_due
                     .get_or_insert_with(|| Instant::now() + INFO_REPORTS_DELAY);
             }
@@ -184,11 +184,11 @@ impl Hub {
         }
     }
 
-    /// Updates the roster with the collected INFO reports.
+    /// Updates the roster with the collected INFO reports. Each replaces earlier ones, so the order matters.
     fn take_info_reports(&mut self) {
         self.info_reports_due = None;
         let mut changed = false;
-        for report in std::mem::take(&mut self.info_reports).into_values() {
+        for report in std::mem::take(&mut self.info_reports) {
             if self.roster.take_info_report(&report) {
                 debug!(from = %report.from, named = report.connect_urls.len(), "a node named other nodes");
                 changed = true;

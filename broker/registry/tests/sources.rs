@@ -304,6 +304,25 @@ async fn with_one_address_all_nodes_of_the_cluster_are_found() {
     until_ids(&watch, FIXED, &["old:4222"]).await;
 }
 
+/// The nodes of a cluster report at the same moment that a node has left.
+#[tokio::test]
+async fn of_infos_that_come_at_once_the_last_one_counts() {
+    for _ in 0..10 {
+        let config = Config {
+            fixed: vec!["nats://a:1".parse().unwrap()],
+            ..Config::default()
+        };
+        let watch = watch(config).unwrap();
+        let learned = |from: &str, urls: &[&str]| {
+            let urls: Vec<_> = urls.iter().map(ToString::to_string).collect();
+            watch.learned(&from.parse().unwrap(), None, &urls);
+        };
+        learned("b:1", &["a:1", "gone:1"]);
+        learned("a:1", &["a:1", "b:1"]);
+        until_ids(&watch, FIXED, &["a:1", "b:1"]).await;
+    }
+}
+
 #[tokio::test]
 async fn the_cache_file_is_written_when_the_list_changes_and_at_most_once_a_second() {
     let server = Server::start().await;
