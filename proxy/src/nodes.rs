@@ -295,7 +295,7 @@ impl NodeBook {
             if named.contains(endpoint) {
                 return true;
             }
-            let since = *entry.withdrawn_at.get_or_insert(now);
+            let since = entry.withdrawn(&settings, now);
             if entry.sessions > 0 {
                 return true;
             }

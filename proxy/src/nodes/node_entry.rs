@@ -224,9 +224,22 @@ impl NodeEntry {
         had_failed
     }
 
-    /// Records that the node has announced its shutdown. It is probed soon, because it may be back after a moment or not at all.
+    /// Records that the node has announced its shutdown.
     pub(super) fn leaves(&mut self, settings: &Settings, now: Instant) {
         self.is_leaving = true;
+        self.probe_soon(settings, now);
+    }
+
+    /// Records that no source names the node any more. Returns the time since which this is so.
+    pub(super) fn withdrawn(&mut self, settings: &Settings, now: Instant) -> Instant {
+        if self.withdrawn_at.is_none() {
+            self.probe_soon(settings, now);
+        }
+        *self.withdrawn_at.get_or_insert(now)
+    }
+
+    /// Probes the node soon, because it leaves: it may be back after a moment or not at all.
+    fn probe_soon(&mut self, settings: &Settings, now: Instant) {
         self.probe_at = self.probe_at.min(now + probe_wait(settings, FIRST_PROBE));
     }
 

@@ -408,6 +408,20 @@ fn idle_nodes_are_probed_slowly_and_failed_ones_after_their_cool_down() {
     assert_eq!(due(now + secs(16)), 1);
 }
 
+/// The node may be gone, and `/nodez` shows it as up until it is tried again.
+#[test]
+fn a_node_that_no_source_names_any_more_is_probed_soon() {
+    let (book, now) = (book(), Instant::now());
+    let nodes = snapshot(&["a:1"]);
+    book.take_snapshot(&nodes, now);
+    book.proved(&nodes.live[0], now);
+    let due = |at| book.due_probes(at).len();
+    assert_eq!(due(now + secs(4)), 0);
+    book.take_snapshot(&snapshot(&[]), now + secs(4));
+    book.take_snapshot(&snapshot(&[]), now + secs(5));
+    assert_eq!(due(now + secs(4) + ms(500)), 1);
+}
+
 #[test]
 fn failed_nodes_are_probed_each_second_while_none_is_proved_and_no_session_searches() {
     let (book, mut now) = (book(), Instant::now());
