@@ -5,9 +5,11 @@ mod run;
 mod take_over;
 mod trouble;
 
-use e2e::{Lan, Machine, ZooKeeper, eventually};
-use serde_json::Value;
+use std::panic::Location;
 use std::time::Duration;
+
+use e2e::{Lan, Machine, ZooKeeper, eventually, settled};
+use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -50,17 +52,18 @@ async fn nodes_become(machine: &Machine, wanted: &[usize]) {
         .iter()
         .map(|number| format!("10.0.0.{number}:4222"))
         .collect();
-    eventually(
-        format!("the nodes that are up are {wanted:?}"),
-        TIMEOUT,
-        async || {
-            let rows = rows(machine, "/nodez");
-            let up = rows.iter().filter(|row| row["state"] == "up");
-            let mut up: Vec<&str> = up.filter_map(|row| row["client"].as_str()).collect();
-            up.sort_unstable();
-            up == wanted
-        },
-    )
+    let what = format!("the nodes that are up are {wanted:?}");
+    settled(Location::caller(), &what, TIMEOUT, async || {
+        let rows = rows(machine, "/nodez");
+        let up = rows.iter().filter(|row| row["state"] == "up");
+        let mut up: Vec<&str> = up.filter_map(|row| row["client"].as_str()).collect();
+        up.sort_unstable();
+        if up == wanted {
+            Ok(())
+        } else {
+            Err(format!("{rows:?}"))
+        }
+    })
     .await;
 }
 

@@ -131,9 +131,16 @@ async fn with_nats_server(guide: &mut Guide, site: &mut Site) {
     site.works_without_old().await;
     let look = site.here.run(&guide.next(step_4));
     assert!(look.contains("10.0.0.3:4222"), "{look}");
-    // A nats-server in lame duck mode takes ten seconds to end, so it is killed.
-    site.old()
-        .run("systemctl kill -s KILL nats-server\nsystemctl restart nats-server");
+    // A nats-server in lame duck mode takes ten seconds to end, so it is killed. Its agent has marked it as draining. The sidecar must have
+    // seen that this record is gone, or the session would leave the new server because of it.
+    site.old().run("systemctl kill -s KILL nats-server");
+    eventually("the old server is not registered", TIMEOUT, async || {
+        let rows = rows(&site.here, "/nodez");
+        let mut old = rows.iter().filter(|row| row["client"] == "10.0.0.1:4222");
+        old.all(|row| row["source"] != "zookeeper")
+    })
+    .await;
+    site.old().run("systemctl restart nats-server");
     site.works_with(&[1, 2, 3]).await;
     site.run_on_new(&guide.next(step_4));
     site.works_with(&[1]).await;
