@@ -175,7 +175,7 @@ impl Moves {
         interest: &Interest,
     ) -> Result<(), &'static str> {
         if client.outbox.moving().is_some() {
-            return Err("the client arrives already");
+            return Err("another move of the client is not over");
         }
         check(from, interest)?;
         let mut state = self.state();
@@ -234,7 +234,7 @@ impl Moves {
         }
         let is_settled = |moving: Arc<Moving>| !moving.is_arrival && !state.leaving.contains_key(&moving.id);
         if !client.outbox.moving().is_none_or(is_settled) {
-            return Err("the client has not settled here yet");
+            return Err("another move of the client is not over");
         }
         let moving = Moving::new(id, false, self.queues.len());
         client.outbox.set_moving(Some(Arc::clone(&moving)));

@@ -152,7 +152,10 @@ async fn a_client_cannot_arrive_twice_at_the_same_time() {
         let arrive = format!("MOVE {{\"step\":\"arrive\",\"id\":\"{id:032x}\",\"from\":{from}}}\r\n");
         client.send(arrive).await;
     }
-    assert_eq!(next_step(&mut client).await["why"], "the client arrives already");
+    assert_eq!(
+        next_step(&mut client).await["why"],
+        "another move of the client is not over"
+    );
     client.send("SUB a 1\r\nPING\r\n").await;
     assert_eq!(next_step(&mut client).await["step"], "ready");
 }
