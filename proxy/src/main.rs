@@ -52,12 +52,16 @@ fn main() -> ExitCode {
         Err(error) => return usage(PROGRAM, &error),
     };
     if cli.print_config || cli.check {
-        drop(held);
         // While the program runs, the watch logs these warnings.
         loaded.warnings.extend(warnings(&loaded.settings.tls_doors()));
         if let Some(state) = to_check {
+            // The signal for the running program must not end its check.
+            if let Some(held) = held {
+                held.for_good();
+            }
             return check_state(state, &loaded.settings);
         }
+        drop(held);
         return answer(PROGRAM, cli.print_config, &loaded);
     }
     let inherited = match InheritedSockets::from_environment() {

@@ -9,7 +9,8 @@ use e2e::{
     Authority, Ledger, Mesh, Node, Process, Program, Publishing, RawClient, Receiving, ServerKind, Sidecar,
     TIMEOUT, eventually, peers, port,
 };
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -485,6 +486,46 @@ async fn an_address_that_cannot_be_used_after_an_upgrade_ends_no_session() {
     )
     .await;
     client.flush().await;
+}
+
+/// Sends the signal to the children of a process. Returns how many there were.
+fn signal_children(process: u32, signal: Signal) -> usize {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("the process runs");
+    let children = threads.flatten().map(|thread| thread.path().join("children"));
+    let children = children.filter_map(|children| std::fs::read_to_string(children).ok());
+    let children: String = children.collect();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    // A child may have ended meanwhile.
+    let signalled = children.filter(|child| kill(Pid::from_raw(*child), signal).is_ok());
+    signalled.count()
+}
+
+/// `systemctl kill` sends the signal to all processes of the unit, also to the program that checks the state.
+#[tokio::test]
+async fn s13_a_signal_to_all_processes_of_the_unit_upgrades_the_sidecar() {
+    let node = Node::start(ServerKind::Standin, &[]).await;
+    let mut installed = Installed::start(&node, &[]).await;
+    let mut client = RawClient::open(installed.address).await;
+    let process = installed.sidecar.pid();
+    let mut signalled = 0;
+    for _ in 0..5 {
+        let mark = installed.sidecar.mark();
+        installed.sidecar.signal(Signal::SIGUSR2);
+        let upgraded = installed.sidecar.wait_for_line_after(mark, "upgrade", TIMEOUT);
+        let to_children = async {
+            loop {
+                signalled += signal_children(process, Signal::SIGUSR2);
+                tokio::task::yield_now().await;
+            }
+        };
+        let line = tokio::select! {
+            line = upgraded => line,
+            () = to_children => unreachable!("it never ends"),
+        };
+        assert!(line.text.contains(DONE), "{line:?}");
+        client.flush().await;
+    }
+    assert!(signalled > 0, "no child got the signal");
 }
 
 /// A program that leaves a process behind, which keeps its output open.

@@ -119,6 +119,9 @@ impl Successor {
         };
         let stdin = state.reader().map_err(failed)?;
         let file = FileVersion::of(&self.program).map_err(failed)?;
+        // `systemctl kill -s USR2` sends the signal to all processes of the unit, also to the child. It inherits what is blocked here, and
+        // keeps it blocked.
+        let held = HeldSignals::hold().map_err(failed)?;
         let child = Command::new(&self.program)
             .args(self.arguments.iter().skip(1))
             .arg("--check")
@@ -130,6 +133,7 @@ impl Successor {
             .kill_on_drop(true)
             .spawn()
             .map_err(failed)?;
+        drop(held);
         Ok(Check {
             program: self.program.clone(),
             file,
@@ -304,6 +308,11 @@ impl HeldSignals {
     pub fn hold() -> io::Result<Self> {
         handled().thread_block()?;
         Ok(Self(()))
+    }
+
+    /// Holds the signals back until the process ends.
+    pub fn for_good(self) {
+        std::mem::forget(self);
     }
 }
 
