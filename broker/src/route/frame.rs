@@ -64,8 +64,7 @@ const HAS_WORKER: u8 = 8;
 const HAS_PASSES: u8 = 16;
 /// The groups have no members that the sender counts. Members that are still arriving get the message.
 const TO_ARRIVING: u8 = 32;
-const HAS_PASSAGE: u8 = HAS_WORKER | HAS_PASSES | TO_ARRIVING;
-const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_PASSAGE;
+const KNOWN_FLAGS: u8 = HAS_REPLY | HAS_HEADERS | HAS_QUEUES | HAS_WORKER | HAS_PASSES | TO_ARRIVING;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum FrameError {
@@ -229,17 +228,15 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
         return Err(FrameError::Flags(*flags));
     }
     let mut passage = Passage::default();
-    if flags & HAS_PASSAGE != 0 {
-        let mut number = |flag: u8| match flags & flag {
-            0 => Ok(0),
-            _ => take_number(&mut rest)?.ok_or_else(short),
-        };
-        passage = Passage {
-            worker: u16::try_from(number(HAS_WORKER)?).unwrap_or(u16::MAX),
-            passes: u8::try_from(number(HAS_PASSES)?).unwrap_or(u8::MAX),
-            to_arriving: flags & TO_ARRIVING != 0,
-        };
+    if flags & HAS_WORKER != 0 {
+        let worker = take_number(&mut rest)?.ok_or_else(short)?;
+        passage.worker = u16::try_from(worker).unwrap_or(u16::MAX);
     }
+    if flags & HAS_PASSES != 0 {
+        let passes = take_number(&mut rest)?.ok_or_else(short)?;
+        passage.passes = u8::try_from(passes).unwrap_or(u8::MAX);
+    }
+    passage.to_arriving = flags & TO_ARRIVING != 0;
     let mut queues = Queues::default();
     if flags & HAS_QUEUES != 0 {
         let list = take_text(&mut rest).ok_or_else(short)?;
@@ -274,6 +271,18 @@ fn message(mut rest: &[u8]) -> Result<Message<'_>, FrameError> {
 /// Takes a number from the head of `rest`. Returns `None` if the number is incomplete.
 #[inline]
 fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
+    match rest.split_first() {
+        // Most numbers of a message have one byte.
+        Some((byte, after)) if *byte < 0x80 => {
+            *rest = after;
+            Ok(Some(u64::from(*byte)))
+        }
+        _ => take_long_number(rest),
+    }
+}
+
+#[inline(never)]
+fn take_long_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
     let mut value = 0u64;
     for (at, byte) in rest.iter().enumerate() {
         if at == 9 && *byte > 1 {
