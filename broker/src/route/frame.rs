@@ -281,6 +281,7 @@ fn take_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
     }
 }
 
+/// Takes a number of any length. Not inlined, which keeps the decoding of messages small.
 #[inline(never)]
 fn take_long_number(rest: &mut &[u8]) -> Result<Option<u64>, FrameError> {
     let mut value = 0u64;

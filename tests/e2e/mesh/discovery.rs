@@ -42,7 +42,7 @@ async fn info_lists_its_own_node_first_and_is_sent_again_when_nodes_join_or_leav
     assert_eq!(current.info()["cluster"], "mesh");
     let mut old = RawClient::open_with(mesh.nodes[1].address(), CONNECT_OLD).await;
     assert_eq!(listed(&old.info()), urls(&mesh, 1, &[0, 2]));
-
+    // It sends CONNECT after the change.
     let mut slow = RawClient::connect(mesh.nodes[1].address()).await;
 
     let fourth = mesh.start_one_more().await;
